@@ -138,12 +138,12 @@ def test_a_folder_is_read_as_one_with_a_dialogue_for_a_row(tmp_path: Path) -> No
 def test_the_signature_and_the_description_of_the_table_are_put_together(tmp_path: Path) -> None:
     table = read_table(bank(tmp_path) / "all_apis.csv")
     assert table["SetBell"].description == "Rings at a time."
-    assert table["SetBell"].parameters == {
+    assert table["SetBell"].properties == {
         "token": {"type": "string"},
         "time": {"type": "string", "description": "When."},
         "days": {"type": "array", "items": {"type": "string"}, "description": "On which days."},
     }
-    assert (table["Odd"].description, table["Odd"].parameters) == ("", {"x": {"type": "integer"}})
+    assert (table["Odd"].description, table["Odd"].properties) == ("", {"x": {"type": "integer"}})
 
 
 def test_an_api_that_is_called_otherwise_than_described_is_described_by_its_calls(

@@ -11,7 +11,8 @@ arXiv:2501.12851.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
@@ -22,9 +23,9 @@ from toolhone.sources.scenarios import PLAYED, Answers, note_misfit, read_world
 from toolhone.sources.tool_specs import BAD_ANSWER, fit_calls, read_tools
 
 BRACKETS = "a call within the dialogue that cannot be read, kept as text"
-RESULT = "a result that the dialogue leaves out, taken from what is said next"
 BAD_QUESTION = "a question that is no dialogue"
 ALTERNATIVES = "alternative answers that differ in more than one argument"
+_ABSENT = object()
 _OWN_KEYS = ("time", "profile", "initial_config")
 _TURN = re.compile(r"^(user|system)[ \t]*[:：]", re.MULTILINE)
 _NUMBERED = re.compile(r"(.+)_\d+")
@@ -36,10 +37,6 @@ def looks_like(record: Record) -> bool:
     return texts and listed and any(key in record for key in _OWN_KEYS)
 
 
-def prepare(_records: Sequence[Record], context: Context) -> Answers:
-    return Answers(context.path)
-
-
 def convert(record: Record, context: Context) -> Task:
     if not looks_like(record):
         raise Skip("not an ACEBench row", f"keys {sorted(record)}")
@@ -48,75 +45,90 @@ def convert(record: Record, context: Context) -> Task:
     lines = [str(record.get("time") or "").strip()]
     lines += [f"The user's profile: {record['profile']}"] if record.get("profile") else []
     text, answers = "\n".join(filter(None, lines)), context.prepared
-    messages = (Message("system", text),) if text else ()
-    task = Task(record["id"], messages, tools, category=category)
-    task = replace(task, world=read_world(record, "initial_config"))
+    system = (Message("system", text),) if text else ()
+    world = read_world(record, "initial_config")
+    task = Task(record["id"], system, tools, category=category, world=world)
     if category.startswith("agent"):
         context.repairs |= {PLAYED} if category == "agent_multi_turn" else set()
-        asked = Message("user", record["question"].strip())
-        state = _final_state(answers.find(task.id))
-        return replace(task, messages=(*messages, asked), expect=Expect(state=state))
+        messages = (*system, Message("user", record["question"].strip()))
+        states = _as_list(answers.find(task.id))
+        if not states or not all(isinstance(state, dict) for state in states):
+            raise Skip(BAD_ANSWER, f"wanted the states of the world, got {states!r:.80}")
+        final = {name: state for part in states for name, state in part.items()}
+        return replace(task, messages=messages, expect=Expect(state=final))
     said = read_dialogue(record["question"], tools)
-    context.repairs |= {RESULT} if any(message.role == "tool" for message in said) else set()
+    if any(message.role == "tool" for message in said):
+        context.repairs.add("a result that the dialogue leaves out, taken from what is said next")
     if any(one.role == "assistant" and (one.content or "").startswith("[") for one in said):
         context.notes.append(BRACKETS)
-    task = replace(task, messages=(*messages, *said))
+    task = replace(task, messages=(*system, *said))
     if category.startswith("special"):
         return replace(task, expect=Expect(no_call=True))
-    expected = _expected_calls(answers.find(task.id), tools, context)
+    expected = _expected_calls(_as_list(answers.find(task.id)), tools, context)
     note_misfit(expected, tools, context)
     return replace(task, expect=Expect(tuple(expected)))
+
+
+def _as_list(truth: Json) -> list[Json]:
+    return truth if isinstance(truth, list) else [truth]
 
 
 def read_dialogue(text: str, tools: Sequence[Tool]) -> tuple[Message, ...]:
     """Return the messages of a text with `user:` and `system:` turns.
 
-    Results of calls are not in the text: what the assistant says next is taken for the result.
+    A turn of the assistant like `[f(a=1), g(b="x")]` is calls. Their results are not in the text:
+    what the assistant says next is taken for the result.
     """
-    marks = list(_TURN.finditer(text))
-    if not marks or text[: marks[0].start()].strip():
+    before, *parts = _TURN.split(text)
+    turns = list(zip(parts[0::2], map(str.strip, parts[1::2]), strict=True))
+    if not turns or before.strip():
         raise Skip(BAD_QUESTION, f"wanted 'user:' at the beginning, got {text!r:.60}")
-    ends = [*(mark.start() for mark in marks[1:]), len(text)]
-    pairs = zip(marks, ends, strict=True)
-    turns = [(mark[1], text[mark.end() : end].strip()) for mark, end in pairs]
     if turns[-1][0] != "user" or not all(said for _, said in turns):
         raise Skip(BAD_QUESTION, f"wanted the user to speak last, got {text[-60:]!r}")
-    return tuple(_messages(turns, tools))
-
-
-def _messages(turns: Sequence[tuple[str, str]], tools: Sequence[Tool]) -> Iterator[Message]:
+    messages: list[Message] = []
     for index, (role, said) in enumerate(turns):
-        calls = None if role == "user" else _bracketed(said, tools)
+        calls = None
+        if role == "system" and said.startswith("[") and said.endswith("]"):
+            with suppress(Skip):
+                calls = read_python_calls(said[1:-1], tools)
         if not calls:
-            yield Message("user" if role == "user" else "assistant", said)
+            messages.append(Message("user" if role == "user" else "assistant", said))
             continue
         made = tuple(replace(call, id=f"call{index}_{n}") for n, call in enumerate(calls))
-        yield Message("assistant", tool_calls=made)
         next_role, next_said = turns[index + 1]
         result = next_said if next_role == "system" else ""
-        for call in made:
-            yield Message("tool", result, tool_call_id=call.id, name=call.name)
+        messages.append(Message("assistant", tool_calls=made))
+        messages += [Message("tool", result, tool_call_id=one.id, name=one.name) for one in made]
+    return tuple(messages)
 
 
-def _bracketed(said: str, tools: Sequence[Tool]) -> tuple[ToolCall, ...] | None:
-    """Return the calls of a turn like `[f(a=1), g(b="x")]`; None for other turns."""
-    if not (said.startswith("[") and said.endswith("]")):
-        return None
-    try:
-        return read_python_calls(said[1:-1], tools)
-    except Skip:
-        return None
+def _expected_calls(
+    answers: Sequence[Json], tools: Sequence[Tool], context: Context
+) -> list[ExpectedCall]:
+    """Return the calls of an answer, or of several answers of which each is right.
 
-
-def _expected_calls(truth: Json, tools: Sequence[Tool], context: Context) -> list[ExpectedCall]:
-    """Return the calls of an answer, or of several answers of which each is right."""
-    answers = truth if isinstance(truth, list) else [truth]
+    `Skip` where the answers differ so that accepting all values would accept more than they do.
+    """
     if not answers:
         raise Skip(BAD_ANSWER, "an empty list of answers")
     first, *others = [_calls(answer, tools, context) for answer in answers]
     expected = [ExpectedCall(call.name, call.arguments) for call in first]
     for calls in others:
-        expected = _accept_also(expected, calls)
+        names = [call.name for call in expected], [call.name for call in calls]
+        if names[0] != names[1]:
+            raise Skip(ALTERNATIVES, f"{names[0]} and {names[1]}")
+        differing = [
+            (index, name)
+            for index, (wanted, other) in enumerate(zip(expected, calls, strict=True))
+            for name in {**wanted.arguments, **other.arguments}
+            if wanted.arguments.get(name, _ABSENT) != other.arguments.get(name, _ABSENT)
+        ]
+        if len(differing) > 1 or any(name not in calls[at].arguments for at, name in differing):
+            raise Skip(ALTERNATIVES, f"{[f'{expected[at].name}.{name}' for at, name in differing]}")
+        for at, name in differing:
+            call = expected[at]
+            values = [*call.accept.get(name, ()), calls[at].arguments[name]]
+            expected[at] = replace(call, accept={**call.accept, name: values})
     return expected
 
 
@@ -134,39 +146,4 @@ def _calls(answer: Json, tools: Sequence[Tool], context: Context) -> tuple[ToolC
     return fit_calls(calls, tools, context)
 
 
-def _accept_also(
-    expected: Sequence[ExpectedCall], others: Sequence[ToolCall]
-) -> list[ExpectedCall]:
-    """Accept what another right answer says; `Skip` where that would accept more than both."""
-    names = [call.name for call in expected], [call.name for call in others]
-    if names[0] != names[1]:
-        raise Skip(ALTERNATIVES, f"{names[0]} and {names[1]}")
-    differing = [
-        (index, name)
-        for index, (wanted, other) in enumerate(zip(expected, others, strict=True))
-        for name in {**wanted.arguments, **other.arguments}
-        if name not in wanted.arguments
-        or name not in other.arguments
-        or wanted.arguments[name] != other.arguments[name]
-    ]
-    if len(differing) > 1 or any(name not in others[index].arguments for index, name in differing):
-        raise Skip(
-            ALTERNATIVES, f"{[f'{expected[index].name}.{name}' for index, name in differing]}"
-        )
-    result = list(expected)
-    for index, name in differing:
-        call = result[index]
-        values = [*call.accept.get(name, ()), others[index].arguments[name]]
-        result[index] = replace(call, accept={**call.accept, name: values})
-    return result
-
-
-def _final_state(truth: Json) -> dict[str, Json]:
-    """Return the final state of each class of the world."""
-    states = truth if isinstance(truth, list) else [truth]
-    if not states or not all(isinstance(state, dict) for state in states):
-        raise Skip(BAD_ANSWER, f"wanted the states of the world, got {truth!r:.80}")
-    return {name: state for part in states for name, state in part.items()}
-
-
-ACEBENCH = Source("acebench", looks_like, convert, prepare)
+ACEBENCH = Source("acebench", looks_like, convert, Answers)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from toolhone.dialects.base import ParseProblem
@@ -24,11 +24,9 @@ from toolhone.sources.base import Context, Converted, Skip, Source, tasks_of
 from toolhone.sources.catalogue import find_beside
 from toolhone.sources.files import BadLine, FileLine, Record, RecordStream, is_table, read_records
 from toolhone.sources.python_types import UnknownType, read_type
-from toolhone.sources.scenarios import json_types, of_types
+from toolhone.sources.scenarios import json_types, of_types, path_of_row
 from toolhone.sources.tool_specs import TYPED, convert_type, fit_call
 
-DESCRIBED = "an API that is called otherwise than described, described by its calls"
-JOINED = "two replies in a row made one"
 SEARCHER = Tool(
     "ToolSearcher",
     "Finds an API by keywords and tells its name, what it does and its parameters.",
@@ -40,33 +38,6 @@ SEARCHER = Tool(
 )
 _CLASS, _SIGNATURE, _INFO = "类名", "input_parameters", "api_info"
 _PARAMETER = re.compile(r"(\w+)\s*:\s*(\w+(?:\[[^\]]*\])?)")
-
-
-@dataclass(frozen=True)
-class Api:
-    """An API as it is described: a schema for each parameter."""
-
-    name: str
-    description: str
-    parameters: Mapping[str, Record]
-
-
-@dataclass(frozen=True)
-class Called:
-    """A call: its arguments as written and as the API received them, and its output."""
-
-    name: str
-    written: Record
-    received: Record
-    output: Json = None
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """The tools by name, and the names of those that their calls had to describe."""
-
-    tools: Mapping[str, Tool]
-    by_calls: frozenset[str]
 
 
 def looks_like(record: Record) -> bool:
@@ -88,58 +59,51 @@ def rows(stream: RecordStream) -> Iterator[tuple[FileLine, Record | BadLine]]:
         yield FileLine(file.path, 1), bad or {"turns": turns}
 
 
-def prepare(records: Sequence[Record], context: Context) -> Prepared:
+def prepare(records: Sequence[Record], context: Context) -> tuple[dict[str, Tool], set[str]]:
+    """Return the tools by name, and the names of those that their calls had to describe."""
     known = read_table(find_beside(context, ["all_apis.csv"]))
-    calls: dict[str, list[Called]] = {}
-    for record in records:
-        turns = record["turns"]
-        for called in map(_called, filter(_is_call, turns)) if all(map(looks_like, turns)) else ():
-            calls.setdefault(called.name, []).append(called)
-    known |= _searched(calls.get(SEARCHER.name, ()))
+    calls: dict[str, list[Mapping[str, Json]]] = {}
+    for turns in (record["turns"] for record in records):
+        for turn in turns if all(map(looks_like, turns)) else ():
+            if turn["role"] == "API":
+                call = _called(turn)
+                calls.setdefault(call.name, []).append(call.arguments)
+                known |= _found_apis(turn["result"]) if call.name == SEARCHER.name else {}
     made = {name: _make_tool(known[name], given) for name, given in calls.items() if name in known}
     tools = {name: tool for name, (tool, _) in made.items()}
-    by_calls = frozenset(name for name, (_, described) in made.items() if described)
-    return Prepared({**tools, SEARCHER.name: SEARCHER}, by_calls)
+    by_calls = {name for name, (_, described) in made.items() if described}
+    return {**tools, SEARCHER.name: SEARCHER}, by_calls
 
 
 def convert(record: Record, context: Context) -> Converted:
-    turns, prepared = record["turns"], context.prepared
+    turns, (known, by_calls) = record["turns"], context.prepared
     for number, turn in enumerate(turns, start=1):
         if not looks_like(turn):
             raise Skip("not an API-Bank dialogue", f"line {number}: keys {sorted(turn)}")
-    names = sorted({str(turn["api_name"]) for turn in turns if _is_call(turn)})
+    names = sorted({str(turn["api_name"]) for turn in turns if turn["role"] == "API"})
     for name in names:
-        if name not in prepared.tools:
-            detail = f"{name!r}{nearest(name, prepared.tools)}"
+        if name not in known:
+            detail = f"{name!r}{nearest(name, known)}"
             raise Skip("a call of an API that is not described", detail)
-    tools = tuple(prepared.tools[name] for name in names)
+    tools = tuple(known[name] for name in names)
     messages = _messages(turns, tools, context.repairs)
-    file, root = context.line.path, context.path
-    name = str(file.relative_to(root)) if root.is_dir() else file.name
-    identity = name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".json")
-    conversation = Conversation(tuple(messages), tools, identity)
+    conversation = Conversation(tuple(messages), tools, path_of_row(context))
     tasks = tasks_of(context.complete(conversation, record))
     if not tasks:
         raise Skip("a dialogue without a turn to decide")
-    context.repairs |= {DESCRIBED} if prepared.by_calls & set(names) else set()
+    if by_calls & set(names):
+        repair = "an API that is called otherwise than described, described by its calls"
+        context.repairs.add(repair)
     return Converted(tasks=tasks)
 
 
-def _is_call(turn: Record) -> bool:
-    return turn.get("role") == "API"
-
-
-def _called(turn: Record) -> Called:
+def _called(turn: Record) -> ToolCall:
     """Return a call; values received in another type (`"2"` as 2) are taken so."""
     written = turn["param_dict"] if isinstance(turn["param_dict"], dict) else {}
-    result = turn["result"] if isinstance(turn["result"], dict) else {}
-    given = result.get("input")
+    given = turn["result"].get("input") if isinstance(turn["result"], dict) else None
     got: Record = given if isinstance(given, dict) else {}
-    received = {
-        name: got[name] if name in got and str(got[name]) == value else value
-        for name, value in written.items()
-    }
-    return Called(str(turn["api_name"]), written, received, result.get("output"))
+    same = {name: got[name] for name in written if name in got and str(got[name]) == written[name]}
+    return ToolCall(str(turn["api_name"]), written | same)
 
 
 def _messages(turns: Sequence[Record], tools: Sequence[Tool], repairs: set[str]) -> list[Message]:
@@ -151,48 +115,38 @@ def _messages(turns: Sequence[Record], tools: Sequence[Tool], repairs: set[str])
         if role == "User" and last != "user":
             messages.append(Message("user", turn["text"].strip()))
         elif role == "AI" and last == "assistant":
-            repairs.add(JOINED)
+            repairs.add("two replies in a row made one")
             messages[-1] = Message("assistant", f"{said}\n{turn['text'].strip()}")
         elif role == "AI" and last:
             messages.append(Message("assistant", turn["text"].strip()))
         elif role == "API" and last:
-            called = _called(turn)
-            given = ToolCall(called.name, called.received, f"call{number}")
-            call, _ = fit_call(given, tools)
-            repairs |= {TYPED} if call.arguments != called.written else set()
+            call, _ = fit_call(replace(_called(turn), id=f"call{number}"), tools)
+            given, result = turn["param_dict"], turn["result"]
+            repairs |= {TYPED} if isinstance(given, dict) and call.arguments != given else set()
+            result = result if isinstance(result, dict) else {"output": result}
+            failed = result.get("exception") is not None
+            value = {"exception": result["exception"]} if failed else result.get("output")
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
             messages = messages[:-1] if last == "assistant" else messages
-            result = _result_text(turn["result"])
             messages.append(Message("assistant", said, tool_calls=(call,)))
-            messages.append(Message("tool", result, tool_call_id=call.id, name=call.name))
+            messages.append(Message("tool", text, tool_call_id=call.id, name=call.name))
         else:
             reason = "a turn that does not go on from the one before"
             raise Skip(reason, f"turn {number + 1} of {role!r}")
     return messages
 
 
-def _result_text(result: Json) -> str:
-    """Return what the API gave back: its output, or its exception."""
-    body = result if isinstance(result, dict) else {"output": result}
-    failed = body.get("exception") is not None
-    value = {"exception": body["exception"]} if failed else body.get("output")
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def read_table(path: Path) -> dict[str, Api]:
+def read_table(path: Path) -> dict[str, Tool]:
     """Return the APIs of `all_apis.csv` by name: a class, a signature, and a text in Python."""
     known = {}
     for line, row in read_records(path):
         if not row.keys() >= {_CLASS, _SIGNATURE, _INFO}:
-            raise DataError(
-                f"{line}: not the table of API-Bank; "
-                f"wanted the columns {_CLASS}, {_SIGNATURE} and {_INFO}"
-            )
+            wanted = f"wanted the columns {_CLASS}, {_SIGNATURE} and {_INFO}"
+            raise DataError(f"{line}: not the table of API-Bank; {wanted}")
         described = {name: {"type": kind} for name, kind in _PARAMETER.findall(row[_SIGNATURE])}
-        for name, about in _assigned(row[_INFO], "input_parameters", {}).items():
-            described[name] = about if isinstance(about, dict) else {}
-        parameters = {name: _schema(line, name, about) for name, about in described.items()}
+        described |= _assigned(row[_INFO], "input_parameters", {})
         description = str(_assigned(row[_INFO], "description", ""))
-        known[row[_CLASS]] = Api(row[_CLASS], description, parameters)
+        known[row[_CLASS]] = _described_tool(line, row[_CLASS], description, described)
     return known
 
 
@@ -205,55 +159,56 @@ def _assigned(text: str, name: str, otherwise: Json) -> Json:
     return read.value if isinstance(read.value, type(otherwise)) else otherwise
 
 
-def _schema(line: FileLine | str, name: str, about: Mapping[str, Json]) -> Record:
-    try:
-        schema: Record = dict(read_type(str(about.get("type", "any"))).schema)
-    except UnknownType:
-        kind = f"{about.get('type')!r:.40}"
-        raise DataError(f"{line}: parameter {name!r} has the unknown type {kind}") from None
-    text = about.get("description")
-    return {**schema, "description": str(text)} if text else schema
-
-
-def _searched(calls: Sequence[Called]) -> dict[str, Api]:
+def _found_apis(result: Json) -> dict[str, Tool]:
     """Return the APIs that `ToolSearcher` found, by name."""
+    output = result.get("output") if isinstance(result, dict) else None
     known = {}
-    for called in calls:
-        for found in called.output if isinstance(called.output, list) else [called.output]:
-            if not isinstance(found, dict) or not isinstance(found.get("name"), str):
-                continue
-            name, where = found["name"], f"ToolSearcher on {found['name']}"
+    for found in output if isinstance(output, list) else [output]:
+        if isinstance(found, dict) and isinstance(found.get("name"), str):
+            name, text = found["name"], str(found.get("description") or "")
             described = found.get("input_parameters") or {}
-            parameters = {key: _schema(where, key, about) for key, about in described.items()}
-            known[name] = Api(name, str(found.get("description") or ""), parameters)
+            known[name] = _described_tool(f"ToolSearcher on {name}", name, text, described)
     return known
 
 
-def _make_tool(api: Api, calls: Sequence[Called]) -> tuple[Tool, bool]:
+def _described_tool(
+    where: FileLine | str, name: str, description: str, described: Mapping[str, Json]
+) -> Tool:
+    """Return a tool whose parameters have types as Python names them."""
+    properties: dict[str, Json] = {}
+    for key, about in described.items():
+        fields = about if isinstance(about, dict) else {}
+        try:
+            properties[key] = dict(read_type(str(fields.get("type", "any"))).schema)
+        except UnknownType:
+            kind = f"{fields.get('type')!r:.40}"
+            raise DataError(f"{where}: parameter {key!r} has the unknown type {kind}") from None
+        if fields.get("description"):
+            properties[key]["description"] = str(fields["description"])
+    return Tool(name, description, {"type": "object", "properties": properties})
+
+
+def _make_tool(api: Tool, calls: Sequence[Mapping[str, Json]]) -> tuple[Tool, bool]:
     """Return the tool, and whether its parameters had to be taken from its calls.
 
-    A parameter is required if every call gives it.
+    A described schema is kept where all values fit it. A parameter is required if every call gives
+    it.
     """
-    given = list(dict.fromkeys(name for called in calls for name in called.received))
-    by_calls = any(name not in api.parameters for name in given)
-    names = given if by_calls else list(api.parameters)
-    parameters = {name: _fitting_schema(name, api.parameters.get(name), calls) for name in names}
-    by_calls = by_calls or any(parameters[name] is not api.parameters[name] for name in names)
-    required = [name for name in parameters if all(name in called.received for called in calls)]
-    schema = {"type": "object", "properties": parameters, "required": required}
-    return Tool(api.name, api.description, schema), by_calls
-
-
-def _fitting_schema(name: str, described: Record | None, calls: Sequence[Called]) -> Record:
-    """Return the described schema of a parameter where all values fit it, else their types."""
-    values = [called.received[name] for called in calls if name in called.received]
-    if described is not None:
-        tool = Tool("", "", {"type": "object", "properties": {name: described}})
-        kind = described.get("type")
-        if not any(tool.problems({name: convert_type(value, kind)}) for value in values):
-            return described
-    text = (described or {}).get("description")
-    return of_types(json_types(values)) | ({} if text is None else {"description": text})
+    described = api.properties
+    given = list(dict.fromkeys(name for arguments in calls for name in arguments))
+    by_calls = any(name not in described for name in given)
+    properties: dict[str, Json] = {}
+    for name in given if by_calls else described:
+        values = [arguments[name] for arguments in calls if name in arguments]
+        schema = properties[name] = described.get(name, {})
+        fitting = (convert_type(value, schema.get("type")) for value in values)
+        if name not in described or any(api.problems({name: value}) for value in fitting):
+            by_calls = True
+            text = {"description": schema["description"]} if "description" in schema else {}
+            properties[name] = of_types(json_types(values)) | text
+    required = [name for name in properties if all(name in arguments for arguments in calls)]
+    parameters = {"type": "object", "properties": properties, "required": required}
+    return Tool(api.name, api.description, parameters), by_calls
 
 
 API_BANK = Source("api_bank", looks_like, convert, prepare, rows=rows, options={"catalogue"})

@@ -9,18 +9,17 @@ come from the package `bfcl-eval`. Format: Patil et al., ICML 2025.
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import islice, product
 from typing import Final
 
-from toolhone.errors import DataError
-from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
+from toolhone.schema import Expect, ExpectedCall, Json, Task, Tool, ToolCall
 from toolhone.sources.base import Context, Skip, Source, expect_calls
 from toolhone.sources.files import Record, read_records
 from toolhone.sources.prompt_rows import read_python_calls
-from toolhone.sources.scenarios import Answers, note_misfit, read_world
+from toolhone.sources.scenarios import Answers, find_packed, note_misfit, read_messages, read_world
 from toolhone.sources.tool_specs import read_tools
 
 MAX_VARIANTS = 1000
@@ -32,7 +31,7 @@ LONG_CONTEXT = "a long context that BFCL's code makes up and the file does not h
 _MAY_BE_LEFT_OUT: Final = ""
 _LEAVE_OUT: Final = object()
 _CATEGORY = re.compile(r"([a-z_]+?)_\d")
-_MEMORY, _MEMORIES = "memory", ("kv", "rec_sum", "vector")
+_MEMORIES = ("kv", "rec_sum", "vector")
 _DOCUMENTS = {  # the file in `multi_turn_func_doc` with the tools of each class
     "GorillaFileSystem": "gorilla_file_system",
     "MathAPI": "math_api",
@@ -56,86 +55,63 @@ def looks_like(record: Record) -> bool:
     return bool(question) and are_turns and isinstance(record.get("id"), str) and has_tools
 
 
-def prepare(_records: Sequence[Record], context: Context) -> Answers:
-    return Answers(context.path)
-
-
 def convert(record: Record, context: Context) -> list[Task]:
     """Return the task of a row by its category.
 
     simple, multiple, parallel: the calls in any order, with all values that are accepted.
     irrelevance: no call. relevance: one call of any tool. multi_turn: the calls of each turn in
     order. web_search, memory: a final text with the answer; a question about a memory is a task for
-    each kind of memory.
+    each kind of memory, and its world names the memory.
     """
     found = _CATEGORY.match(str(record.get("id")))
     if not looks_like(record) or found is None:
         detail = f"id {record.get('id')!r:.40}, keys {sorted(record)}"
         raise Skip("not a BFCL row", detail)
-    category, answers = found[1], context.prepared
+    category, turns = found[1], record["question"]
     if category == "memory_prereq":
         raise Skip("a conversation that fills a memory, in which nothing is right or wrong")
     if category.startswith("multi_turn"):
-        task = _turns_task(record, answers.find(record["id"]), context)
-    elif category == _MEMORY:
-        return _memory_tasks(record, answers.find(record["id"]), context)
-    elif category == "web_search":
-        tools = _class_tools(record.get("involved_classes"), context)
-        expect = _expect_answer(answers.find(record["id"]))
-        task = Task(record["id"], _messages(record), tools, expect)
-    else:
+        return [_turns_task(record, category, context)]
+    if len(turns) != 1 or not turns[0]:
+        raise Skip(BAD_QUESTION, f"wanted one turn, got {len(turns)}")
+    task = Task(record["id"], read_messages(turns[0], BAD_QUESTION), category=category)
+    if category not in ("memory", "web_search"):
         tools = read_tools(record.get("function"), context, loose=True)
-        if category == "live_relevance":
-            expect = Expect(any_call=True)
-        elif category in ("irrelevance", "live_irrelevance"):
-            expect = Expect(no_call=True)
-        else:
-            truth = answers.find(record["id"])
-            if not isinstance(truth, list) or not truth:
-                raise Skip(BAD_ANSWER, f"wanted a list of calls, got {truth!r:.60}")
-            expect = Expect(tuple(expected_call(answer, tools) for answer in truth))
-        task = Task(record["id"], _messages(record), tools, expect)
-    if category == "multi_turn_long_context":
-        context.notes.append(LONG_CONTEXT)
-    expected = [call for one in task.expects or (task.expect,) for call in one.calls or ()]
-    note_misfit(expected, task.tools, context)
-    return [replace(task, category=category)]
-
-
-def _messages(record: Record) -> tuple[Message, ...]:
-    """Return the messages of a row with one turn."""
-    if len(record["question"]) != 1 or not record["question"][0]:
-        raise Skip(BAD_QUESTION, f"wanted one turn, got {len(record['question'])}")
-    return _messages_of(record["question"][0])
-
-
-def _messages_of(turn: Json) -> tuple[Message, ...]:
-    try:
-        return tuple(map(Message.from_dict, turn))
-    except DataError as error:
-        raise Skip(BAD_QUESTION, str(error)) from None
-
-
-def _expect_answer(truth: Json) -> Expect:
-    """Expect the answer in the first of its wordings, or in one of the others."""
+        expect = _expect_calls(category, tools, task.id, context.prepared)
+        note_misfit(expect.calls or (), tools, context)
+        return [replace(task, tools=tools, expect=expect)]
+    truth = context.prepared.find(task.id)
     if not isinstance(truth, list) or not truth:
         raise Skip(BAD_ANSWER, f"wanted a list of texts, got {truth!r:.60}")
     first, *others = dict.fromkeys(map(str, truth))
-    return Expect(answer=first, alternatives=tuple(Expect(answer=other) for other in others))
-
-
-def _memory_tasks(record: Record, truth: Json, context: Context) -> list[Task]:
-    """Return a task for the tools of each kind of memory; the world names the memory."""
-    messages, expect = _messages(record), _expect_answer(truth)
+    wordings = tuple(Expect(answer=other) for other in others)
+    task = replace(task, expect=Expect(answer=first, alternatives=wordings))
+    if category == "web_search":
+        return [replace(task, tools=_class_tools(record.get("involved_classes"), context))]
     context.notes.append(EMPTY_MEMORY)
-    tasks = []
-    for kind in _MEMORIES:
-        category = f"{_MEMORY}_{kind}"
-        identity = record["id"].replace(_MEMORY, category, 1)
-        tools = _class_tools([f"MemoryAPI_{kind}"], context)
-        task = Task(identity, messages, tools, expect, category=category)
-        tasks.append(replace(task, world={"scenario": record.get("scenario")}))
-    return tasks
+    world = {"scenario": record.get("scenario")}
+    return [
+        replace(
+            task,
+            id=task.id.replace("memory", f"memory_{kind}", 1),
+            tools=_class_tools([f"MemoryAPI_{kind}"], context),
+            category=f"memory_{kind}",
+            world=world,
+        )
+        for kind in _MEMORIES
+    ]
+
+
+def _expect_calls(category: str, tools: Sequence[Tool], identity: str, answers: Answers) -> Expect:
+    """Return what a row with one turn expects: one of any calls, no call, or its answer's calls."""
+    if category == "live_relevance":
+        return Expect(any_call=True)
+    if category in ("irrelevance", "live_irrelevance"):
+        return Expect(no_call=True)
+    truth = answers.find(identity)
+    if not isinstance(truth, list) or not truth:
+        raise Skip(BAD_ANSWER, f"wanted a list of calls, got {truth!r:.60}")
+    return Expect(tuple(expected_call(answer, tools) for answer in truth))
 
 
 def _class_tools(classes: Json, context: Context) -> tuple[Tool, ...]:
@@ -146,30 +122,25 @@ def _class_tools(classes: Json, context: Context) -> tuple[Tool, ...]:
             known = ", ".join(_DOCUMENTS)
             raise Skip(BAD_ANSWER, f"the class {name!r:.40} has no document; known: {known}")
         if name not in context.tools:
-            plain = context.path.parent / "multi_turn_func_doc" / f"{_DOCUMENTS[name]}.json"
-            packed = plain.with_name(f"{plain.name}.gz")
-            if not plain.is_file() and not packed.is_file():
-                raise DataError(
-                    f"the tools of these questions are not beside them; wanted them in "
-                    f"{str(plain)!r}"
-                )
-            file = plain if plain.is_file() else packed
+            folder = context.path.parent / "multi_turn_func_doc"
+            missing = "the tools of these questions are not beside them"
+            file = find_packed(folder / f"{_DOCUMENTS[name]}.json", missing)
             context.tools[name] = [record for _, record in read_records(file)]
         tools += read_tools(context.tools[name], context, loose=True)
     return tuple(tools)
 
 
-def _turns_task(record: Record, truth: Json, context: Context) -> Task:
+def _turns_task(record: Record, category: str, context: Context) -> Task:
     """Return the task of a row with several turns, without functions that are excluded or missed.
 
     A row that adds a missed function is cut there: the turn that cannot be answered without it is
     the last one, and expects no call.
     """
-    tools = _class_tools(record.get("involved_classes"), context)
-    missed, absent = _missed(record), set(_names(record.get("excluded_function")))
-    absent |= {name for names in missed.values() for name in names}
+    tools, missed = _class_tools(record.get("involved_classes"), context), _missed(record)
+    absent = set(_names(record.get("excluded_function"))).union(*missed.values())
     tools = tuple(tool for tool in tools if tool.name not in absent)
-    turns = [_messages_of(turn) for turn in record["question"]]
+    turns = [read_messages(turn, BAD_QUESTION) for turn in record["question"]]
+    truth = context.prepared.find(record["id"])
     if not isinstance(truth, list) or len(truth) != len(turns):
         detail = f"wanted a list of calls for each of {len(turns)} turns, got {truth!r:.60}"
         raise Skip(BAD_ANSWER, detail)
@@ -179,22 +150,20 @@ def _turns_task(record: Record, truth: Json, context: Context) -> Task:
         raise Skip(BAD_QUESTION, detail)
     if count < len(turns):
         context.repairs.add("the turns from where a tool is added left out")
-    return Task(
-        id=record["id"],
-        tools=tools,
-        turns=tuple(turns[:count]),
-        expects=tuple(_expect_turn(answer, tools) for answer in truth[:count]),
-        world=read_world(record, "initial_config"),
-    )
+    if category == "multi_turn_long_context":
+        context.notes.append(LONG_CONTEXT)
+    expects = tuple(_expect_turn(answer, tools) for answer in truth[:count])
+    note_misfit([call for expect in expects for call in expect.calls or ()], tools, context)
+    world = read_world(record, "initial_config")
+    task = Task(record["id"], tools=tools, turns=tuple(turns[:count]), expects=expects, world=world)
+    return replace(task, category=category)
 
 
 def _missed(record: Record) -> Mapping[int, list[str]]:
     """Return the functions that are added, by the number of the turn."""
     missed = record.get("missed_function") or {}
     if not isinstance(missed, dict) or not all(re.fullmatch(r"[1-9]\d?", turn) for turn in missed):
-        detail = (
-            f"wanted functions by the number of the turn in 'missed_function', got {missed!r:.60}"
-        )
+        detail = f"wanted functions by the number of the turn, got {missed!r:.60}"
         raise Skip(BAD_QUESTION, detail)
     return {int(turn): _names(names) for turn, names in missed.items()}
 
@@ -263,34 +232,21 @@ def _choices(where: str, listed: Json, schema: Json, required: bool) -> tuple[li
 
 
 def _variants(where: str, choice: Json) -> list[Json]:
-    """Return the values that an accepted value stands for."""
-    if _is_described(choice):
-        found = _some(_objects(choice))
-    elif isinstance(choice, list) and choice and all(map(_is_described, choice)):
-        every = itertools.product(*(_some(_objects(entry)) for entry in choice))
-        found = _some(list(values) for values in every)
-    else:
-        return [choice]
+    """Return the values that an accepted value, an object or a list of objects stands for."""
+    entries = choice if isinstance(choice, list) and choice else [choice]
+    for entry in entries:
+        lists = entry.values() if isinstance(entry, dict) else (None,)
+        if not all(isinstance(inner, list) and inner for inner in lists):
+            return [choice]
+    objects = []
+    for entry in entries:
+        products = islice(product(*entry.values()), MAX_VARIANTS + 1)
+        pairs = (zip(entry, values, strict=True) for values in products)
+        objects.append([{k: v for k, v in made if v != _MAY_BE_LEFT_OUT} for made in pairs])
+    found = list(islice(product(*objects), MAX_VARIANTS + 1))
     if len(found) > MAX_VARIANTS:
         raise Skip(BAD_ANSWER, f"{where}: more than {MAX_VARIANTS} combinations are accepted")
-    return found
-
-
-def _some(values: Iterator[Json]) -> list[Json]:
-    """Return at most one more value than are allowed."""
-    return list(itertools.islice(values, MAX_VARIANTS + 1))
-
-
-def _is_described(value: Json) -> bool:
-    """Return whether this is an object with a list of accepted values for each key."""
-    lists = value.values() if isinstance(value, dict) else (None,)
-    return all(isinstance(inner, list) and inner for inner in lists)
-
-
-def _objects(described: Mapping[str, Sequence[Json]]) -> Iterator[Json]:
-    for combination in itertools.product(*described.values()):
-        pairs = zip(described, combination, strict=True)
-        yield {key: value for key, value in pairs if value != _MAY_BE_LEFT_OUT}
+    return [list(values) if isinstance(choice, list) else values[0] for values in found]
 
 
 def _best(values: Sequence[Json], free: bool, schema: Json) -> Json:
@@ -309,4 +265,4 @@ def _best(values: Sequence[Json], free: bool, schema: Json) -> Json:
     return next(fitting, _LEAVE_OUT if free else real[0])
 
 
-BFCL = Source("bfcl", looks_like, convert, prepare)
+BFCL = Source("bfcl", looks_like, convert, Answers)

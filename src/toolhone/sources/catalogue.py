@@ -75,6 +75,15 @@ def choose_tools(
     return tuple(known[name] for name in names)
 
 
+def name_results(fields: Json) -> list[str]:
+    """Return the fields of a tool's result, each by its name and its description."""
+    results = []
+    for name, about in (fields if isinstance(fields, Mapping) else {}).items():
+        text = about.get("description") if isinstance(about, Mapping) else ""
+        results.append(f"{name} ({text})" if text else str(name))
+    return results
+
+
 def accept_references(tool: Tool, pattern: str) -> Tool:
     """Return the tool with a reference as a value of every parameter that is no plain text."""
     properties, reference = {}, {"type": "string", "pattern": pattern}

@@ -12,10 +12,11 @@ escaped: the arguments end where their JSON value does.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from toolhone.dialects.base import ParseProblem
-from toolhone.dialects.syntax.model_text import decode, open_at_end, skip_space
+from toolhone.dialects.syntax.literals import LiteralError, LiteralReader
+from toolhone.dialects.syntax.model_text import decode, open_at_end
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.sources.base import Context, Skip, Source
 from toolhone.sources.files import Record
@@ -25,12 +26,10 @@ from toolhone.sources.tool_specs import BAD_TOOLS, letters_of, read_tools
 END = "<|endoftext|>"
 OPEN = "<functioncall>"
 NOT_THIS_FORMAT = "not a Glaive row"
-BEHIND_END = "text behind the end mark of a turn"
 UNREADABLE = "a call that cannot be read"
 CUT_OFF = "a call that is cut off"
 BRACE = "a brace too many or too few behind the arguments"
-MARKER = "a turn marker inside a turn, kept as text"
-_MARK = re.compile(r"<\s*/?\s*function[_ ]?call\s*>", re.IGNORECASE)
+_MARK = re.compile(r"(<\s*/?\s*function[_ ]?call\s*>)", re.IGNORECASE)
 _NO_JSON_WORD = re.compile(r"(?<![\w\"])(?:-?Infinity|NaN)\b")
 _WIDE = re.compile(r"\n\n\n+[ \t]*(?:USER|ASSISTANT|FUNCTION RESPONSE):")
 _MARKERS = {
@@ -53,13 +52,29 @@ def convert(record: Record, context: Context) -> Conversation:
     tools = read_tools(listed, context)
     talk = ConversationBuilder(words)
     for marker, text in _turns(chat):
-        _add(talk, marker, text, tools)
+        if marker == "ASSISTANT":
+            turn, end, behind = text.partition(END)
+            behind = behind.replace(END, "").strip()
+            repair = "" if end else "a turn without its end mark"
+        else:
+            turn = text.strip().removesuffix(END).strip()
+            behind = turn if END in turn else ""
+            repair = "an end mark behind a turn of the user or of a function" if END in text else ""
+        talk.repairs |= {repair} if repair else set()
+        if behind:
+            raise Skip("text behind the end mark of a turn", f"{behind!r:.60}")
+        if marker == "ASSISTANT":
+            talk.add_assistant(_read_turn(turn, tools), tools)
+        elif marker == "USER":
+            talk.add_text("user", turn)
+        else:
+            talk.add_result(turn)
     if len({tool.name for tool in tools}) < len(tools):
         tools = _one_definition_each(tools, talk.messages)
         talk.repairs.add("a function declared twice: the definition that the calls fit was kept")
     context.repairs |= talk.repairs
     if any(_INNER.search(message.content or "") for message in talk.messages):
-        context.notes.append(MARKER)
+        context.notes.append("a turn marker inside a turn, kept as text")
     return Conversation(tuple(talk.messages), tools)
 
 
@@ -79,156 +94,105 @@ def _split_system(text: str) -> tuple[str, list[Json]]:
     return text[:start].strip().removesuffix("-").strip(), listed
 
 
-def _turns(chat: str) -> Iterator[tuple[str, str]]:
-    """Yield marker and text of each turn; one of the assistant ends at an end mark."""
+def _turns(chat: str) -> list[tuple[str, str]]:
+    """Return marker and text of each turn; one of the assistant ends at an end mark."""
     pattern = _MARKERS[r"\n\n\n+" if _WIDE.search(chat) else r"\n\n+"]
     parts = pattern.split(chat.rstrip())
     if len(parts) < 3 or parts[0].strip():
         raise Skip(NOT_THIS_FORMAT, f"a chat that begins with {chat[:60]!r}")
-    waiting: list[str] = []
+    turns = [("", "")]
     for marker, text in zip(parts[1::2], parts[2::2], strict=True):
-        if waiting and marker != "ASSISTANT":
-            yield "ASSISTANT", "\n\nASSISTANT: ".join(waiting)
-            waiting = []
-        if marker != "ASSISTANT":
-            yield marker, text
-            continue
-        waiting.append(text)
-        if END in text:
-            yield "ASSISTANT", "\n\nASSISTANT: ".join(waiting)
-            waiting = []
-    if waiting:
-        yield "ASSISTANT", "\n\nASSISTANT: ".join(waiting)
-
-
-def _add(talk: ConversationBuilder, marker: str, text: str, tools: Sequence[Tool]) -> None:
-    if marker == "ASSISTANT":
-        turn, end, behind = text.partition(END)
-        if behind.replace(END, "").strip():
-            raise Skip(BEHIND_END, f"{behind.strip()!r:.60}")
-        talk.repairs |= set() if end else {"a turn without its end mark"}
-        found = read_function_calls(turn)
-        calls = tuple(_declared(call, tools, talk.repairs) for call in found.calls)
-        talk.add_assistant(TextTurn(found.content, calls, found.repairs), tools)
-        return
-    talk.repairs |= (
-        {"an end mark behind a turn of the user or of a function"} if END in text else set()
-    )
-    text = text.strip().removesuffix(END).strip()
-    if END in text:
-        raise Skip(BEHIND_END, f"{text!r:.60}")
-    if marker == "USER":
-        talk.add_text("user", text)
-    else:
-        talk.add_result(text)
-
-
-def _declared(call: ToolCall, tools: Sequence[Tool], repairs: set[str]) -> ToolCall:
-    """Return the call with its declared name where it spells exactly one in another way."""
-    names = {tool.name for tool in tools}
-    alike = {name for name in names if letters_of(name) == letters_of(call.name)}
-    if call.name not in names and len(alike) == 1:
-        repairs.add("a call name spelled otherwise than the declared one")
-        return ToolCall(alike.pop(), call.arguments)
-    return call
+        if marker == turns[-1][0] == "ASSISTANT" and END not in turns[-1][1]:
+            turns[-1] = (marker, f"{turns[-1][1]}\n\nASSISTANT: {text}")
+        else:
+            turns.append((marker, text))
+    return turns[1:]
 
 
 def _one_definition_each(tools: Sequence[Tool], messages: Sequence[Message]) -> tuple[Tool, ...]:
     """Keep the first definition of a name that all its calls fit, else the first."""
     calls = [call for message in messages for call in message.tool_calls]
-    kept: dict[str, Tool] = {}
-    for name in dict.fromkeys(tool.name for tool in tools):
-        definitions = [tool for tool in tools if tool.name == name]
-        made = [call for call in calls if call.name == name]
-        kept[name] = next(
-            (tool for tool in definitions if all(_fits(call, tool) for call in made)),
-            definitions[0],
-        )
-    return tuple(kept.values())
+    first, fitting = dict[str, Tool](), dict[str, Tool]()
+    for tool in tools:
+        first.setdefault(tool.name, tool)
+        made = [call.arguments for call in calls if call.name == tool.name]
+        fits = all(not tool.problems(one) and one.keys() <= tool.properties.keys() for one in made)
+        if fits:
+            fitting.setdefault(tool.name, tool)
+    return tuple((first | fitting).values())
 
 
-def _fits(call: ToolCall, tool: Tool) -> bool:
-    return (
-        not tool.problems(call.arguments)
-        and call.arguments.keys() <= (tool.parameters.get("properties") or {}).keys()
-    )
+def _read_turn(text: str, tools: Sequence[Tool]) -> TextTurn:
+    """Read the words and calls of a turn of the assistant.
 
-
-def read_function_calls(text: str) -> TextTurn:
-    """Read the words and calls of a turn of the assistant."""
-    marks = list(_MARK.finditer(text))
-    if not marks:
-        return TextTurn(text.strip() or None)
-    ends = [*(mark.start() for mark in marks[1:]), len(text)]
-    bodies = [text[mark.end() : end].strip() for mark, end in zip(marks, ends, strict=True)]
-    repairs: set[str] = (
-        {"another spelling of the call mark"} if any(mark[0] != OPEN for mark in marks) else set()
-    )
-    calls = tuple(_read_call(body, repairs) for body in bodies if body or len(marks) == 1)
-    content = text[: marks[0].start()].strip() or None
-    return TextTurn(content, calls, frozenset(repairs))
+    A call has its declared name where it spells exactly one in another way.
+    """
+    content, *rest = _MARK.split(text)
+    marks, bodies = rest[0::2], [body.strip() for body in rest[1::2]]
+    repairs = {"another spelling of the call mark"} if set(marks) - {OPEN} else set[str]()
+    calls, names = [], {tool.name for tool in tools}
+    for body in bodies:
+        if body or len(marks) == 1:
+            call = _read_call(body, repairs)
+            alike = [name for name in names if letters_of(name) == letters_of(call.name)]
+            if call.name not in names and len(alike) == 1:
+                repairs.add("a call name spelled otherwise than the declared one")
+                call = ToolCall(alike[0], call.arguments)
+            calls.append(call)
+    return TextTurn(content.strip() or None, tuple(calls), frozenset(repairs))
 
 
 def _read_call(text: str, repairs: set[str]) -> ToolCall:
     """Read the call at the beginning of a text."""
-    reader = _GlaiveReader(text)
+    reader = _CallReader(text)
     try:
         call = reader.call()
-    except Skip:
-        if "\\'" not in text:
+    except (Skip, LiteralError) as error:
+        if "\\'" in text:
+            repairs.add("escaped apostrophes inside the arguments")
+            return _read_call(text.replace("\\'", "'"), repairs)
+        if isinstance(error, Skip):
             raise
-        reader = _GlaiveReader(text.replace("\\'", "'"))
-        call = reader.call()
-        reader.repairs.add("escaped apostrophes inside the arguments")
+        reason = CUT_OFF if error.problem is ParseProblem.UNCLOSED else UNREADABLE
+        raise Skip(reason, f"{text[:80]!r}") from None
     repairs |= reader.repairs
     return call
 
 
-class _GlaiveReader:
+class _CallReader(LiteralReader):
     """A position in the text of a call, and the repairs of the call."""
 
     def __init__(self, text: str) -> None:
-        self.text, self.position = text, 0
+        super().__init__(text)
         self.repairs: set[str] = set()
 
     def call(self) -> ToolCall:
+        """Read an object whose arguments may be between single quotes; they may be empty there."""
         fields: dict[str, Json] = {}
-        self._expect("{")
-        while True:
+        self.expect("{")
+        while not fields or self.take(","):
             key = self._json()
-            self._expect(":")
+            self.expect(":")
             if not isinstance(key, str) or key in fields:
-                raise Skip(UNREADABLE, self._seen(0))
-            fields[key] = self._quoted() if self._take("'") else self._unquoted(key)
-            if not self._take(","):
-                break
-        if not self._take("}"):
-            self.repairs.add(BRACE)
-        while self._take("}"):
-            self.repairs.add(BRACE)
-        if self.position < len(self.text):
+                raise LiteralError
+            quoted = self.take("'")
+            if quoted and self.take("'"):
+                fields[key] = {}
+                continue
+            fields[key] = self._json()
+            if quoted:
+                while self.take("}"):
+                    self.repairs.add(BRACE)
+                self.expect("'")
+            elif isinstance(fields[key], dict) and key in ("arguments", "parameters"):
+                self.repairs.add("arguments as an object instead of a text")
+        braces = 0
+        while self.take("}"):
+            braces += 1
+        self.repairs |= {BRACE} if braces != 1 else set()
+        if not self.at_end():
             self.repairs.add("words behind a call left out")
         return self._call_of(fields)
-
-    def _quoted(self) -> Json:
-        """Read a JSON value, or none, and the single quote behind it."""
-        if self._take("'"):
-            return {}
-        value = self._json()
-        while self._take("}"):
-            self.repairs.add(BRACE)
-        if not self._take("'"):
-            raise Skip(
-                CUT_OFF if self.position == len(self.text) else UNREADABLE,
-                self._seen(self.position),
-            )
-        return value
-
-    def _unquoted(self, key: str) -> Json:
-        value = self._json()
-        if isinstance(value, dict) and key in ("arguments", "parameters"):
-            self.repairs.add("arguments as an object instead of a text")
-        return value
 
     def _call_of(self, fields: Mapping[str, Json]) -> ToolCall:
         name = fields.get("name")
@@ -237,9 +201,8 @@ class _GlaiveReader:
         if not isinstance(name, str) or not name or len(keys) > 1 or others:
             raise Skip(UNREADABLE, f"wanted 'name' and 'arguments', got {sorted(fields)}")
         arguments = fields[keys[0]] if keys else {}
-        self.repairs |= (
-            {"arguments under the key 'parameters'"} if keys == ["parameters"] else set()
-        )
+        if keys == ["parameters"]:
+            self.repairs.add("arguments under the key 'parameters'")
         if isinstance(arguments, str):
             found = decode(arguments or "{}", 0)
             whole = found.problem is ParseProblem.NONE and not arguments[found.end :].strip()
@@ -254,29 +217,12 @@ class _GlaiveReader:
     def _json(self) -> Json:
         found = decode(self.text, self.position)
         if found.problem is not ParseProblem.NONE:
-            reason = UNREADABLE
-            if not self.text[self.position :].strip() or open_at_end(self.text, self.position):
-                reason = CUT_OFF
             if _NO_JSON_WORD.search(self.text, self.position):
                 reason = "arguments with a value that JSON has no word for"
-            raise Skip(reason, self._seen(self.position))
+                raise Skip(reason, f"{self.text[self.position :]!r:.80}")
+            raise LiteralError(unclosed=self.at_end() or open_at_end(self.text, self.position))
         self.position = found.end
         return found.value
-
-    def _take(self, token: str) -> bool:
-        start = skip_space(self.text, self.position)
-        if not self.text.startswith(token, start):
-            self.position = start
-            return False
-        self.position = start + len(token)
-        return True
-
-    def _expect(self, token: str) -> None:
-        if not self._take(token):
-            raise Skip(CUT_OFF if self.position >= len(self.text) else UNREADABLE, self._seen(0))
-
-    def _seen(self, start: int) -> str:
-        return f"{self.text[start : start + 80]!r}"
 
 
 GLAIVE = Source("glaive", looks_like, convert)

@@ -31,7 +31,14 @@ _REQUEST = "Generate API Request:"
 
 
 def looks_like(record: Record) -> bool:
-    return _is_prompt(record) or _is_dialogue(record) or record.keys() == {"label", "predict"}
+    """Return whether this is a prompt, a prediction, or a test with turns or with answers that say
+    `tool`."""
+    query, answers = record.get("query"), record.get("answers")
+    if "query" in record and "tools" in record and isinstance(answers, list):
+        says_tool = any(isinstance(answer, dict) and "tool" in answer for answer in answers)
+        if says_tool or isinstance(query, list):
+            return True
+    return _is_prompt(record) or record.keys() == {"label", "predict"}
 
 
 def _is_prompt(record: Record) -> bool:
@@ -39,54 +46,31 @@ def _is_prompt(record: Record) -> bool:
     return texts and _BEGIN in record["instruction"]
 
 
-def _is_dialogue(record: Record) -> bool:
-    """Return whether this is a test with turns, or with answers that say `tool`."""
-    answers = record.get("answers")
-    if "query" not in record or "tools" not in record or not isinstance(answers, list):
-        return False
-    says_tool = any(isinstance(answer, dict) and "tool" in answer for answer in answers)
-    return says_tool or isinstance(record["query"], list)
-
-
 def convert(record: Record, context: Context) -> Conversation | Task:
+    """Return a training row with calls as a conversation, any other row as a task."""
     if record.keys() == {"label", "predict"}:
         raise Skip("a label and a prediction without a question")
+    trained = False
     if _is_prompt(record):
-        return _convert_prompt(record, context)
-    if not {"query", "tools", "answers"} <= record.keys():
+        text, output = record["instruction"], _FENCED.fullmatch(record["output"])
+        listed, asked = _TOOLS.search(text), _QUERY.search(text)
+        if listed is None or output is None:
+            detail = "no tools between their marks, or no code fence in the output"
+            raise Skip(NOT_HAMMER, f"{detail} {record['output']!r:.60}")
+        given, answers, trained = listed[1].strip(), output[1].strip(), asked is not None
+        if asked is not None:
+            turns = [("user", asked[1])]
+        else:
+            turns = [(found[1], found[2]) for found in _TURN.finditer(text, listed.end())]
+    elif {"query", "tools", "answers"} <= record.keys():
+        given, answers, query = record["tools"], record["answers"], record["query"]
+        turns = list(map(_turn, query)) if isinstance(query, list) else [("user", str(query))]
+    else:
         raise Skip(NOT_HAMMER, f"keys {sorted(record)}")
-    tools = read_tools(record["tools"], context, loose=True)
-    query = record["query"]
-    turns = list(map(_turn, query)) if isinstance(query, list) else [("user", str(query))]
-    messages = _dialogue(turns, context)
-    return _test(messages, tools, _answers(record["answers"], tools, context), context)
-
-
-def _convert_prompt(record: Record, context: Context) -> Conversation | Task:
-    """Return a training row with calls as a conversation, any other prompt as a task."""
-    text, output = record["instruction"], _FENCED.fullmatch(record["output"])
-    listed, query = _TOOLS.search(text), _QUERY.search(text)
-    if listed is None or output is None:
-        fence = f"{record['output']!r:.60}"
-        detail = f"no tools between their marks, or no code fence in the output {fence}"
-        raise Skip(NOT_HAMMER, detail)
-    tools = read_tools(listed[1].strip(), context, loose=True)
-    calls = _answers(output[1].strip(), tools, context)
-    if query is None:
-        turns = [(found[1], found[2]) for found in _TURN.finditer(text, listed.end())]
-        return _test(_dialogue(turns, context), tools, calls, context)
-    user = Message("user", query[1].strip())
-    if not calls:
-        return _test((user,), tools, calls, context)
-    return Conversation((user, Message("assistant", tool_calls=calls)), tools)
-
-
-def _test(
-    messages: tuple[Message, ...],
-    tools: tuple[Tool, ...],
-    calls: Sequence[ToolCall],
-    context: Context,
-) -> Task:
+    tools = read_tools(given, context, loose=True)
+    messages, calls = _dialogue(turns, context), _answers(answers, tools, context)
+    if trained and calls:
+        return Conversation((*messages, Message("assistant", tool_calls=calls)), tools)
     expect = expect_calls(calls)
     note_misfit(expect.wanted, tools, context)
     return Task("", messages, tools, expect)
@@ -99,8 +83,8 @@ def _answers(value: Json, tools: Sequence[Tool], context: Context) -> tuple[Tool
         raise Skip(BAD_ANSWER, f"wanted a list of calls, got {answers!r:.60}")
     calls = []
     for answer in answers:
-        named = {"name": answer["tool"]} if isinstance(answer, dict) and "tool" in answer else {}
-        calls.append(as_call({**named, **answer} if named else answer))
+        says_tool = isinstance(answer, dict) and "tool" in answer
+        calls.append(as_call({"name": answer["tool"], **answer} if says_tool else answer))
     return fit_calls(calls, tools, context)
 
 

@@ -1,4 +1,4 @@
-"""Hermes: function calling as text, the tools in the system message, calls and results in tags.
+"""Hermes and ToolACE: dialogues as text, with the tools in the system text.
 
     {"id": "h1", "conversations": [{"from": "system", "value": "... <tools> [{...}] </tools> ..."},
                                    {"from": "gpt", "value": "<tool_call> {...} </tool_call>"}, ...]}
@@ -6,6 +6,13 @@
 
 Tools and calls are JSON or Python literals. Of the system text the sentences before the first tag
 are kept. Format: NousResearch, hermes-function-calling-v1.
+
+    {"system": "... functions that you can invoke:\\n[{\\"name\\": ...}]. ...",
+     "conversations": [{"from": "assistant", "value": "[Market Trends(kind=\\"A\\")]"},
+                       {"from": "tool", "value": "[{\\"name\\": ..., \\"results\\": {...}}]"}, ...]}
+
+ToolACE: names may hold spaces; what the system text says besides its tools is left out. Format: Liu
+et al. 2024, arXiv:2409.00920.
 """
 
 from __future__ import annotations
@@ -13,9 +20,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from toolhone.schema import Conversation, Json, Tool
+from toolhone.schema import Conversation, Json
 from toolhone.sources.base import Context, Skip, Source
 from toolhone.sources.files import Record
+from toolhone.sources.prompt_rows import split_prompt
+from toolhone.sources.sharegpt import add_turns, turns_of
 from toolhone.sources.text_calls import ConversationBuilder, read_tagged, read_values
 from toolhone.sources.tool_specs import BAD_TOOLS, read_tools
 
@@ -43,15 +52,11 @@ def looks_like(record: Record) -> bool:
 
 
 def convert(record: Record, context: Context) -> Conversation:
-    tools: tuple[Tool, ...] = ()
-    talk = ConversationBuilder()
-    for index, (role, text) in enumerate(_turns(record)):
-        if role == "system" and index == 0:
-            words, listed = split_system(text)
-            tools = read_tools(listed, context)
-            if words:
-                talk.add_text("system", words)
-        elif role == "assistant":
+    turns = _turns(record)
+    words, listed = _split_system(next(turns)[1])
+    talk, tools = ConversationBuilder(words), read_tools(listed, context)
+    for role, text in turns:
+        if role == "assistant":
             talk.add_assistant(read_tagged(text), tools)
         elif role == "tool":
             for result in _RESPONSES.findall(text) or [text]:
@@ -81,7 +86,7 @@ def _turns(record: Record) -> Iterator[tuple[str, str]]:
         yield _ROLES[role], text
 
 
-def split_system(text: str) -> tuple[str, Json]:
+def _split_system(text: str) -> tuple[str, Json]:
     """Return what the system text says before its tags, and the tools it lists."""
     block = next((found for found in _BLOCK.finditer(text) if found[1].strip()), None)
     if block is None:
@@ -96,4 +101,22 @@ def split_system(text: str) -> tuple[str, Json]:
     return before[: ends[-1]].strip() if ends else "", listed
 
 
+def is_toolace(record: Record) -> bool:
+    system = record.get("system")
+    in_system = isinstance(system, str) and "[{" in system and "tools" not in record
+    return in_system and isinstance(record.get("conversations"), list)
+
+
+def convert_toolace(record: Record, context: Context) -> Conversation:
+    system = record.get("system")
+    prompt = split_prompt(system) if isinstance(system, str) else None
+    if prompt is None:
+        raise Skip(NO_TOOLS, f"{system!r:.80}")
+    builder, tools = ConversationBuilder(), read_tools(prompt.tools, context)
+    add_turns(builder, turns_of(record), tools)
+    context.repairs |= {FORMAT, *builder.repairs}
+    return Conversation(tuple(builder.messages), tools)
+
+
 HERMES = Source("hermes", looks_like, convert)
+TOOLACE = Source("toolace", is_toolace, convert_toolace)

@@ -23,6 +23,7 @@ from toolhone.sources.catalogue import (
     choose_tools,
     count_distractors,
     find_beside,
+    name_results,
     repair_call,
 )
 from toolhone.sources.files import FileLine, Record, read_records
@@ -42,13 +43,11 @@ _PARAMETERS = ("query_parameters", "path_parameters", "parameters", "arguments")
 
 
 def looks_like(record: Record) -> bool:
-    return isinstance(record.get("input"), str) and _are_calls(record.get("output"))
-
-
-def _are_calls(output: Json) -> bool:
-    return isinstance(output, list) and all(
+    output = record.get("output")
+    are_calls = isinstance(output, list) and all(
         isinstance(call, dict) and call.keys() >= {"name", "arguments"} for call in output
     )
+    return are_calls and isinstance(record.get("input"), str)
 
 
 def prepare(
@@ -65,21 +64,18 @@ def prepare(
             why = skip.detail or skip.reason
             raise DataError(f"{line}: not a tool of NESTFUL: {why}") from None
         if known.setdefault(tool.name, tool) != tool:
-            raise DataError(
-                f"{line}: the tool {tool.name!r} is described twice, in different ways; "
-                "names must differ"
-            )
+            wrong = "is described twice, in different ways; names must differ"
+            raise DataError(f"{line}: the tool {tool.name!r} {wrong}")
     taking = {name: accept_references(tool, r"\$var\d+.*\$") for name, tool in known.items()}
     return known, taking, count_distractors(context, DISTRACTORS, len(known))
 
 
 def convert(record: Record, context: Context) -> Task:
     known, taking, count = context.prepared
-    request, output = record.get("input"), record.get("output")
-    asked = request.strip() if isinstance(request, str) else ""
-    if not asked or not isinstance(output, list) or not _are_calls(output):
+    asked = looks_like(record) and record["input"].strip()
+    if not asked:
         raise Skip(NOT_NESTFUL, f"keys {sorted(record)}")
-    calls = _calls(output, known, context)
+    calls = _calls(record["output"], known, context)
     refuse_misfits(calls, [taking[call.name] for call in calls if call.name in taking])
     seed = f"{context.options.get('seed') or 0}/{context.identity(record)}"
     tools = choose_tools([call.name for call in calls], taking, count, seed)
@@ -90,6 +86,7 @@ def convert(record: Record, context: Context) -> Task:
 
 
 def _calls(output: list[Record], known: Mapping[str, Tool], context: Context) -> list[ToolCall]:
+    """Return the calls; `$var2` must be the second call, before the one that refers to it."""
     entries = [entry for entry in output if entry["name"] != _RESULT]
     if len(entries) < len(output):
         context.repairs.add("the naming of what to hand back left out")
@@ -98,7 +95,11 @@ def _calls(output: list[Record], known: Mapping[str, Tool], context: Context) ->
     labels = [str(entry.get("label")) for entry in entries]
     calls = []
     for index, entry in enumerate(entries):
-        _check_references(entry, labels, index)
+        earlier = {f"var{n}" for n in range(1, index + 1) if labels[n - 1] == f"var{n}"}
+        for text in texts_in(entry["arguments"]):
+            if any(x not in earlier or labels.count(x) > 1 for x in _REFERENCE.findall(text)):
+                detail = f"{text!r:.60} in call {index + 1}; labels {', '.join(labels)}"
+                raise Skip("a reference that is not to one earlier call", detail)
         call = ToolCall(str(entry["name"]), entry["arguments"])
         tools = [known[call.name]] if call.name in known else []
         call, repairs = repair_call(call, tools, _REFERENCE)
@@ -107,29 +108,20 @@ def _calls(output: list[Record], known: Mapping[str, Tool], context: Context) ->
     return calls
 
 
-def _check_references(entry: Record, labels: Sequence[str], index: int) -> None:
-    """Refuse `$var2` that is not the second call, before this one, the only one of that label."""
-    for text in texts_in(entry["arguments"]):
-        for label in _REFERENCE.findall(text):
-            meant = [place for place, known in enumerate(labels) if known == label]
-            if len(meant) != 1 or meant[0] >= index or label != f"var{meant[0] + 1}":
-                detail = f"{text!r:.60} in call {index + 1}; labels {', '.join(labels)}"
-                raise Skip("a reference that is not to one earlier call", detail)
-
-
 def _plain_tool(line: FileLine, record: Record) -> Record:
     """Return a described function with flat parameters; its description says what it gives."""
     given = [record[key] for key in _PARAMETERS if isinstance(record.get(key), dict)]
     if not isinstance(record.get("name"), str) or not given:
-        raise DataError(
-            f"{line}: not a tool of NESTFUL; wanted 'name' and one of {', '.join(_PARAMETERS)}, "
-            f"got {sorted(record)}"
-        )
+        wanted = f"wanted 'name' and one of {', '.join(_PARAMETERS)}, got {sorted(record)}"
+        raise DataError(f"{line}: not a tool of NESTFUL; {wanted}")
     described = {name: value for parameters in given for name, value in parameters.items()}
     objects = {name: value for name, value in described.items() if isinstance(value, dict)}
+    text = str(record.get("description") or "").strip()
+    if results := name_results(record.get("output_parameters")):
+        text = f"{text}\nIts result has the fields: {'; '.join(results)}"
     return {
         "name": record["name"],
-        "description": _description(record),
+        "description": text,
         "parameters": {name: _parameter(value) for name, value in described.items()},
         "required": [name for name, value in objects.items() if value.get("required") is True],
     }
@@ -148,18 +140,6 @@ def _parameter(parameter: Json) -> Json:
     if "default_value" in parameter:
         plain["default"] = parameter["default_value"]
     return {**plain, "type": "string" if kind.lower() in ("enum", "date") else kind}
-
-
-def _description(record: Record) -> str:
-    """Return what the function does, and the fields of its result."""
-    text, gives = str(record.get("description") or "").strip(), record.get("output_parameters")
-    if not isinstance(gives, dict) or not gives:
-        return text
-    fields = []
-    for name, about in gives.items():
-        told = about.get("description") if isinstance(about, dict) else None
-        fields.append(f"{name} ({told})" if isinstance(told, str) and told else str(name))
-    return f"{text}\nIts result has the fields: {'; '.join(fields)}"
 
 
 NESTFUL = Source("nestful", looks_like, convert, prepare, options=CATALOGUE_OPTIONS)

@@ -15,20 +15,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from toolhone.dialects.base import ParseProblem
-from toolhone.dialects.syntax.model_text import decode
 from toolhone.schema import Expect, Json, Message, Task, Tool, ToolCall
 from toolhone.sources.base import Context, Skip, Source, expect_calls, refuse_misfits
 from toolhone.sources.catalogue import repair_call
 from toolhone.sources.files import Record
 from toolhone.sources.prompt_rows import split_prompt
-from toolhone.sources.tool_specs import read_tools
+from toolhone.sources.tool_specs import decode_text, read_tools
 
 NOT_ROTBENCH = "not a RoTBench row"
 NO_STEP = "a turn that is no thought with an action and its input"
 BAD_TURN = "a turn that does not go on from the one before"
 WORDS = "a call of ask_to_user or finish taken as words"
-MISFIT = "a right action that does not fit the tools left out, where there are others"
 OPEN = "a value that the data leave open with 'None', which a task cannot say"
 """Noted of a kept row."""
 _FINISH, _ASK = "finish", "ask_to_user"
@@ -49,27 +46,21 @@ def convert(record: Record, context: Context) -> Task:
     is_dialogue = looks_like(record) and all(isinstance(turn, dict) for turn in turns)
     if not is_dialogue or len(turns) < 3:
         raise Skip(NOT_ROTBENCH, f"keys {sorted(record)}")
-    tools = _tools(str(turns[0].get("value")), context)
-    messages = _messages(turns[1:-1], context.repairs)
-    expect = _expectation(_right_actions(turns[-1]), tools, context.repairs)
+    found = split_prompt(str(turns[0].get("value")))
+    if found is None:
+        raise Skip("a system prompt without a list of tools", f"{turns[0].get('value')!r:.60}")
+    listed = read_tools(found.tools, context)
+    context.repairs.add("the prompt of the ReAct style left out")
+    known: dict[str, Tool] = {}
+    for tool in listed:
+        if tool.name not in (_FINISH, _ASK) and known.setdefault(tool.name, tool) is not tool:
+            context.repairs.add("a second, different tool of one name left out")
+    tools, messages = tuple(known.values()), _messages(turns[1:-1], context.repairs)
+    expect = _expectation(turns[-1], tools, context.repairs)
     calls = [call for choice in expect.choices for call in choice.wanted]
     if any("None" in call.arguments.values() for call in calls):
         context.notes.append(OPEN)
     return Task("", messages, tools, expect, category=str(record["scenario"]))
-
-
-def _tools(prompt: str, context: Context) -> tuple[Tool, ...]:
-    """Return the tools of the system prompt without the two that are none, one for each name."""
-    found = split_prompt(prompt)
-    if found is None:
-        raise Skip("a system prompt without a list of tools", f"{prompt!r:.60}")
-    listed = read_tools(found.tools, context)
-    context.repairs.add("the prompt of the ReAct style left out")
-    tools = [tool for tool in listed if tool.name not in (_FINISH, _ASK)]
-    first = {tool.name: tool for tool in reversed(tools)}
-    if len(first) < len(tools):
-        context.repairs.add("a second, different tool of one name left out")
-    return tuple(tool for tool in tools if first[tool.name] is tool)
 
 
 def _messages(turns: Sequence[Record], repairs: set[str]) -> tuple[Message, ...]:
@@ -85,21 +76,19 @@ def _messages(turns: Sequence[Record], repairs: set[str]) -> tuple[Message, ...]
         elif role == "function" and waiting is not None:
             messages.append(Message("tool", value, tool_call_id=waiting.id, name=waiting.name))
         elif role == "assistant" and messages and messages[-1].role != "assistant":
-            messages.append(_assistant_turn(*read_step(value), f"call{number}", repairs))
+            thought, call = read_step(value)
+            said: str | None = None
+            calls: tuple[ToolCall, ...] = (replace(call, id=f"call{number}"),)
+            if call.name in (_FINISH, _ASK):
+                repairs.add(WORDS)
+                texts = (text for text in call.arguments.values() if isinstance(text, str))
+                said, calls = next(filter(str.strip, texts), None), ()
+            if not said and not calls:
+                raise Skip(NO_STEP, f"{call.name} says nothing")
+            messages.append(Message("assistant", said, thought or None, calls))
         else:
             raise Skip(BAD_TURN, f"turn {number + 1} of {role!r:.20}")
     return tuple(messages)
-
-
-def _assistant_turn(thought: str, call: ToolCall, identity: str, repairs: set[str]) -> Message:
-    reasoning = thought or None
-    if call.name not in (_FINISH, _ASK):
-        return Message("assistant", None, reasoning, (replace(call, id=identity),))
-    repairs.add(WORDS)
-    texts = [text for text in call.arguments.values() if isinstance(text, str) and text.strip()]
-    if not texts:
-        raise Skip(NO_STEP, f"{call.name} says nothing")
-    return Message("assistant", texts[0], reasoning)
 
 
 def read_step(text: str) -> tuple[str, ToolCall]:
@@ -107,27 +96,22 @@ def read_step(text: str) -> tuple[str, ToolCall]:
     found = _STEP.fullmatch(text)
     if found is None:
         raise Skip(NO_STEP, repr(text[:80]))
-    thought, name, written = (found[1] or "").strip(), found[2].strip(), found[3]
-    given = decode(written, 0)
-    whole = given.problem is ParseProblem.NONE and not written[given.end :].strip()
-    if not whole or not isinstance(given.value, dict):
-        raise Skip(NO_STEP, f"the input of {name!r:.40} is no JSON object: {written!r:.60}")
-    return thought, ToolCall(name, given.value)
+    thought, name = (found[1] or "").strip(), found[2].strip()
+    given = decode_text(found[3], NO_STEP, f"the input of {name!r:.40}")
+    if not isinstance(given, dict):
+        raise Skip(NO_STEP, f"the input of {name!r:.40} is no JSON object: {given!r:.60}")
+    return thought, ToolCall(name, given)
 
 
-def _right_actions(turn: Record) -> list[ToolCall]:
+def _expectation(turn: Record, tools: Sequence[Tool], repairs: set[str]) -> Expect:
+    """Return the first right action, with the others as alternatives; `Skip` where none fits."""
     listed = turn.get("value")
     if turn.get("from") != "assistant" or not isinstance(listed, list) or not listed:
         detail = f"wanted a list of right actions in the last turn, got {listed!r:.60}"
         raise Skip(NOT_ROTBENCH, detail)
-    return [read_step(str(text))[1] for text in listed]
-
-
-def _expectation(right: Sequence[ToolCall], tools: Sequence[Tool], repairs: set[str]) -> Expect:
-    """Return the first right action, with the others as alternatives; `Skip` where none fits."""
     choices: list[Expect] = []
     misfits: list[Skip] = []
-    for call in right:
+    for _, call in [read_step(str(text)) for text in listed]:
         if call.name in (_FINISH, _ASK):
             repairs.add(WORDS)
             choices.append(Expect(no_call=True))
@@ -137,12 +121,13 @@ def _expectation(right: Sequence[ToolCall], tools: Sequence[Tool], repairs: set[
             refuse_misfits([repaired], tools)
         except Skip as skip:
             misfits.append(skip)
-            continue
-        repairs |= found
-        choices.append(expect_calls([repaired]))
+        else:
+            repairs |= found
+            choices.append(expect_calls([repaired]))
     if not choices:
         raise misfits[0]
-    repairs |= {MISFIT} if misfits else set()
+    if misfits:
+        repairs.add("a right action that does not fit the tools left out, where there are others")
     distinct = [one for index, one in enumerate(choices) if one not in choices[:index]]
     return replace(distinct[0], alternatives=tuple(distinct[1:]))
 

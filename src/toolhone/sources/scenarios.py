@@ -2,7 +2,7 @@
 
     tools = tools_of_calls(calls)            # a tool for each name, with the arguments seen
     world = read_world(record, "initial_config")
-    truth = Answers(path).find("parallel_7")    # in `possible_answer/<same name>`
+    truth = Answers(records, context).find("parallel_7")    # in `possible_answer/<same name>`
 
 Where the instructions of a model that plays the user serve as the request, that is `PLAYED`.
 """
@@ -59,6 +59,13 @@ def read_messages(turns: Iterable[Json], reason: str) -> tuple[Message, ...]:
         raise Skip(reason, str(error)) from None
 
 
+def path_of_row(context: Context) -> str:
+    """Return the path of the row's file inside the folder that is read, without suffixes."""
+    file, root = context.line.path, context.path
+    name = str(file.relative_to(root)) if root.is_dir() else file.name
+    return name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".json")
+
+
 def read_world(record: Record, key: str) -> Mapping[str, Json] | None:
     """Return the world in which a task begins; `Skip` for one that is no object."""
     world = record.get(key)
@@ -112,8 +119,8 @@ def schema_of_objects(values: Sequence[Mapping[str, Json]]) -> dict[str, Json]:
 class Answers:
     """The answers to the questions of one file, read when the first is needed."""
 
-    def __init__(self, questions: Path) -> None:
-        self._questions = questions
+    def __init__(self, _records: Sequence[Record], context: Context) -> None:
+        self._questions = context.path
 
     def find(self, identity: str) -> Json:
         """Return what counts as right for the question of this id."""

@@ -29,6 +29,7 @@ from toolhone.sources.catalogue import (
     choose_tools,
     count_distractors,
     find_beside,
+    name_results,
 )
 from toolhone.sources.files import FileLine, Record, read_records
 from toolhone.sources.text_calls import read_value
@@ -64,7 +65,7 @@ class Catalogue:
         The schema is right by construction and not checked.
         """
         name, described = record.get("api_name"), record.get("parameters")
-        required, responses = record.get("required") or [], record.get("responses")
+        required = record.get("required") or []
         named = isinstance(name, str) and bool(name)
         if not named or not isinstance(described, dict) or not isinstance(required, list):
             wanted = "wanted 'api_name', 'parameters' and a list 'required'"
@@ -81,10 +82,7 @@ class Catalogue:
         own = self.fields[name] = str(record.get("field", ""))
         for group in dict.fromkeys((own, own.partition("/")[0])):
             self.groups.setdefault(group, []).append(name)
-        self.results[name] = []
-        for result, about in (responses if isinstance(responses, dict) else {}).items():
-            text = about.get("description") if isinstance(about, dict) else ""
-            self.results[name].append(f"{result} ({text})" if text else str(result))
+        self.results[name] = name_results(record.get("responses"))
 
     def choose(self, names: Sequence[str], count: int, seed: str) -> tuple[Tool, ...]:
         """Return these tools and others, of the same fields first, then of the same branches."""

@@ -11,10 +11,9 @@ tool. Format: Tang et al. 2023, arXiv:2306.05301.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 
-from toolhone.dialects.base import ParseProblem
-from toolhone.dialects.syntax.model_text import decode
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
 from toolhone.schema.tool import resolve_refs
@@ -78,36 +77,35 @@ def _expectation(wish: Json, answer: Json, tools: Sequence[Tool], repairs: set[s
         if name.startswith("[Optional]"):
             repairs.add("a call marked as optional left out")
             continue
-        if name == _ASKS or any(" from " in hole for hole in find_holes(given)):
+        holes = find_holes(given)
+        if name == _ASKS or any(" from " in hole for hole in holes):
             repairs.add(LATER)
             if not expected and name != _ASKS:
                 raise Skip("nothing that can be called before a result is there")
             break
-        expected.append(_call(name, given, tools, repairs))
+        if holes:
+            raise Skip("a value that is only described")
+        expected.append(_call(name, decode_text(given, UNREADABLE, "Action_Input"), tools, repairs))
     return Expect(tuple(expected)) if expected else Expect(no_call=True)
 
 
-def find_holes(text: str) -> Iterator[str]:
-    """Yield what is written in the places that a text leaves open."""
-    return (found[1] or found[2] or "" for found in _HOLE.finditer(text))
+def find_holes(text: str) -> list[str]:
+    """Return what is written in the places that a text leaves open."""
+    return [found[1] or found[2] or "" for found in _HOLE.finditer(text)]
 
 
-def _call(name: str, given: str, tools: Sequence[Tool], repairs: set[str]) -> ExpectedCall:
+def _call(name: str, given: Json, tools: Sequence[Tool], repairs: set[str]) -> ExpectedCall:
     """Return one expected call; an empty text for what may be left out is accepted as well."""
-    if any(True for _ in find_holes(given)):
-        raise Skip("a value that is only described")
-    found = decode(given, 0)
-    whole = found.problem is ParseProblem.NONE and not given[found.end :].strip()
-    if not whole or not isinstance(found.value, dict):
+    if not isinstance(given, dict):
         raise Skip(UNREADABLE)
-    tool = next((tool for tool in tools if tool.name == name), None)
-    required = tool.parameters.get("required", ()) if tool else ()
-    empty = [key for key, value in found.value.items() if value == "" and key not in required]
-    kept = {key: value for key, value in found.value.items() if key not in empty}
+    required = [tool.parameters.get("required", ()) for tool in tools if tool.name == name]
+    kept = {key: value for key, value in given.items() if value != "" or key in chain(*required)}
+    empty = given.keys() - kept.keys()
     call, fitted = fit_call(ToolCall(name, kept), tools)
     refuse_misfits([call], tools)
     repairs |= fitted | ({"an empty text for what may be left out"} if empty else set())
-    return ExpectedCall(call.name, call.arguments, {key: [""] for key in empty})
+    accept = {key: [""] for key in given if key in empty}
+    return ExpectedCall(call.name, call.arguments, accept)
 
 
 def openapi_tools(document: Json) -> list[Tool]:
@@ -118,16 +116,14 @@ def openapi_tools(document: Json) -> list[Tool]:
     local references resolved. Responses, servers and security are left out.
     """
     return [
-        Tool.of(_operation_tool(document, f"{method}_{path}", operation, item.get("parameters")))
+        _operation_tool(document, f"{method}_{path}", operation, item.get("parameters"))
         for path, item in _object(_object(document).get("paths")).items()
         for method, operation in _object(item).items()
         if method in _METHODS and isinstance(operation, Mapping)
     ]
 
 
-def _operation_tool(
-    document: Json, name: str, operation: Mapping[str, Json], shared: Json
-) -> Record:
+def _operation_tool(document: Json, name: str, operation: Mapping[str, Json], shared: Json) -> Tool:
     properties: Record = {}
     required: list[str] = []
     for entry in [*(shared or []), *(operation.get("parameters") or [])]:
@@ -144,11 +140,10 @@ def _operation_tool(
     properties |= _object(body).get("properties") or {}
     in_body = _object(body).get("required") or []
     required += [key for key in in_body if key in properties and key not in required]
-    return {
-        "name": operation.get("operationId") or name,
-        "description": operation.get("description") or operation.get("summary"),
-        "parameters": {"type": "object", "properties": properties, "required": required},
-    }
+    parameters = {"type": "object", "properties": properties, "required": required}
+    text = operation.get("description") or operation.get("summary")
+    named = operation.get("operationId") or name
+    return Tool.of({"name": named, "description": text, "parameters": parameters})
 
 
 def _object(value: Json) -> Mapping[str, Json]:

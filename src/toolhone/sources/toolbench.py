@@ -17,6 +17,7 @@ from toolhone.errors import DataError, FindingKind, nearest
 from toolhone.schema import Conversation, Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
 from toolhone.sources.base import Context, Converted, Skip, Source, tasks_of
 from toolhone.sources.files import Record
+from toolhone.sources.scenarios import path_of_row
 from toolhone.sources.text_calls import as_call
 
 CATEGORY = "right_apis"
@@ -43,42 +44,31 @@ def is_query(record: Record) -> bool:
 
 
 def convert(record: Record, context: Context) -> Converted:
-    identity = _identity(context)
+    """Convert a row; its id, the way to the file and the row's number, differs within a folder."""
+    line, identity = context.line, f"{context.name}-{path_of_row(context)}"
+    if line.unit != "line" or line.number != 1:
+        identity = f"{identity}-{line.number}"
     if is_query(record):
         context.notes.append(ONCE)
         return Converted(tasks=[_query_task(record, identity, context.name)])
-    conversation = _conversation(record, identity, context)
-    return Converted(conversation, tasks_of(conversation))
-
-
-def _identity(context: Context) -> str:
-    """Return an id that differs for each row of a folder: the way to the file, the row's number."""
-    line, root = context.line, context.path
-    name = str(line.path.relative_to(root)) if root.is_dir() else line.path.name
-    stem = name.removesuffix(".gz").removesuffix(".json").removesuffix(".jsonl")
-    first = line.unit == "line" and line.number == 1
-    return f"{context.name}-{stem}" if first else f"{context.name}-{stem}-{line.number}"
-
-
-def _conversation(record: Record, identity: str, context: Context) -> Conversation:
     search = record.get("answer_generation")
     if not isinstance(search, dict):
         raise Skip("not a ToolBench row", f"keys {sorted(record)[:8]}")
     if search.get("finish_type") == "give_up":
         raise Skip("a search that gave up")
-    paths = search.get("train_messages")
+    paths, functions = search.get("train_messages"), search.get("function")
     are_paths = isinstance(paths, list) and all(isinstance(path, list) for path in paths)
     if not record.get("win") or not paths or not are_paths:
         detail = f"win {record.get('win')!r}, valid_data {search.get('valid_data')!r}"
         raise Skip(NO_PATH, detail)
-    functions = search.get("function")
     if isinstance(functions, list):
         tools = [_tool(function) for function in functions]
     else:
         tools = [tool_of_api(api) for api in record.get("api_list") or []]
     offered = {tool.name: tool for tool in tools if tool.name != _FINISH}
     messages = _messages(max(paths, key=len), offered, context)
-    return Conversation(tuple(messages), tuple(offered.values()), identity, context.name)
+    conversation = Conversation(tuple(messages), tuple(offered.values()), identity, context.name)
+    return Converted(conversation, tasks_of(conversation))
 
 
 def _messages(path: Sequence[Json], tools: Mapping[str, Tool], context: Context) -> list[Message]:
@@ -119,9 +109,8 @@ def _check(call: ToolCall, tools: Mapping[str, Tool]) -> None:
     if call.name not in tools:
         raise Skip(FindingKind.UNKNOWN_TOOL, f"{call.name!r}{nearest(call.name, tools)}")
     tool = tools[call.name]
-    declared = tool.parameters.get("properties") or {}
-    undeclared = [f"no parameter {name!r}" for name in call.arguments if name not in declared]
-    problems = undeclared or tool.problems(call.arguments)
+    problems = [f"no parameter {name!r}" for name in call.arguments if name not in tool.properties]
+    problems = problems or tool.problems(call.arguments)
     if problems:
         raise Skip(FindingKind.BAD_ARGUMENTS, f"{call.name}, {problems[0]:.120}")
 
@@ -132,10 +121,8 @@ def _tool(function: Json) -> Tool:
         tool = Tool.of(function)
     except DataError as error:
         raise Skip("not a ToolBench row", str(error)) from None
-    declared = tool.parameters.get("properties") or {}
-    properties = {}
-    for name, schema in declared.items():
-        properties[name] = schema
+    properties = dict(tool.parameters.get("properties") or {})
+    for name, schema in properties.items():
         if isinstance(schema, dict) and "example_value" in schema:
             properties[name] = {k: v for k, v in schema.items() if k != "example_value"}
             if schema["example_value"] not in ("", None) and schema.get("type") == "string":
@@ -158,7 +145,13 @@ def _query_task(record: Record, identity: str, source: str) -> Task:
         tool = tool_of_api(api)
         if tools.setdefault(tool.name, tool) != tool:
             raise Skip("two different APIs of one name", repr(tool.name))
-    names = list(dict.fromkeys(map(_relevant_name, relevant)))
+    names: dict[str, None] = {}
+    for named in relevant:  # such as ["suivi-colis", "Health"]
+        texts = isinstance(named, list) and all(isinstance(part, str) for part in named)
+        if not texts or len(named) != 2:
+            detail = f"wanted a tool and its API in 'relevant APIs', got {named!r:.60}"
+            raise Skip(NOT_AN_API, detail)
+        names[_tool_name(*named)] = None
     for name in names:
         if name not in tools:
             raise Skip("a right API that is not on offer", f"{name!r}{nearest(name, tools)}")
@@ -167,58 +160,41 @@ def _query_task(record: Record, identity: str, source: str) -> Task:
     return Task(identity, messages, offered, expect, category=CATEGORY, source=source)
 
 
-def _relevant_name(named: Json) -> str:
-    """Return the name of the tool that `["suivi-colis", "Health"]` means."""
-    texts = isinstance(named, list) and all(isinstance(part, str) for part in named)
-    if not texts or len(named) != 2:
-        detail = f"wanted a tool and its API in 'relevant APIs', got {named!r:.60}"
-        raise Skip(NOT_AN_API, detail)
-    return _tool_name(*named)
-
-
 def tool_of_api(api: Json) -> Tool:
     """Return an entry of `api_list` as a tool, under ToolBench's name: `health_for_suivi_colis`."""
     if not isinstance(api, Mapping) or not api.get("api_name") or not api.get("tool_name"):
         raise Skip(NOT_AN_API, f"the API {api!r:.60}")
     required = list(api.get("required_parameters") or [])
-    described = [*required, *(api.get("optional_parameters") or [])]
-    for entry in described:
+    properties: dict[str, Record] = {}
+    for entry in [*required, *(api.get("optional_parameters") or [])]:
         if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
             detail = f"a parameter without a name in the API {api['api_name']!r:.60}"
             raise Skip(NOT_AN_API, detail)
-    schema = {
-        "type": "object",
-        "properties": {_parameter_name(entry["name"]): _property(entry) for entry in described},
-        "required": [_parameter_name(entry["name"]) for entry in required],
-    }
+        kind, text = str(entry.get("type")).lower(), str(entry.get("description") or "").strip()
+        schema: Record = {"type": kind if kind in _TYPES else "string", "description": text}
+        if kind.startswith("date (yyyy-mm-dd)"):
+            schema["format"] = "date"
+        if schema["type"] == "string" and entry.get("default") not in ("", None):
+            schema["examples"] = [str(entry["default"])]
+        properties[_snake(entry["name"], reserved=True)] = schema
+    needed = [_snake(entry["name"], reserved=True) for entry in required]
+    parameters = {"type": "object", "properties": properties, "required": needed}
     name = _tool_name(str(api["tool_name"]), str(api["api_name"]))
-    return Tool(name, str(api.get("api_description") or "").strip(), schema)
-
-
-def _property(entry: Mapping[str, Json]) -> Record:
-    kind = str(entry.get("type")).lower()
-    text = str(entry.get("description") or "").strip()
-    result: Record = {"type": kind if kind in _TYPES else "string", "description": text}
-    if kind.startswith("date (yyyy-mm-dd)"):
-        result["format"] = "date"
-    if result["type"] == "string" and entry.get("default") not in ("", None):
-        result["examples"] = [str(entry["default"])]
-    return result
+    return Tool(name, str(api.get("api_description") or "").strip(), parameters)
 
 
 def _tool_name(tool: str, api: str) -> str:
-    return f"{_parameter_name(api)}_for_{_snake(tool)}"[-_LONGEST_NAME:]
+    return f"{_snake(api, reserved=True)}_for_{_snake(tool)}"[-_LONGEST_NAME:]
 
 
-def _parameter_name(name: str) -> str:
-    """Return a name as ToolBench writes it: small letters, digits and underscores."""
-    plain = _snake(name)
-    return f"is_{plain}" if plain in _RESERVED else plain
+def _snake(name: str, reserved: bool = False) -> str:
+    """Return a name as ToolBench writes it: small letters, digits and underscores.
 
-
-def _snake(name: str) -> str:
+    reserved: put `is_` before names that mean something in Python.
+    """
     plain = re.sub(r"_+", "_", re.sub(r"[^\u4e00-\u9fa5a-zA-Z0-9_]", "_", name)).strip("_").lower()
-    return f"get_{plain}" if plain[:1].isdigit() else plain
+    plain = f"get_{plain}" if plain[:1].isdigit() else plain
+    return f"is_{plain}" if reserved and plain in _RESERVED else plain
 
 
 TOOLBENCH = Source("toolbench", looks_like, convert)

@@ -15,14 +15,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
-from functools import cache
 
 _NUMBER = re.compile(
     r"(?<![\w.,])(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?![\w,]|\.\d)|(?<![\w.])\.\d+(?!\w)", re.ASCII
 )
 _STATED = re.compile(r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+", re.ASCII)
 _FRACTION = re.compile(r"(\d+)\s*/\s*(\d+)", re.ASCII)
-_NUMBER_WORDS = (
+_WORDS = (
     "0 zero, 0.01 cent penny pennies, 0.25 quarter, 0.5 half halves, 0.75 quarter, 1.5 half, "
     "3 three third triple tripled thrice feet yard triangle, "
     "4 four fourth quarter week month quart gallon square quadruple, 5 five fifth nickel, "
@@ -35,21 +34,27 @@ _NUMBER_WORDS = (
     "100 hundred, 365 year, 1000 thousand kilogram kilometer, 1000000 million"
 )
 """Each number with the words of a problem that give it."""
+_ENTRIES = [entry.split() for entry in _WORDS.split(", ")]
+_NUMBERS = {
+    word: [Decimal(number) for number, *others in _ENTRIES if word in others]
+    for _, *words in _ENTRIES
+    for word in words
+}
 _ALWAYS = tuple(map(Decimal, (1, 2, 100)))
 
 
 def compose(steps: Sequence[tuple[str, str]], question: str) -> str:
     """Return the last (expression, result) pair's expression, with earlier results composed in."""
-    stated = set(_in_digits(question))
+    stated = {_value(number) for number in _STATED.findall(question)}
     composed: list[tuple[str, Decimal]] = []
     used: set[int] = set()
 
     def substitute(number: re.Match[str]) -> str:
-        value = _value(number[0])
-        source = next(
-            (i for i in reversed(range(len(composed))) if _gives(composed[i][1], value)), None
-        )
-        if source is None or (value in stated and source in used) or _is_per_cent(number, question):
+        value, before = _value(number[0]), number.string[: number.start()].rstrip()
+        sources = (i for i in reversed(range(len(composed))) if _gives(composed[i][1], value))
+        source = next(sources, None)
+        per_cent = number[0] == "100" and before.endswith("/") and "%" in question
+        if source is None or (value in stated and source in used) or per_cent:
             return number[0]
         used.add(source)
         return f"({composed[source][0]})"
@@ -62,17 +67,16 @@ def compose(steps: Sequence[tuple[str, str]], question: str) -> str:
 def unexplained(expression: str, question: str) -> list[Decimal]:
     """Return the numbers of an expression that the problem does not give."""
     given = set(_given(question))
-    values = (_value(number[0]) for number in _NUMBER.finditer(expression))
-    return [value for value in values if value not in given]
+    return [value for value in map(_value, _NUMBER.findall(expression)) if value not in given]
 
 
 def _given(question: str) -> Iterator[Decimal]:
     """Yield every number that the problem gives."""
-    stated = list(_in_digits(question))
+    stated = [_value(number) for number in _STATED.findall(question)]
     yield from (*_ALWAYS, *stated)
     for word in re.findall(r"[a-z]+", question.lower()):
         for form in {word, word.removesuffix("s")}:
-            yield from _numbers_of(form)
+            yield from _NUMBERS.get(form, ())
     for above, below in _FRACTION.findall(question):
         if int(below):
             yield from (Decimal(above) / Decimal(below), Decimal(int(below) - int(above)))
@@ -80,16 +84,6 @@ def _given(question: str) -> Iterator[Decimal]:
         yield Decimal("0.01")
         for value in stated:
             yield from (value / 100, 1 - value / 100, 1 + value / 100, 100 - value, 100 + value)
-
-
-@cache
-def _numbers_of(word: str) -> list[Decimal]:
-    entries = (entry.split() for entry in _NUMBER_WORDS.split(", "))
-    return [Decimal(number) for number, *words in entries if word in words]
-
-
-def _in_digits(text: str) -> Iterator[Decimal]:
-    return (_value(number[0]) for number in _STATED.finditer(text))
 
 
 def _value(text: str) -> Decimal:
@@ -101,9 +95,3 @@ def _gives(result: Decimal, value: Decimal) -> bool:
     exponent = value.as_tuple().exponent
     places = -exponent if isinstance(exponent, int) else 0
     return result == value or (places > 0 and abs(result - value) < Decimal(1).scaleb(-places))
-
-
-def _is_per_cent(number: re.Match[str], question: str) -> bool:
-    """Return whether this is the 100 of a percentage."""
-    divides = number.string[: number.start()].rstrip().endswith("/")
-    return number[0] == "100" and divides and "%" in question
