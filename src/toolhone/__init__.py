@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "toolhone.api": ("experiment", "train", "evaluate", "open_model"),
-    "toolhone.rewards.legacy_python_calls": ("extract_function_calls", "compare_function_calls"),
+    "toolhone.rewards.legacy_rewards": ("extract_function_calls", "compare_function_calls"),
     "toolhone.tools.registry": ("tool", "Registry"),
     "toolhone.episodes.chat_session": ("ChatSession",),
     "toolhone.schema": ("Tool", "ToolCall", "Message", "Conversation", "Task"),
