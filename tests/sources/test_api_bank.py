@@ -182,7 +182,7 @@ def test_a_value_that_breaks_its_described_type_gives_the_type_that_it_has(tmp_p
     assert called(plain.tasks[0]).arguments == {"x": 3}
 
 
-def test_the_searcher_is_on_offer_where_it_is_called_and_what_it_tells_describes_apis(
+def test_the_searcher_is_on_offer_where_called_and_what_it_tells_describes_apis(
     tmp_path: Path,
 ) -> None:
     told = {

@@ -235,9 +235,7 @@ def test_an_xlam_row_whose_calls_do_not_fit_is_counted(
     counted(open_source(save(tmp_path / "x.jsonl", XLAM, {**XLAM, **changes})), reason, detail)
 
 
-def test_a_row_without_answers_is_a_task_that_wants_no_call_and_nothing_to_learn_from(
-    tmp_path: Path,
-) -> None:
+def test_a_row_without_answers_is_a_task_that_wants_no_call(tmp_path: Path) -> None:
     loaded = open_source(save(tmp_path / "x.jsonl", XLAM, {**XLAM, "id": 1, "answers": "[]"}))
     assert (len(loaded.conversations), loaded.only_tasks, loaded.kept, loaded.read) == (1, 1, 2, 2)
     assert loaded.tasks[1].expect == Expect(no_call=True)
