@@ -5,7 +5,7 @@ precision, large vocabularies.
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import TorchTrainer, open_sampler, open_trainer
 from toolhone.errors import CapabilityError, ConfigError, ModelError
 from toolhone.rows import Row
-from toolhone.training.losses import cross_entropy
+from toolhone.training.losses import Variant, cross_entropy, policy_loss, preference_loss
 
 SIZES: dict[str, Any] = {
     "vocab_size": 64,
@@ -423,6 +423,30 @@ def test_lora_dropout_is_on_in_training_only(qwen: Path) -> None:
     assert np.array_equal(sampler.logprobs(some_rows())[0], sampler.logprobs(some_rows())[0])
 
 
+def test_lora_dropout_is_off_where_log_probabilities_are_compared(qwen: Path) -> None:
+    trainer = open_trainer(qwen, Lora(rank=4, dropout=0.5), CPU)
+    learn(trainer, 3, 0.05)
+    known = trainer.snapshot().logprobs(some_rows())
+    rows = [
+        row.with_arrays(
+            advantages=1.0, weights=1.0, share=1.0, old_logprobs=now, behavior_logprobs=now
+        )
+        for row, now in zip(some_rows(), known, strict=True)
+    ]
+    losses = [policy_loss(variant, 0.2, 0.2, 0.0) for variant in get_args(Variant)]
+    for loss in losses:
+        metrics = trainer.forward_backward(rows, loss).result()
+        assert metrics["behavior_gap"] / metrics["tokens"] < 1e-6, loss.name
+        assert abs(metrics["kl_sampled"]) / metrics["tokens"] < 1e-6, loss.name
+    pairs = [
+        replace(row, group=f"pair {place // 2}").with_arrays(ref_logprobs=now, share=1.0)
+        for place, (row, now) in enumerate(zip(rows[:2], known, strict=False))
+    ]
+    assert trainer.forward_backward(pairs, preference_loss("dpo", 0.1)).result()["margin"] == (
+        pytest.approx(0.0, abs=1e-5)
+    )
+
+
 def test_rows_that_are_the_same_run_once_and_count_each(
     qwen: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -463,7 +487,7 @@ def test_rows_that_are_the_same_each_have_their_own_dropout(qwen: Path) -> None:
     trainer = open_trainer(qwen, Lora(rank=4, dropout=0.5), CPU)
     learn(trainer, 3, 0.05)
     row = some_rows()[0]
-    trainer.engine.set_learning(True)
+    trainer.engine.set_learning(True, dropout=True)
     first, second = trainer.engine.logprobs([row, row], 1.0)
     assert not torch.equal(first, second)
     trainer.engine.set_learning(False)

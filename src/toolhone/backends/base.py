@@ -126,6 +126,7 @@ class Loss:
 
     `config` holds its numbers. `temperature` divides the logits, as when the rows were sampled.
     `whole_groups`: the loss compares rows of a group, so a backend must never split one.
+    `dropout`: the loss compares log-probabilities with no others, so LoRA dropout may be on.
     """
 
     name: str
@@ -133,6 +134,7 @@ class Loss:
     config: Mapping[str, float] = field(default_factory=dict)
     temperature: float = 1.0
     whole_groups: bool = False
+    dropout: bool = False
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def cross_entropy() -> Loss:
         }
         return ops.sum(batch["weights"] * nll), metrics
 
-    return Loss("cross_entropy", fn)
+    return Loss("cross_entropy", fn, dropout=True)
 
 
 def policy_loss(

@@ -111,16 +111,19 @@ class Engine:
         with quiet():
             model.save_pretrained(folder)
 
-    def set_learning(self, on: bool) -> None:
-        """Switch LoRA's dropout, and training mode where activation checkpointing requires it."""
-        if on == self._learning:
-            return
-        self._learning = on
-        self._drops = on and self.lora is not None and self.lora.dropout > 0
-        self.model.train(on and self.options.gradient_checkpointing)
-        for part in self.model.modules():
-            if isinstance(part, LoraLayer):
-                part.dropout.train(on)
+    def set_learning(self, on: bool, dropout: bool = False) -> bool:
+        """Switch training mode, where activation checkpointing requires it, and LoRA's dropout.
+
+        Returns whether dropout is on; it is off where the adapters have none.
+        """
+        drops = on and dropout and self.lora is not None and self.lora.dropout > 0
+        if (on, drops) != (self._learning, self._drops):
+            self._learning, self._drops = on, drops
+            self.model.train(on and self.options.gradient_checkpointing)
+            for part in self.model.modules():
+                if isinstance(part, LoraLayer):
+                    part.dropout.train(drops)
+        return drops
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.compute_dtype is torch.float32:

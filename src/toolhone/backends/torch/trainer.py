@@ -9,7 +9,6 @@ On disk: a transformers folder, or a PEFT folder with LoRA; beside it `optimizer
 from __future__ import annotations
 
 import math
-import pickle
 import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,14 +18,12 @@ from typing import Any
 import torch
 
 from toolhone.backends.base import (
-    Adam,
     Batch,
     Capabilities,
     Done,
     Lora,
     Loss,
     Metrics,
-    Muon,
     Optimizer,
     pad_rows,
 )
@@ -38,6 +35,7 @@ from toolhone.backends.torch.engine import (
     quiet,
 )
 from toolhone.backends.torch.lora import read_peft, write_peft
+from toolhone.backends.torch.optimizer import OptimizerState, read_optimizer
 from toolhone.backends.torch.sampler import TorchSampler
 from toolhone.backends.torch.value_head import TorchValueHead
 from toolhone.errors import CapabilityError, ModelError
@@ -45,8 +43,6 @@ from toolhone.rows import Array, Row, micro_batches
 from toolhone.runs.run import whole_folder
 
 OPTIMIZER = "optimizer.pt"
-GROW_EVERY = 2000
-"""Steps without overflow after which the float16 loss scale doubles (arXiv:1710.03740)."""
 
 
 class TorchTrainer:
@@ -56,25 +52,22 @@ class TorchTrainer:
         self._optimizer = OptimizerState(engine)
         self._snapshots: weakref.WeakSet[TorchSampler] = weakref.WeakSet()
         self._passes = 0
-        dropout = engine.lora is not None and engine.lora.dropout > 0
-        workers = (
-            1 if dropout else engine.workers
-        )  # dropout draws from one stream of random numbers
-        self._threads = ThreadPoolExecutor(workers, "micro-batch") if workers > 1 else None
-        self._workers = workers
+        threads = engine.workers
+        self._threads = ThreadPoolExecutor(threads, "micro-batch") if threads > 1 else None
 
     def forward_backward(self, rows: Sequence[Row], loss: Loss) -> Done[Metrics]:
         """Accumulate gradients over micro-batches of similar lengths."""
-        self.engine.set_learning(True)
+        drops = self.engine.set_learning(True, loss.dropout)
         self._passes += 1
+        # Dropout draws from one stream of random numbers, so its micro-batches run in order.
+        run = self._one_by_one if self._threads is None or drops else self._side_by_side
         limit = self.engine.options.micro_batch_tokens
-        if self._threads is not None:
-            limit = min(limit, math.ceil(sum(map(len, rows)) / (2 * self._workers)))
+        if run == self._side_by_side:
+            limit = min(limit, math.ceil(sum(map(len, rows)) / (2 * self.engine.workers)))
         self.engine.check_length(max(map(len, rows), default=0))
         batches = [
             [rows[i] for i in batch] for batch in micro_batches(rows, limit, loss.whole_groups)
         ]
-        run = self._one_by_one if self._threads is None else self._side_by_side
         totals: dict[str, torch.Tensor | float] = {"loss": 0.0}
         for metrics in run(batches, loss):
             for name, value in metrics.items():
@@ -189,109 +182,9 @@ class TorchTrainer:
         for _, value in self.engine.trainable():
             value.grad = None
         if optimizer:
-            state = _read_optimizer(folder / OPTIMIZER)
+            state = read_optimizer(folder / OPTIMIZER)
             self._optimizer.load_state(state["stepper"])
             self._passes = state["passes"]
-
-
-class OptimizerState:
-    """AdamW, or Muon on the matrices with AdamW on the rest, with clipping and the loss scale.
-
-    A step whose gradient is not finite is skipped: a float16 overflow, or too high a learning rate.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._kind: type[Optimizer] | None = None
-        self._parts: list[torch.optim.Optimizer] = []
-        self._scales_loss = engine.compute_dtype is torch.float16
-        self.loss_scale = 2.0**16 if self._scales_loss else 1.0
-        self._clean_steps = 0
-
-    def step(self, optimizer: Optimizer) -> Metrics:
-        """Apply and clear the gradients; `grad_norm` is taken before clipping."""
-        weights = [value for _, value in self._engine.trainable() if value.grad is not None]
-        gradients = [value.grad for value in weights if value.grad is not None]
-        if not weights:
-            return {"grad_norm": 0.0, "skipped": 1.0}
-        self._prepare(optimizer)
-        for gradient in gradients:
-            gradient.div_(self.loss_scale)
-        device, limit = self._engine.device, optimizer.clip_norm
-        norms = [torch.linalg.vector_norm(gradient.float()).to(device) for gradient in gradients]
-        norm = torch.linalg.vector_norm(torch.stack(norms))
-        finite = bool(torch.isfinite(norm))
-        if finite:
-            if 0 < limit < norm:
-                for gradient in gradients:
-                    gradient.mul_(limit / (float(norm) + 1e-6))
-            for part in self._parts:
-                part.step()
-        self._adapt_scale(finite)
-        for value in weights:
-            value.grad = None
-        return {"grad_norm": float(norm), "skipped": 0.0 if finite else 1.0}
-
-    def _adapt_scale(self, finite: bool) -> None:
-        if not self._scales_loss:
-            return
-        self._clean_steps = self._clean_steps + 1 if finite else 0
-        if not finite:
-            self.loss_scale = max(1.0, self.loss_scale / 2)
-        elif self._clean_steps % GROW_EVERY == 0:
-            self.loss_scale *= 2
-
-    def _prepare(self, optimizer: Optimizer) -> None:
-        """Create the optimisers on first use, or when the kind changes; set this step's numbers."""
-        if self._kind is not type(optimizer):
-            self._kind, self._parts = type(optimizer), self._create(optimizer)
-        for part in self._parts:
-            for group in part.param_groups:
-                if isinstance(part, torch.optim.AdamW):
-                    adam = optimizer.adam if isinstance(optimizer, Muon) else optimizer
-                    group.update(betas=(adam.beta1, adam.beta2), eps=adam.eps)
-                    group.update(lr=adam.learning_rate, weight_decay=adam.weight_decay)
-                else:
-                    assert isinstance(optimizer, Muon)
-                    group.update(lr=optimizer.learning_rate, momentum=optimizer.momentum)
-                    group.update(weight_decay=optimizer.weight_decay)
-
-    def _create(self, optimizer: Optimizer) -> list[torch.optim.Optimizer]:
-        trained = [value for _, value in self._engine.trainable()]
-        if isinstance(optimizer, Adam):
-            return [torch.optim.AdamW(trained, lr=0.0)]
-        if not hasattr(torch.optim, "Muon"):
-            raise CapabilityError(
-                "training.optimizer 'muon' needs torch 2.9 or newer; "
-                f"this is {torch.__version__}; use 'adamw'"
-            )
-        model = self._engine.model
-        ends = (model.get_input_embeddings(), model.get_output_embeddings())
-        outer = {id(part.weight) for part in ends if part}
-        matrices = [value for value in trained if value.ndim == 2 and id(value) not in outer]
-        rest = [value for value in trained if value.ndim != 2 or id(value) in outer]
-        parts: list[torch.optim.Optimizer] = []
-        parts += [torch.optim.Muon(matrices, lr=0.0)] if matrices else []
-        return parts + ([torch.optim.AdamW(rest, lr=0.0)] if rest else [])
-
-    def state(self) -> dict[str, Any]:
-        """What a resumed run needs, as tensors and plain values."""
-        return {
-            "kind": None if self._kind is None else self._kind.__name__,
-            "parts": [part.state_dict() for part in self._parts],
-            "loss_scale": self.loss_scale,
-            "clean_steps": self._clean_steps,
-        }
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        self.loss_scale, self._clean_steps = state["loss_scale"], state["clean_steps"]
-        if state["kind"] is None:
-            self._kind, self._parts = None, []
-            return
-        optimizer = Adam(0.0) if state["kind"] == "Adam" else Muon(0.0, Adam(0.0))
-        self._kind, self._parts = type(optimizer), self._create(optimizer)
-        for part, saved in zip(self._parts, state["parts"], strict=True):
-            part.load_state_dict(saved)
 
 
 class TorchOps:
@@ -325,17 +218,6 @@ class TorchOps:
 def _as_tensors(x: Any, y: Any) -> list[torch.Tensor]:
     like = x if isinstance(x, torch.Tensor) else y
     return [torch.as_tensor(value, dtype=like.dtype, device=like.device) for value in (x, y)]
-
-
-def _read_optimizer(path: Path) -> dict[str, Any]:
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise ModelError(
-            f"{path} is damaged ({' '.join(str(error).split())[:100]}); "
-            "resume from another checkpoint"
-        ) from None
-    return state
 
 
 def _read_weights(engine: Engine, folder: Path) -> None:
