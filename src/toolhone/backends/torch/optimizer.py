@@ -7,7 +7,6 @@ metrics = state.step(Adam(learning_rate=1e-4))       # applies and clears the gr
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,8 @@ class Float32Muon(torch.optim.Muon):
     """
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Apply one update; `closure` is not used."""
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002
+        """Apply one update."""
         for group in self.param_groups:
             for value in group["params"]:
                 if value.grad is None:
