@@ -110,6 +110,7 @@ def train(
     algorithm = find_method(plan)
     folder = Path(out)
     run = _open_unfinished(folder, plan) if resume else None
+    plan = plan if run is None else run.experiment
     if run is None and (folder / "experiment.json").exists():
         right = "continue it with --resume, or choose another folder with --out"
         raise RunError(f"{folder} already holds a run; {right}")
@@ -126,6 +127,8 @@ def train(
     setup = TrainingSetup(plan, registry, metrics, progress)
     setup.check_tools(data.tasks)
     rows, held_out, pairs, report = _prepare(setup, data, checkpoint and folder)
+    plan = setup.plan
+    setup.check_memory(rows)
     started_at = None
     if run is not None:
         _check_unchanged(run, report, setup.certificate)
@@ -331,6 +334,10 @@ def _with_settings(plan: Experiment, settings: Experiment, is_run: bool) -> Expe
 
 def _open_unfinished(folder: Path, plan: Experiment) -> Run:
     run = Run.open(folder)
+    model = plan.model
+    if model.micro_batch_tokens is None:  # the backend chose when the run began
+        chosen = {"micro_batch_tokens": run.experiment.model.micro_batch_tokens}
+        plan = plan.model_copy(update={"model": model.model_copy(update=chosen)})
     if run.experiment != plan:
         right = f"resume it with its own: toolhone train --resume --out {folder}"
         raise ConfigError(f"{folder} was made with other settings; {right}")

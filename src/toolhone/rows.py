@@ -83,30 +83,37 @@ def micro_batches(
 ) -> list[list[int]]:
     """Split rows into batches of at most `max_tokens` padded tokens; returns row indices.
 
-    Rows of a group stay together and similar lengths are neighbours. A group above the limit is one
-    batch, or is split where `whole_groups` is False. Sums do not depend on the split.
+    Similar lengths are neighbours. Rows of a group stay together; those of a group of a quarter of
+    the limit or more are with no others, since a backend runs the prompt that they share once. A
+    group above the limit is one batch, or is split where `whole_groups` is False. Sums do not
+    depend on the split.
     """
     groups: dict[object, list[int]] = {}
     for index, row in enumerate(rows):
         groups.setdefault(row.group if row.group is not None else index, []).append(index)
-    parts = list(groups.values())
-    if not whole_groups:
-        by_length = [sorted(members, key=lambda i: len(rows[i])) for members in parts]
-        parts = [
-            part
-            for members in by_length
-            for part in _fill([[i] for i in members], rows, max_tokens)
-        ]
-    longest = {id(part): max(len(rows[i]) for i in part) for part in parts}
-    return _fill(sorted(parts, key=lambda part: (longest[id(part)], part[0])), rows, max_tokens)
+    alone, others = [], []
+    for members in groups.values():
+        parts = [members]
+        if not whole_groups:
+            by_length = sorted(members, key=lambda i: len(rows[i]))
+            parts = _fill([[i] for i in by_length], rows, max_tokens)
+        large = 4 * len(members) * _width(members, rows) >= max_tokens
+        (alone if large and len(members) > 1 else others).extend(parts)
+    others.sort(key=lambda part: (_width(part, rows), part[0]))
+    batches = [*alone, *_fill(others, rows, max_tokens)]
+    return sorted(batches, key=lambda batch: (_width(batch, rows), batch[0]))
+
+
+def _width(part: Sequence[int], rows: Sequence[Row]) -> int:
+    return max(len(rows[i]) for i in part)
 
 
 def _fill(parts: Sequence[list[int]], rows: Sequence[Row], max_tokens: int) -> list[list[int]]:
     """Join neighbouring parts, in order of length, as long as the padded batch fits."""
     batches: list[list[int]] = []
     for part in parts:
-        width = max(len(rows[i]) for i in part)
-        if batches and (len(batches[-1]) + len(part)) * width <= max_tokens:
+        joined = len(batches[-1]) + len(part) if batches else 0
+        if batches and joined * _width(part, rows) <= max_tokens:
             batches[-1].extend(part)
         else:
             batches.append(list(part))

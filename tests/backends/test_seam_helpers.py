@@ -108,3 +108,11 @@ def test_a_group_above_the_limit_is_split_where_the_loss_allows_it() -> None:
     assert sorted(i for batch in batches for i in batch) == [0, 1, 2, 3, 4]
     assert all(len(batch) * max(len(rows[i]) for i in batch) <= 18 for batch in batches)
     assert micro_batches(rows, 18) == [[0, 1, 2, 3, 4]]
+
+
+def test_rows_of_a_large_group_are_with_no_others() -> None:
+    rows = [a_row(9, name) for name in ("x", "y", "x", None, "y", "x", "small", "small")]
+    for whole in (True, False):
+        batches = micro_batches(rows, 100, whole_groups=whole)
+        assert sorted(map(sorted, batches)) == [[0, 2, 5], [1, 3, 4, 6, 7]], whole
+        assert len(micro_batches(rows, 40, whole_groups=whole)) == 4, whole

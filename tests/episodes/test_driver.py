@@ -12,7 +12,6 @@ import pytest
 from contracts.test_backends import tiny_qwen3
 from support.scripted import ScriptedSampler, ScriptedStream, last_user, scripted_policy, task
 from toolhone.backends.base import SamplingParams
-from toolhone.backends.torch import sampler as torch_sampler
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import open_sampler
 from toolhone.episodes.driver import TOOL_THREADS, Clock, run_episodes
@@ -182,7 +181,7 @@ def test_the_torch_backend_returns_one_batch_at_a_time_with_the_same_samples(
 ):
     sampler = open_sampler(tiny_qwen3(tmp_path), EngineOptions(device_map="cpu"))
     prompts, params = [[3 + i, 4, 5] for i in range(7)], SamplingParams(max_tokens=5, seed=3)
-    monkeypatch.setattr(torch_sampler, "ROW_TOKENS", 2 * 8)
+    monkeypatch.setattr(sampler._engine, "cache_tokens", 2 * 8)
     whole = sampler.sample(prompts, params)
     stream = sampler.stream()
     for key, prompt in enumerate(prompts):

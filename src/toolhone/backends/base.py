@@ -180,12 +180,16 @@ class Lora:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """The model of a sampler or trainer. `max_context` 0 is unbounded; `tokenizer`: a name."""
+    """The model of a sampler or trainer. `max_context` 0 is unbounded; `tokenizer`: a name.
+
+    `micro_batch_tokens`: padded tokens of one forward pass, 0 where a backend does not split so.
+    """
 
     vocab_size: int
     max_context: int = 0
     has_adapter: bool = False
     tokenizer: str = ""
+    micro_batch_tokens: int = 0
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,9 @@ from toolhone.config.sections import Experiment, ModelSection, TrainingSection
 from toolhone.config.user_code import import_callable
 from toolhone.errors import CapabilityError
 
+MEMORY_ERROR = 1.25
+"""A step is refused when its predicted peak is above this times the memory of the device."""
+
 if TYPE_CHECKING:
     from toolhone.backends.torch.engine import EngineOptions
     from toolhone.backends.toy import ToyTrainer
@@ -52,6 +55,31 @@ def open_sampler(
     from toolhone.backends.torch.trainer import open_sampler as open_torch
 
     return open_torch(ref, _engine_options(model, seed), adapter)
+
+
+def check_memory(trainer: Trainer, plan: Experiment, longest: int) -> str | None:
+    """Compare the predicted peak of a step with the memory of the device; None where unknown.
+
+    `longest`: tokens of the longest row. Raises `CapabilityError` when a step cannot fit.
+    """
+    if plan.model.backend != "torch":
+        return None
+    from toolhone.backends.torch.memory import device_bytes, peak_bytes
+    from toolhone.backends.torch.trainer import TorchTrainer
+
+    assert isinstance(trainer, TorchTrainer), "model.backend torch opens a TorchTrainer"
+    plays, rl = plan.training.method in ("ppo", "grpo"), plan.training.rl
+    copies = int(plays) + int(plan.training.method == "dpo" or (plays and rl.beta > 0))
+    needed = peak_bytes(trainer.engine, longest, copies) / 1e9
+    there = device_bytes(trainer.engine.device) / 1e9
+    figures = f"about {needed:.1f} GB of the {there:.1f} GB of this device"
+    if needed > MEMORY_ERROR * there:
+        raise CapabilityError(
+            f"a training step needs {figures}; lower model.micro_batch_tokens "
+            f"({trainer.engine.micro_batch_tokens}) or training.max_length, set "
+            "training.gradient_checkpointing, or train adapters (training.lora)"
+        )
+    return f"memory: {figures}"
 
 
 def check_plan(plan: Experiment, can: Capabilities) -> None:

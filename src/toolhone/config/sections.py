@@ -46,8 +46,8 @@ class ModelSection(Section):
     template_switches: dict[str, Any] | None = None
     """keywords for the chat template, such as {'enable_thinking': false}; none: what its
     certificate finds"""
-    micro_batch_tokens: int = Field(8192, gt=0)
-    """padded tokens in one forward pass; lower it when memory runs out"""
+    micro_batch_tokens: int | None = Field(None, gt=0)
+    """padded tokens in one forward pass; none: 1024 on a CPU, by its memory on a GPU"""
 
 
 class DataSection(Section):

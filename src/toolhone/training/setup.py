@@ -16,7 +16,7 @@ from typing import Any
 
 from toolhone.backends.base import Sampler, SamplingParams, check_unconstrained
 from toolhone.backends.constraint import Grammars
-from toolhone.backends.open import check_plan, open_trainer
+from toolhone.backends.open import check_memory, check_plan, open_trainer
 from toolhone.config.rl import EpisodeSection
 from toolhone.config.sections import Experiment
 from toolhone.config.user_code import USER_CODE, import_callable
@@ -93,6 +93,9 @@ class TrainingSetup:
             check_same(trained, self.certificate, plan.model.adapter or name, on_purpose=on_purpose)
         self.trainer = open_trainer(plan.model, plan.training, name, adapter_of(plan), plan.seed)
         check_plan(plan, self.trainer.can)
+        if tokens := self.trainer.info.micro_batch_tokens:  # a choice of the backend, kept
+            model = plan.model.model_copy(update={"micro_batch_tokens": tokens})
+            self.plan = plan.model_copy(update={"model": model})
         check_vocabulary(self.tokenizer, self.trainer.info.vocab_size, name)
 
     def rows(self, data: Dataset) -> tuple[list[Row], list[Row], dict[str, Any]]:
@@ -144,6 +147,12 @@ class TrainingSetup:
             f"rows may have {context} tokens"
         )
         return context
+
+    def check_memory(self, rows: Sequence[Row]) -> None:
+        """Report the predicted peak of a step on these rows; refuse what cannot fit."""
+        longest = max(map(len, rows), default=0)
+        if (sentence := check_memory(self.trainer, self.plan, longest)) is not None:
+            self.progress.report(sentence)
 
     def rl_env(
         self, tasks: Sequence[Task], hooks: Hooks, run: Run, labelled: Sequence[Row] = ()

@@ -31,6 +31,7 @@ from toolhone.backends.torch.lora import (
     read_lora_config,
     read_peft,
 )
+from toolhone.backends.torch.memory import cache_tokens, default_micro_batch
 from toolhone.errors import CapabilityError, ModelError
 from toolhone.rows import Row
 
@@ -49,15 +50,15 @@ SHORTEST_PREFIX = 8
 class EngineOptions:
     """How to run a model. `device_map`: "auto" (the best single device), a device, or a map.
 
-    `micro_batch_tokens`: padded tokens in one forward pass. `loader(name, dtype)` replaces
-    transformers' Auto class.
+    `micro_batch_tokens`: padded tokens in one forward pass; None: `memory.default_micro_batch`.
+    `loader(name, dtype)` replaces transformers' Auto class.
     """
 
     torch_dtype: str = "float32"
     device_map: str | dict[str, Any] = "auto"
     trust_remote_code: bool = False
     gradient_checkpointing: bool = False
-    micro_batch_tokens: int = 8192
+    micro_batch_tokens: int | None = None
     seed: int = 0
     loader: Callable[[str, torch.dtype], Any] | None = None
 
@@ -79,7 +80,17 @@ class Engine:
         self.device: torch.device = embedding.device
         self.compute_dtype = DTYPES[options.torch_dtype]
         self.max_context = int(getattr(config, "max_position_embeddings", 0) or 0)
-        self.info = ModelInfo(int(embedding.shape[0]), self.max_context, lora is not None, name)
+        size = 4 if self.compute_dtype is torch.float32 else 2
+        rule = default_micro_batch(config, self.device, size)
+        self.cache_tokens = cache_tokens(config, self.device, size)
+        self.micro_batch_tokens = options.micro_batch_tokens or rule
+        self.info = ModelInfo(
+            int(embedding.shape[0]),
+            self.max_context,
+            lora is not None,
+            name,
+            self.micro_batch_tokens,
+        )
         small = int(getattr(config, "hidden_size", SMALL + 1)) <= SMALL
         self.workers = CPU_THREADS if self.device.type == "cpu" and small else 1
         torch.set_num_threads(1 if self.device.type == "cpu" and small else CPU_THREADS)

@@ -31,8 +31,6 @@ from toolhone.backends.torch.lora import write_peft
 from toolhone.errors import CapabilityError
 from toolhone.rows import Array, Row, Tokens, micro_batches
 
-ROW_TOKENS = 32768
-"""Prompt and new tokens, over all rows, that are decoded at once (bounds the cache)."""
 COMPACT_BELOW = 0.85
 """Rows that have stopped leave the cache once fewer than this share is running."""
 JOIN_STEPS = 64
@@ -83,7 +81,7 @@ class TorchSampler:
         results: list[Array] = [np.zeros(len(row), dtype=np.float32) for row in rows]
         engine = self._engine
         with torch.no_grad():
-            for batch in micro_batches(rows, engine.options.micro_batch_tokens):
+            for batch in micro_batches(rows, engine.micro_batch_tokens):
                 values = engine.logprobs([rows[i] for i in batch], temperature).cpu().numpy()
                 for line, i in enumerate(batch):
                     results[i] = values[line, : len(rows[i])]
@@ -187,7 +185,8 @@ class TorchStream:
         self._keys, self._waiting, self._batches = set(), {}, []
 
     def _next_batch(self) -> list[_Request] | None:
-        """Waiting prompts that start now: similar lengths, equal params, at most `ROW_TOKENS`."""
+        """Waiting prompts that start now: similar lengths, equal params, within the cache."""
+        limit = self._sampler._live.cache_tokens
         steps_left = max((batch.steps_left for batch in self._batches), default=0)
         if not self._waiting or 0 < steps_left <= JOIN_STEPS:
             return None
@@ -198,7 +197,7 @@ class TorchStream:
         chosen: list[_Request] = []
         for request in sorted(alike, key=lambda request: (len(request.prompt), request.key)):
             rows = (len(chosen) + 1) * params.num_samples
-            if (chosen or running) and used + rows * request.cost > ROW_TOKENS:
+            if (chosen or running) and used + rows * request.cost > limit:
                 break
             chosen.append(request)
         return chosen if len(chosen) * params.num_samples >= max(1, running) else None

@@ -61,7 +61,7 @@ class TorchTrainer:
         self._passes += 1
         # Dropout draws from one stream of random numbers, so its micro-batches run in order.
         run = self._one_by_one if self._threads is None or drops else self._side_by_side
-        limit = self.engine.options.micro_batch_tokens
+        limit = self.engine.micro_batch_tokens
         if run == self._side_by_side:
             limit = min(limit, math.ceil(sum(map(len, rows)) / (2 * self.engine.workers)))
         self.engine.check_length(max(map(len, rows), default=0))

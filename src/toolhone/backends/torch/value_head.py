@@ -36,7 +36,7 @@ class TorchValueHead:
             guests[host].append(guest)
         empty = [Row.of(row, [False] * len(row)) for row in rows]
         with torch.no_grad(), engine.autocast():
-            for batch in micro_batches(empty, engine.options.micro_batch_tokens):
+            for batch in micro_batches(empty, engine.micro_batch_tokens):
                 hidden = engine.trunk(_padded([rows[i] for i in batch]).to(engine.device))
                 for line, i in enumerate(batch):
                     for guest in guests[i]:
