@@ -102,19 +102,28 @@ def experiment(
 
 
 def train(
-    plan: Experiment, out: str | Path, resume: bool = False, progress: Progress | None = None
+    plan: Experiment,
+    out: str | Path,
+    resume: bool = False,
+    progress: Progress | None = None,
+    resume_from: str | None = None,
 ) -> tuple[Run, TrainStatus]:
-    """Train into the run folder `out` and evaluate at the end; `resume` continues its latest
-    checkpoint."""
+    """Train into the run folder `out` and evaluate at the end.
+
+    `resume` continues its latest whole checkpoint; `resume_from` names another one.
+    """
     progress = progress or Progress()
     algorithm = find_method(plan)
     folder = Path(out)
-    run = _open_unfinished(folder, plan) if resume else None
+    run = _open_unfinished(folder, plan) if resume or resume_from else None
     plan = plan if run is None else run.experiment
     if run is None and (folder / "experiment.json").exists():
         right = "continue it with --resume, or choose another folder with --out"
         raise RunError(f"{folder} already holds a run; {right}")
-    checkpoint = None if run is None else run.latest()
+    checkpoint = None
+    if run is not None:
+        run.sweep()
+        checkpoint = run.latest(resume_from, progress.report)
     if plan.tracking.services:
         check_trackers(plan.tracking)
     metrics, registry = UserMetrics.of(plan), open_registry(plan)

@@ -477,8 +477,9 @@ def test_data_build_writes_the_same_bytes_for_the_same_seed(
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
 
 
-def test_ctrl_c_saves_the_state_prints_the_resume_command_and_resuming_finishes(
-    tmp_path: Path,
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_signal_saves_and_prints_the_command_that_finishes(
+    tmp_path: Path, number: signal.Signals
 ) -> None:
     write(tmp_path / "data.jsonl", [row(i) for i in range(40)])
     command = [
@@ -499,7 +500,7 @@ def test_ctrl_c_saves_the_state_prints_the_resume_command_and_resuming_finishes(
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("Iteration 3/"):
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             break
     said = process.stderr.read()
     process.stderr.close()
@@ -534,3 +535,16 @@ def test_the_list_of_verbs_has_the_first_sentence_of_each(verb: str) -> None:
     width = 78 - 6 - max(map(len, VERBS))
     listed = typer.main.get_group(app).commands[verb].get_short_help_str(width)
     assert listed == load_verb(verb).get_short_help_str(width)
+
+
+def test_sigterm_outside_of_a_training_ends_with_a_sentence(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from toolhone.cli import main\n"
+        "main.app = lambda standalone_mode: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "main.main()\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (130, "stopped; what was saved before is whole\n")

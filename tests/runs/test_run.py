@@ -10,7 +10,7 @@ import pytest
 
 from toolhone.config.experiment import load_experiment
 from toolhone.errors import RunError
-from toolhone.runs.run import Run, whole_folder, write_json
+from toolhone.runs.run import MANIFEST, Run, read_metrics, whole_folder, write_json
 
 EXPERIMENT = load_experiment(None, ["training.steps=3"])
 
@@ -164,3 +164,84 @@ def test_a_real_model_on_a_full_disk_is_one_sentence_and_no_half_checkpoint(tmp_
     assert "could not be written" in said
     assert "earlier files are complete" in said
     assert left == "[] []"
+
+
+def test_only_a_line_feed_ends_a_line_of_a_log(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, EXPERIMENT)
+    marks = "\u2028\u2029\x85\x0b\x0c\x1c"
+    for step in (1, 2, 3):
+        run.log("train", step, {"note": f"a{marks}b"})
+        run.log_samples(step, [{"text": marks}])
+    run.cut_back(2)
+    assert [line["note"] for line in run.metrics()] == [f"a{marks}b"] * 2
+    samples = (tmp_path / "samples.jsonl").read_text(encoding="utf-8").split("\n")
+    assert [json.loads(line)["text"] for line in samples[:-1]] == [marks] * 2
+
+
+def test_a_reader_leaves_out_a_last_line_that_was_cut_off_and_reports_it(tmp_path: Path) -> None:
+    run, notes = Run.create(tmp_path, EXPERIMENT), list[str]()
+    run.log("train", 1, {"loss": 1.0})
+    path = tmp_path / "metrics.jsonl"
+    whole = path.read_text()
+    path.write_text(f'{whole}{{"step": 2, "lo')
+    assert [line["step"] for line in read_metrics(path, notes.append)] == [1]
+    assert notes == [f"{path}, line 2: cut off, left out"]
+    path.write_text(f'{{"step": 2, "lo\n{whole}')
+    with pytest.raises(RunError, match="line 1: not JSON"):
+        read_metrics(path)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "missing", "mixed", "foreign"])
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_used(
+    tmp_path: Path, damage: str
+) -> None:
+    run, notes = Run.create(tmp_path, EXPERIMENT), list[str]()
+    for step in (20, 100):
+        saved(run, f"checkpoint_step_{step}", f"weights of step {step}")
+    older, newer = (tmp_path / "checkpoints" / f"checkpoint_step_{step}" for step in (20, 100))
+    weights = newer / "weights"
+    if damage == "cut":
+        weights.write_text("weights of")
+    elif damage == "flip":
+        weights.write_text("weights of step 101")
+    elif damage == "missing":
+        weights.unlink()
+    elif damage == "mixed":
+        weights.write_bytes((older / "weights").read_bytes())
+    else:
+        other = Run.create(tmp_path / "other", load_experiment(None, ["training.steps=4"]))
+        saved(other, "checkpoint_step_100", "weights of step 100")
+        for path in (other.folder / "checkpoints" / "checkpoint_step_100").iterdir():
+            path.replace(newer / path.name)
+    assert run.latest(report=notes.append) == older
+    (note,) = notes
+    assert note.startswith(f"{newer} is not used: ")
+    assert ("another run" if damage == "foreign" else "weights") in note
+    with pytest.raises(RunError, match=r"cannot be resumed from.*name another checkpoint"):
+        run.latest("checkpoint_step_100")
+    assert run.latest("checkpoint_step_20") == older
+    (older / "state.json").write_text('{"step": 1}')
+    with pytest.raises(RunError, match="no checkpoint that is whole"):
+        run.latest()
+
+
+def test_a_checkpoint_without_a_manifest_is_used_as_it_is(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, EXPERIMENT)
+    saved(run, "checkpoint_step_1", "x")
+    (tmp_path / "checkpoints" / "checkpoint_step_1" / MANIFEST).unlink()
+    assert run.latest() == tmp_path / "checkpoints" / "checkpoint_step_1"
+
+
+def test_what_a_killed_process_left_is_swept_and_an_old_folder_comes_back(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, EXPERIMENT)
+    saved(run, "checkpoint_step_1", "x")
+    folder = tmp_path / "checkpoints"
+    (folder / "checkpoint_step_1").rename(folder / ".checkpoint_step_1.old-12")
+    (folder / ".checkpoint_step_2.partial-12").mkdir()
+    (folder / ".checkpoint_step_2.partial-12" / "weights").write_text("half")
+    (tmp_path / ".metrics.jsonl.partial-12").write_text("half")
+    (tmp_path / ".notes").write_text("of the user")
+    run.sweep()
+    assert run.checkpoints() == ["checkpoint_step_1"]
+    assert [path.name for path in folder.iterdir()] == ["checkpoint_step_1"]
+    assert {path.name for path in tmp_path.glob(".*")} == {".notes"}

@@ -20,7 +20,7 @@ from toolhone.errors import RunError
 from toolhone.rows import Row
 from toolhone.runs.progress import Progress
 from toolhone.runs.run import BEST, FINAL, Run
-from toolhone.training.loop import Hooks, TrainStatus, Validation, due, mean_nll
+from toolhone.training.loop import Hooks, TrainStatus, Validation, due, mean_nll, stop_requested
 from toolhone.training.losses import cross_entropy
 from toolhone.training.sft import next_rows, planned_steps, sft
 from toolhone.training.update import learning_rate_factor, with_token_weights
@@ -211,7 +211,7 @@ def test_a_run_resumes_from_the_reference_that_its_trainer_saved(tmp_path: Path)
     assert loaded == ["service://weights/5"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stop_signal_saves_the_step_in_hand(number: signal.Signals, tmp_path: Path) -> None:
     class Presses(Lines):
         def advance(self, count: int = 1, note: str = "") -> None:
@@ -226,6 +226,19 @@ def test_a_stop_signal_saves_the_step_in_hand(number: signal.Signals, tmp_path: 
     assert ending is TrainStatus.INTERRUPTED
     assert run.checkpoints() == ["checkpoint_step_3"]
     assert signal.getsignal(number) is before
+
+
+def test_a_signal_that_the_process_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_requested() as stopping:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stopping()
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stopping()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_many_steps_that_are_not_finite_stop_the_run_and_name_the_remedy(tmp_path: Path) -> None:

@@ -169,7 +169,9 @@ def plot(
     ] = "",
 ) -> None:
     """Draw loss and scores of one or more runs."""
+    from toolhone.config.experiment import to_stderr
     from toolhone.reports.plots import plot_runs
 
     folder = runs[0] if runs[0].is_dir() else runs[0].parent
-    print(plot_runs(runs, out or folder / "curves.png", metrics.replace(",", " ").split()))
+    names = metrics.replace(",", " ").split()
+    print(plot_runs(runs, out or folder / "curves.png", names, to_stderr))

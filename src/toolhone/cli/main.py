@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import os
 import re
+import signal
 import sys
 import traceback
 from importlib import import_module
@@ -118,6 +119,10 @@ def main() -> None:
     """Run the command line."""
     for problem in load_dotenv(Path.cwd()):
         print(problem, file=sys.stderr)
+    for name in ("SIGTERM", "SIGHUP"):  # outside of a training they end a command as Ctrl-C does
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()

@@ -55,6 +55,10 @@ def train(
     resume: Annotated[
         bool, Option("--resume", help="resume from the run's latest checkpoint")
     ] = False,
+    resume_from: Annotated[
+        str | None,
+        Option(metavar="CHECKPOINT", help="resume from this one, such as checkpoint_step_200"),
+    ] = None,
     config: Annotated[
         str | None, Option(help="the experiment file, for those used to this spelling")
     ] = None,
@@ -64,13 +68,14 @@ def train(
     end."""
     path, keys = experiment_and_keys(context, experiment, overrides, config)
     folder = out or Path("runs") / (path.stem if path else "sft")
+    resume = resume or resume_from is not None
     if resume and path is None and not keys:
         plan = Run.open(folder).experiment
         refuse_to_resume_unnamed(plan, folder)
     else:
         plan = load_experiment(path, keys)
     with open_progress(plan.tracking.progress) as progress:
-        run, status = run_training(plan, folder, resume, progress)
+        run, status = run_training(plan, folder, resume, progress, resume_from)
     if status is TrainStatus.INTERRUPTED:
         command = resume_command(plan, folder)
         print_note(f"stopped; the state is saved. Resume with: {command}")

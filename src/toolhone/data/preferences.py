@@ -207,7 +207,7 @@ def pair_rows(
     if identical and not rows:
         same = "chosen and rejected are the same once they are written; there is nothing to prefer"
         raise DataError(f"in all {identical} pairs {same}")
-    lengths = check_lengths(rows, max_length, too_long)
+    lengths = check_lengths(rows, max_length, too_long, may_be_empty=True)
     left = {row.group for row in lengths.rows}
     places = zip(kinds, rows[::2], strict=True)
     kept = Counter(kind.value for kind, row in places if row.group in left)

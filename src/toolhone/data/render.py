@@ -31,8 +31,12 @@ def render_rows(
     training: TrainingSection,
     too_long: Literal["drop", "error"] = "drop",
     progress: Progress | None = None,
+    may_be_empty: bool = False,
 ) -> Lengths:
-    """Render, encode and check the lengths; `loss_on="all"` trains every token but the first."""
+    """Render, encode and check the lengths; `loss_on="all"` trains every token but the first.
+
+    `may_be_empty`: no row need be left, as of rows that are held out.
+    """
     rows: list[Row] = []
     progress = progress or Progress()
     for conversation in track(conversations, progress, "rendering", len(conversations)):
@@ -48,7 +52,7 @@ def render_rows(
         rows += own
     if training.loss_on == "all":
         rows = [Row.of(row.tokens.tolist(), np.ones(len(row), bool)) for row in rows]
-    return check_lengths(rows, training.max_length, too_long)
+    return check_lengths(rows, training.max_length, too_long, may_be_empty)
 
 
 def encode_rows(lists: Sequence[Spans], dialect: Dialect, tokenizer: TextTokenizer) -> list[Row]:
@@ -74,7 +78,10 @@ class Lengths:
 
 
 def check_lengths(
-    rows: Sequence[Row], max_length: int, policy: Literal["drop", "error"] = "drop"
+    rows: Sequence[Row],
+    max_length: int,
+    policy: Literal["drop", "error"] = "drop",
+    may_be_empty: bool = False,
 ) -> Lengths:
     """Keep the rows of at most `max_length` tokens (0: any length); policy "error" refuses others.
 
@@ -95,7 +102,7 @@ def check_lengths(
         )
     lost = {row.group for row in too_long if row.group is not None}
     kept = [row for row in rows if not 0 < max_length < len(row) and row.group not in lost]
-    if rows and not kept:
+    if rows and not kept and not may_be_empty:
         shortest = min(map(len, rows))
         raise DataError(
             f"no row is left: all {len(rows)} are longer than {max_length} tokens, the shortest "

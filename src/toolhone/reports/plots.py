@@ -8,7 +8,7 @@ Validation values have markers. Noisy values are drawn faint, with their moving 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,19 @@ _DASHES = ("-", "--", ":", "-.")
 Lines = list[dict[str, Any]]
 
 
-def plot_runs(sources: Sequence[Path], out: Path, metrics: Sequence[str] = ()) -> Path:
-    """Draw the runs (folders or metrics files) into the PNG `out`, one panel per metric."""
+def plot_runs(
+    sources: Sequence[Path],
+    out: Path,
+    metrics: Sequence[str] = (),
+    report: Callable[[str], None] = lambda _: None,
+) -> Path:
+    """Draw the runs (folders or metrics files) into the PNG `out`, one panel per metric.
+
+    `report` receives a sentence about each log whose last line was cut off.
+    """
     files = {path: path / "metrics.jsonl" if path.is_dir() else path for path in sources}
     runs = [
-        (path.name if path.is_dir() else path.parent.name or path.name, read_metrics(file))
+        (path.name if path.is_dir() else path.parent.name or path.name, read_metrics(file, report))
         for path, file in files.items()
     ]
     lines = [line for _, found in runs for line in found]

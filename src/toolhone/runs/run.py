@@ -3,12 +3,13 @@
     RUN/experiment.json, environment.json, data.json, metrics.jsonl, samples.jsonl, tasks.jsonl
     RUN/checkpoints/    checkpoint_step_N, final_checkpoint, best_checkpoint; each with state.json
     RUN/evaluation/     the evaluation at the end (see `evaluation.folder`)
-A checkpoint appears complete or not at all. `docs/` describes each file.
+A checkpoint appears complete or not at all, with sizes and hashes in its manifest.json.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 FINAL, BEST = "final_checkpoint", "best_checkpoint"
 STEP = re.compile(r"checkpoint_step_(\d+)")
+MANIFEST = "manifest.json"
+"""Size and SHA-256 of each file of a checkpoint; one of an older version has none."""
 PACKAGES = (
     *("toolhone", "torch", "transformers", "tokenizers", "numpy", "safetensors", "pydantic"),
     *("pydantic-monty", "jsonschema"),
@@ -67,6 +70,19 @@ class Run:
             raise RunError(f"{folder} is no run folder: it holds no experiment.json")
         return Run(folder, make_experiment(read_json(path), str(path)))
 
+    def sweep(self) -> None:
+        """Remove what a killed process left half written; call it when no other one writes here."""
+        for path in [*self.folder.glob(".*"), *self.folder.glob("checkpoints/.*")]:
+            if not (match := re.fullmatch(r"\.(.+)\.(partial|old)-\d+", path.name)):
+                continue
+            whole = path.with_name(match[1])
+            if match[2] == "old" and not whole.exists():  # killed between two renames
+                path.rename(whole)
+            elif path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
     def log(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """Append a line to `metrics.jsonl`, and send it to the trackers."""
         self._append("metrics.jsonl", {"step": step, "kind": kind, **values})
@@ -98,6 +114,7 @@ class Run:
             elsewhere = {} if ref in (None, str(partial)) else {"weights": ref}
             noted = {**state, **elsewhere, "experiment": self.experiment.model_dump()}
             write_json(partial / "state.json", noted)
+            write_json(partial / MANIFEST, _files(partial))
         return folder
 
     def checkpoints(self) -> list[str]:
@@ -117,10 +134,41 @@ class Run:
             raise RunError(f"{self.folder} has no checkpoint {name!r}{near}; {known}")
         return self.folder / "checkpoints" / name
 
-    def latest(self) -> Path | None:
-        """Return the checkpoint to resume from: the highest step, which has its optimizer."""
+    def latest(
+        self, name: str | None = None, report: Callable[[str], None] = lambda _: None
+    ) -> Path | None:
+        """Return the checkpoint to resume from: `name`, or the highest step that is whole.
+
+        Reports each damaged one. Raises `RunError` when none is whole; None where none exists.
+        """
+        if name is not None:
+            folder = self.checkpoint(name)
+            if (fault := self.fault(folder)) is not None:
+                raise RunError(f"{folder} cannot be resumed from: {fault}; name another checkpoint")
+            return folder
         steps = list(filter(STEP.fullmatch, self.checkpoints()))
-        return self.folder / "checkpoints" / steps[-1] if steps else None
+        for folder in (self.folder / "checkpoints" / each for each in reversed(steps)):
+            if (fault := self.fault(folder)) is None:
+                return folder
+            report(f"{folder} is not used: {fault}")
+        if steps:
+            right = "put its files back, or train into another folder"
+            raise RunError(f"{self.folder} has no checkpoint that is whole; {right}")
+        return None
+
+    def fault(self, checkpoint: Path) -> str | None:
+        """Tell what is wrong with a checkpoint: damaged, mixed from two, or of another run."""
+        plan, where = self.state(checkpoint).get("experiment"), str(self.folder / "experiment.json")
+        if plan is not None and make_experiment(plan, where) != self.experiment:
+            return "it belongs to another run (its state.json holds another experiment)"
+        path, found = checkpoint / MANIFEST, _files(checkpoint)
+        for name, saved in (read_json(path) if path.is_file() else {}).items():
+            if name not in found:
+                return f"{name} is missing"
+            if found[name] != saved:
+                sizes = f"{found[name]['bytes']} bytes, {saved['bytes']} when it was saved"
+                return f"{name} was changed ({sizes})"
+        return None
 
     def state(self, checkpoint: Path) -> dict[str, Any]:
         """Return the step of a checkpoint, and what the algorithm keeps."""
@@ -135,7 +183,7 @@ class Run:
         names = ("metrics.jsonl", "samples.jsonl")
         for path in (self.folder / name for name in names if (self.folder / name).exists()):
             kept = []
-            for line in path.read_text(encoding="utf-8").splitlines():
+            for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
                 with contextlib.suppress(ValueError, KeyError, TypeError):
                     kept += [f"{line}\n"] if json.loads(line)["step"] <= step else []
             with writing(path):
@@ -153,16 +201,34 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read the lines of a metrics file."""
+def _files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of each file of a checkpoint but its manifest, by name."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != MANIFEST:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            name = path.relative_to(folder).as_posix()
+            found[name] = {"bytes": path.stat().st_size, "sha256": digest}
+    return found
+
+
+def read_metrics(
+    path: Path, report: Callable[[str], None] = lambda _: None
+) -> list[dict[str, Any]]:
+    """Read the lines of a metrics file; report and leave out a last line that was cut off."""
     if not path.is_file():
         raise RunError(f"no such file: {path}; give a run folder or a metrics.jsonl file")
     lines, text = [], path.read_text(encoding="utf-8", errors="replace")
-    for number, line in enumerate(text.splitlines(), 1):
+    *whole, torn = text.split("\n")
+    for number, line in enumerate([*whole, torn] if torn else whole, 1):
         where = f"{path}, line {number}:"
         try:
             value = json.loads(line)
         except ValueError as error:
+            if number > len(whole):
+                report(f"{where} cut off, left out")
+                break
             raise RunError(f"{where} not JSON: {error}") from None
         known = isinstance(value, dict) and isinstance(value.get("step"), int)
         if not known or "kind" not in value:

@@ -35,10 +35,15 @@ SHOWN_SCORES = ("exact_match", "tool_accuracy", "argument_accuracy", "valid_form
 """Scores shown next to the progress bar after a validation."""
 
 
+STOP_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+
+
 class TrainStatus(StrEnum):
     FINISHED = "finished"
     INTERRUPTED = "interrupted"
-    """Stopped by SIGINT or SIGTERM after the current step; the state was saved."""
+    """Stopped by SIGINT, SIGTERM or SIGHUP after the current step; the state was saved."""
     FINISHED_ON_REQUEST = "finished_on_request"
     """The signal came in the last step: training is complete, the evaluation is skipped."""
 
@@ -238,7 +243,8 @@ class MetricsAccumulator:
 
 @contextmanager
 def stop_requested() -> Iterator[Callable[[], bool]]:
-    """Turn SIGINT and SIGTERM into a request to stop after this step; a second one stops at once.
+    """Turn SIGINT, SIGTERM and SIGHUP into a request to stop after this step; a second one stops
+    at once.
 
     Yields a function that tells whether a signal came. Outside the main thread it never does.
     """
@@ -250,9 +256,10 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
         received.append(number)
 
     try:
-        before = {
-            number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        found = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+        before = {number: how for number, how in found.items() if how is not signal.SIG_IGN}
+        for number in before:  # nohup ignores SIGHUP, and so does the loop
+            signal.signal(number, request)
     except ValueError:
         yield lambda: False
         return

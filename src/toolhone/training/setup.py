@@ -26,7 +26,7 @@ from toolhone.dialects.probe.certificate import check_same, open_certified
 from toolhone.dialects.probe.prove import FormatRequest
 from toolhone.episodes.episode import EpisodeRules, OnFault, TurnOutcome
 from toolhone.episodes.policy import TokenPolicy
-from toolhone.errors import ConfigError, ModelError
+from toolhone.errors import ConfigError, DataError, ModelError
 from toolhone.evaluation.evaluate import Metric
 from toolhone.evaluation.evaluate import evaluate as play_and_score
 from toolhone.evaluation.legacy_metrics import known_metric
@@ -104,7 +104,11 @@ class TrainingSetup:
         section = plan.training.model_copy(update={"max_length": self._max_length()})
         arguments = (self.dialect, self.tokenizer, section, plan.data.too_long)
         train = render_rows(data.train, *arguments, self.progress)
-        kept = render_rows(data.held_out, *arguments)
+        source = plan.data.validation or "the held-out part of the data"
+        try:
+            kept = render_rows(data.held_out, *arguments, may_be_empty=True)
+        except DataError as error:
+            raise DataError(f"{source}: {error}") from None
         counts = {
             "rows": len(train.rows),
             "too_long": train.dropped,
@@ -115,6 +119,11 @@ class TrainingSetup:
             self.progress.report(
                 f"{dropped} rows are longer than training.max_length={section.max_length} "
                 "and were dropped whole"
+            )
+        if kept.dropped and not kept.rows:
+            self.progress.report(
+                f"{source}: all {kept.dropped} held-out rows are too long (longest "
+                f"{kept.longest} tokens), so validations have no loss"
             )
         digest = hashlib.sha256(b"".join(row.tokens.tobytes() for row in train.rows)).hexdigest()
         return train.rows, kept.rows, {**data.report, **counts, "rows_sha256": digest}
