@@ -209,7 +209,7 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_used(
     elif damage == "mixed":
         weights.write_bytes((older / "weights").read_bytes())
     else:
-        other = Run.create(tmp_path / "other", load_experiment(None, ["training.steps=4"]))
+        other = Run.create(tmp_path / "other", load_experiment(None, ["seed=4"]))
         saved(other, "checkpoint_step_100", "weights of step 100")
         for path in (other.folder / "checkpoints" / "checkpoint_step_100").iterdir():
             path.replace(newer / path.name)

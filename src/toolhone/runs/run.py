@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 FINAL, BEST = "final_checkpoint", "best_checkpoint"
 STEP = re.compile(r"checkpoint_step_(\d+)")
+KEPT = ("model", "data", "tools", "seed")
+"""Sections that a run and its checkpoints have in common; steps and rates may be edited."""
 MANIFEST = "manifest.json"
 """Size and SHA-256 of each file of a checkpoint; one of an older version has none."""
 PACKAGES = (
@@ -158,9 +160,14 @@ class Run:
 
     def fault(self, checkpoint: Path) -> str | None:
         """Tell what is wrong with a checkpoint: damaged, mixed from two, or of another run."""
-        plan, where = self.state(checkpoint).get("experiment"), str(self.folder / "experiment.json")
-        if plan is not None and make_experiment(plan, where) != self.experiment:
-            return "it belongs to another run (its state.json holds another experiment)"
+        plan = self.state(checkpoint).get("experiment")
+        if plan is not None:
+            other = make_experiment(plan, str(self.folder / "experiment.json"))
+            differ = [
+                name for name in KEPT if getattr(other, name) != getattr(self.experiment, name)
+            ]
+            if differ:
+                return f"it belongs to another run ({', '.join(differ)} of its experiment differ)"
         path, found = checkpoint / MANIFEST, _files(checkpoint)
         for name, saved in (read_json(path) if path.is_file() else {}).items():
             if name not in found:
