@@ -91,7 +91,8 @@ def micro_batches(
     groups: dict[object, list[int]] = {}
     for index, row in enumerate(rows):
         groups.setdefault(row.group if row.group is not None else index, []).append(index)
-    alone, others = [], []
+    alone: list[list[int]] = []
+    others: list[list[int]] = []
     for members in groups.values():
         parts = [members]
         if not whole_groups:
