@@ -115,15 +115,13 @@ def train(
     progress = progress or Progress()
     algorithm = find_method(plan)
     folder = Path(out)
-    run = _open_unfinished(folder, plan) if resume or resume_from else None
-    plan = plan if run is None else run.experiment
-    if run is None and (folder / "experiment.json").exists():
+    run, checkpoint = None, None
+    if resume or resume_from:
+        run = _open_unfinished(folder, plan)
+        plan, checkpoint = run.experiment, run.latest(resume_from, progress.report)
+    elif (folder / "experiment.json").exists():
         right = "continue it with --resume, or choose another folder with --out"
         raise RunError(f"{folder} already holds a run; {right}")
-    checkpoint = None
-    if run is not None:
-        run.sweep()
-        checkpoint = run.latest(resume_from, progress.report)
     if plan.tracking.services:
         check_trackers(plan.tracking)
     metrics, registry = UserMetrics.of(plan), open_registry(plan)
@@ -145,12 +143,8 @@ def train(
     opening = (plan.tracking, folder, plan.model_dump(), started_at, progress.report)
     with open_trackers(*opening) if plan.tracking.services else nullcontext() as trackers:
         run = run or Run.create(folder, plan)
-        run.trackers = trackers
-        with writing(folder):
-            write_json(folder / "data.json", report)
-            lines = (json.dumps(task.to_dict(), ensure_ascii=False) for task in data.tasks)
-            write_text(folder / TASKS_FILE, "".join(f"{line}\n" for line in lines))
-            setup.certificate.save(folder)
+        run.on_log = None if trackers is None else trackers.log
+        _write_inputs(folder, report, data.tasks, setup.certificate)
         hooks = Hooks(lambda sampler: setup.validate(sampler, data.tasks), setup.save, progress)
         if plan.training.method in RL_METHODS:
             env = setup.rl_env(data.play, hooks, run, rows)
@@ -161,16 +155,35 @@ def train(
             status = algorithm(setup.trainer, rows, held_out, run, hooks, checkpoint)
         _check_status(plan.training.method, status, run)
         if status is TrainStatus.FINISHED and plan.evaluation.at_end and data.tasks:
-            tasks = data.tasks[: plan.evaluation.num_samples]
-            result = setup.evaluate(setup.trainer.snapshot(), tasks, progress)
-            format_note = format_of_run(setup.certificate, plan)
-            write_folder(result, folder / "evaluation", format_note, overwrite=True)
-            if trackers is not None:
-                states = [run.state(run.checkpoint(name)) for name in run.checkpoints()]
-                last = max((state.get("step", 0) for state in states), default=0)
-                trackers.log(last, "evaluation", scores_of(result)[0])
-        run.trackers = None
+            _evaluate_at_end(setup, data.tasks, run, progress)
+        run.on_log = None
     return run, status
+
+
+def _write_inputs(
+    folder: Path, report: Mapping[str, Any], tasks: Sequence[Task], certificate: Certificate
+) -> None:
+    """Write what a run was made from: the data report, its held-out tasks, its format."""
+    lines = (json.dumps(task.to_dict(), ensure_ascii=False) for task in tasks)
+    with writing(folder):
+        write_json(folder / "data.json", report)
+        write_text(folder / TASKS_FILE, "".join(f"{line}\n" for line in lines))
+        certificate.save(folder)
+
+
+def _evaluate_at_end(
+    setup: TrainingSetup, tasks: Sequence[Task], run: Run, progress: Progress
+) -> None:
+    """Score the trained policy on held-out tasks, into the run's folder and its trackers."""
+    plan = setup.plan
+    chosen = tasks[: plan.evaluation.num_samples]
+    result = setup.evaluate(setup.trainer.snapshot(), chosen, progress)
+    format_note = format_of_run(setup.certificate, plan)
+    write_folder(result, run.folder / "evaluation", format_note, overwrite=True)
+    if run.on_log is not None:
+        states = [run.state(run.checkpoint(name)) for name in run.checkpoints()]
+        last = max((state.get("step", 0) for state in states), default=0)
+        run.on_log(last, "evaluation", scores_of(result)[0])
 
 
 def find_method(plan: Experiment) -> Any:
@@ -353,6 +366,7 @@ def _open_unfinished(folder: Path, plan: Experiment) -> Run:
     if FINAL in run.checkpoints():
         right = f"evaluate it with toolhone eval {folder}, or train into another folder"
         raise RunError(f"{folder} is finished; {right}")
+    run.sweep()
     return run
 
 

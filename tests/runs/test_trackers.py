@@ -496,7 +496,7 @@ def test_the_services_get_the_experiment_without_addresses_and_headers_of_tools(
 def test_a_run_sends_every_line_of_its_metrics_to_the_trackers(tmp_path: Path) -> None:
     healthy, plan = Healthy(), experiment({})
     run = Run.create(tmp_path, plan)
-    run.trackers = Trackers({"healthy": healthy}, print)
+    run.on_log = Trackers({"healthy": healthy}, print).log
     run.log("train", 1, {"loss": 0.5})
     run.log("validation", 1, {"exact_match": 1.0})
     assert healthy.lines == [(line.pop("step"), line.pop("kind"), line) for line in run.metrics()]

@@ -64,19 +64,21 @@ def check_memory(trainer: Trainer, plan: Experiment, longest: int) -> str | None
     """
     if plan.model.backend != "torch":
         return None
-    from toolhone.backends.torch.memory import device_bytes, peak_bytes
+    from toolhone.backends.torch.device import device_bytes, peak_bytes
     from toolhone.backends.torch.trainer import TorchTrainer
 
     assert isinstance(trainer, TorchTrainer), "model.backend torch opens a TorchTrainer"
     plays, rl = plan.training.method in ("ppo", "grpo"), plan.training.rl
     copies = int(plays) + int(plan.training.method == "dpo" or (plays and rl.beta > 0))
-    needed = peak_bytes(trainer.engine, longest, copies) / 1e9
-    there = device_bytes(trainer.engine.device) / 1e9
+    engine = trainer.engine
+    tokens = max(engine.micro_batch_tokens, longest)
+    needed = peak_bytes(engine.model, engine.device, tokens, engine.token_bytes, copies) / 1e9
+    there = device_bytes(engine.device) / 1e9
     figures = f"about {needed:.1f} GB of the {there:.1f} GB of this device"
     if needed > MEMORY_ERROR * there:
         raise CapabilityError(
             f"a training step needs {figures}; lower model.micro_batch_tokens "
-            f"({trainer.engine.micro_batch_tokens}) or training.max_length, set "
+            f"({engine.micro_batch_tokens}) or training.max_length, set "
             "training.gradient_checkpointing, or train adapters (training.lora)"
         )
     return f"memory: {figures}"

@@ -140,7 +140,8 @@ class TokenPolicy:
         text = self.tokenizer.decode([*prompt.prefill, *sample.tokens], self.params.stop_ids)
         read = self.dialect.parse(text, prompt.tools)
         ids = sample.tokens, sample.logprobs, sample.stop_reason, prompt.tokens, prompt.prefill
-        return Turn(read.to_message(), text, read.problem, *ids)
+        message = Message("assistant", read.content, read.reasoning, read.calls)
+        return Turn(message, text, read.problem, *ids)
 
 
 @dataclass(frozen=True)

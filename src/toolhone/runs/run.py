@@ -21,14 +21,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from toolhone.config.experiment import make_experiment
 from toolhone.config.sections import Experiment
 from toolhone.errors import RunError, nearest
-
-if TYPE_CHECKING:
-    from toolhone.runs.trackers import Trackers
 
 FINAL, BEST = "final_checkpoint", "best_checkpoint"
 STEP = re.compile(r"checkpoint_step_(\d+)")
@@ -46,12 +43,12 @@ PACKAGES = (
 class Run:
     """A run folder, made by `Run.create` and found by `Run.open`.
 
-    trackers: receive every line of `metrics.jsonl`.
+    on_log: called with the step, kind and values of every line of `metrics.jsonl`.
     """
 
     folder: Path
     experiment: Experiment
-    trackers: Trackers | None = None
+    on_log: Callable[[int, str, Mapping[str, Any]], None] | None = None
 
     @staticmethod
     def create(folder: Path, experiment: Experiment) -> Run:
@@ -86,10 +83,10 @@ class Run:
                 path.unlink()
 
     def log(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        """Append a line to `metrics.jsonl`, and send it to the trackers."""
+        """Append a line to `metrics.jsonl`, and call `on_log`."""
         self._append("metrics.jsonl", {"step": step, "kind": kind, **values})
-        if self.trackers is not None:
-            self.trackers.log(step, kind, values)
+        if self.on_log is not None:
+            self.on_log(step, kind, values)
 
     def log_samples(self, step: int, samples: list[dict[str, Any]]) -> None:
         for sample in samples:

@@ -23,6 +23,12 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from toolhone.backends.base import Lora, ModelInfo, pad_rows
+from toolhone.backends.torch.device import (
+    cache_tokens,
+    default_micro_batch,
+    find_device,
+    token_bytes,
+)
 from toolhone.backends.torch.lora import (
     CONFIG,
     LoraLayer,
@@ -31,7 +37,6 @@ from toolhone.backends.torch.lora import (
     read_lora_config,
     read_peft,
 )
-from toolhone.backends.torch.memory import cache_tokens, default_micro_batch
 from toolhone.errors import CapabilityError, ModelError
 from toolhone.rows import Row
 
@@ -50,7 +55,7 @@ SHORTEST_PREFIX = 8
 class EngineOptions:
     """How to run a model. `device_map`: "auto" (the best single device), a device, or a map.
 
-    `micro_batch_tokens`: padded tokens in one forward pass; None: `memory.default_micro_batch`.
+    `micro_batch_tokens`: padded tokens in one forward pass; None: `device.default_micro_batch`.
     `loader(name, dtype)` replaces transformers' Auto class.
     """
 
@@ -82,18 +87,15 @@ class Engine:
         self.max_context = int(getattr(config, "max_position_embeddings", 0) or 0)
         size = 4 if self.compute_dtype is torch.float32 else 2
         rule = default_micro_batch(config, self.device, size)
+        self.token_bytes = token_bytes(config, size, options.gradient_checkpointing)
         self.cache_tokens = cache_tokens(config, self.device, size)
         self.micro_batch_tokens = options.micro_batch_tokens or rule
-        self.info = ModelInfo(
-            int(embedding.shape[0]),
-            self.max_context,
-            lora is not None,
-            name,
-            self.micro_batch_tokens,
-        )
-        small = int(getattr(config, "hidden_size", SMALL + 1)) <= SMALL
-        self.workers = CPU_THREADS if self.device.type == "cpu" and small else 1
-        torch.set_num_threads(1 if self.device.type == "cpu" and small else CPU_THREADS)
+        vocabulary, tokens = int(embedding.shape[0]), self.micro_batch_tokens
+        self.info = ModelInfo(vocabulary, self.max_context, lora is not None, name, tokens)
+        width = int(getattr(config, "hidden_size", SMALL + 1))
+        small = self.device.type == "cpu" and width <= SMALL
+        self.workers, threads = (CPU_THREADS, 1) if small else (1, CPU_THREADS)
+        torch.set_num_threads(threads)
         self._drops, self._learning = False, False
         self.split, self.head_width = self._find_split()
         self.shares_prefixes = (
@@ -336,7 +338,7 @@ def load_causal_model(name: str, options: EngineOptions, dtype: torch.dtype) -> 
             f"model.name: the folder {name} holds no config.json; "
             "a model folder has config.json and *.safetensors"
         )
-    device, mapped = _device(options.device_map)
+    device, mapped = find_device(options.device_map)
     if options.loader is not None:
         return _user_model(options.loader, name, dtype).to(device)
     try:
@@ -382,25 +384,6 @@ def quiet() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
-
-
-def _device(device_map: str | dict[str, Any]) -> tuple[torch.device, bool]:
-    """The device to use, and whether accelerate must spread the model instead."""
-    if isinstance(device_map, dict) or device_map in ("balanced", "balanced_low_0", "sequential"):
-        return torch.device("cpu"), True
-    if device_map == "auto":
-        mps = "mps" if torch.backends.mps.is_available() else "cpu"
-        return torch.device("cuda" if torch.cuda.is_available() else mps), False
-    try:
-        device = torch.device(device_map)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).split("\n")[0]
-        raise ModelError(
-            f"model.device_map: {device_map!r} cannot be used here ({reason:.120}); "
-            "use 'auto' or 'cpu'"
-        ) from None
-    return device, False
 
 
 def _disable_dropout(model: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Tests of `backends/torch/memory.py`: micro-batches, caches and peaks by the shape of a model."""
+"""Tests of `backends/torch/device.py`: micro-batches, caches and peaks by the shape of a model."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +10,7 @@ import torch
 from contracts.test_backends import tiny_qwen3
 from toolhone import experiment, train
 from toolhone.backends.open import check_memory
-from toolhone.backends.torch import memory
+from toolhone.backends.torch import device
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import open_trainer
 from toolhone.errors import CapabilityError
@@ -31,26 +31,26 @@ def config(**changes: Any) -> Any:
 
 
 def test_a_token_of_135m_parameters_keeps_1_4_megabytes_in_float32() -> None:
-    whole = memory.token_bytes(config(), 4, False)
+    whole = device.token_bytes(config(), 4, False)
     assert whole == 30 * 4 * (10 * 576 + 4 * 1536)
-    assert memory.token_bytes(config(), 2, False) * 2 == whole
-    assert memory.token_bytes(config(), 4, True) < whole / 10
-    assert memory.token_bytes(config(intermediate_size=None), 4, False) == 30 * 4 * 26 * 576
+    assert device.token_bytes(config(), 2, False) * 2 == whole
+    assert device.token_bytes(config(), 4, True) < whole / 10
+    assert device.token_bytes(config(intermediate_size=None), 4, False) == 30 * 4 * 26 * 576
 
 
 def test_the_micro_batch_is_1024_tokens_on_a_cpu_and_follows_memory_on_a_gpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert memory.default_micro_batch(config(), CPU, 4) == 1024
+    assert device.default_micro_batch(config(), CPU, 4) == 1024
     for gigabytes, tokens in ((1, 1024), (16, 4096), (80, 16384)):
-        monkeypatch.setattr(memory, "device_bytes", lambda _, n=gigabytes: n * 10**9)
-        assert memory.default_micro_batch(config(), CUDA, 4) == tokens, gigabytes
+        monkeypatch.setattr(device, "device_bytes", lambda _, n=gigabytes: n * 10**9)
+        assert device.default_micro_batch(config(), CUDA, 4) == tokens, gigabytes
 
 
 def test_the_cache_of_a_sampling_batch_is_bounded_in_bytes() -> None:
-    tokens = memory.cache_tokens(config(), CPU, 4)
-    assert tokens * 2 * 30 * 3 * 64 * 4 <= memory.CPU_CACHE_BYTES
-    assert memory.cache_tokens(config(num_hidden_layers=1), CPU, 4) == memory.MAX_CACHE_TOKENS
+    tokens = device.cache_tokens(config(), CPU, 4)
+    assert tokens * 2 * 30 * 3 * 64 * 4 <= device.CPU_CACHE_BYTES
+    assert device.cache_tokens(config(num_hidden_layers=1), CPU, 4) == device.MAX_CACHE_TOKENS
 
 
 def test_a_step_that_cannot_fit_is_refused_with_the_remedies(
@@ -61,7 +61,7 @@ def test_a_step_that_cannot_fit_is_refused_with_the_remedies(
     sentence = check_memory(trainer, plan, longest=50)
     assert sentence is not None
     assert sentence.startswith("memory: about ")
-    monkeypatch.setattr(memory, "device_bytes", lambda _: 10**6)
+    monkeypatch.setattr(device, "device_bytes", lambda _: 10**6)
     with pytest.raises(CapabilityError, match=r"micro_batch_tokens \(1024\).*training\.lora"):
         check_memory(trainer, plan, longest=50)
 
@@ -69,11 +69,13 @@ def test_a_step_that_cannot_fit_is_refused_with_the_remedies(
 def test_the_peak_counts_optimizer_copies_and_hidden_states(tmp_path: Path) -> None:
     engine = open_trainer(tiny_qwen3(tmp_path), None, EngineOptions(device_map="cpu")).engine
     trained = sum(value.numel() for _, value in engine.trainable())
-    none, two = (memory.peak_bytes(engine, 10, copies) for copies in (0, 2))
-    assert two - none == 8 * trained
-    short, long = (memory.peak_bytes(engine, longest, 0) for longest in (10, 2048))
-    assert long - short == 1024 * memory.token_bytes(engine.model.config, 4, False)
-    assert none >= memory.in_use(CPU) + 12 * trained
+    few, many, copied = (
+        device.peak_bytes(engine.model, CPU, tokens, engine.token_bytes, copies)
+        for tokens, copies in ((0, 0), (1000, 0), (0, 2))
+    )
+    assert many - few == 1000 * engine.token_bytes
+    assert copied - few == 8 * trained
+    assert few == device.in_use(CPU) + 12 * trained
 
 
 def test_a_run_keeps_the_micro_batch_that_its_backend_chose(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
-"""Memory of a training step, predicted from the shape of a model.
+"""The device of a model: which one, how much memory it has, and what fits into it.
 
-    tokens = default_micro_batch(config, device)          # padded tokens of one forward pass
-    needed = peak_bytes(engine, longest=700, copies=1)    # of this process or device, in bytes
+    device, mapped = find_device("auto")
+    tokens = default_micro_batch(config, device, size=4)  # padded tokens of one forward pass
 
-Hidden states dominate; the prediction leaves out allocator slack and what Python holds.
+A prediction counts weights, optimizer and hidden states, not the slack of an allocator.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import os
 import resource
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import nn
 
-if TYPE_CHECKING:
-    from toolhone.backends.torch.engine import Engine
+from toolhone.errors import ModelError
 
 CPU_MICRO_BATCH = 1024
 """Padded tokens of one forward pass on a CPU: fastest there, and 1.5 GB at 135M parameters."""
@@ -41,6 +41,25 @@ def token_bytes(config: Any, size: int, gradient_checkpointing: bool) -> int:
 
 def _number(config: Any, name: str, default: int = 1) -> int:
     return int(getattr(config, name, None) or default)
+
+
+def find_device(device_map: str | dict[str, Any]) -> tuple[torch.device, bool]:
+    """The device to use, and whether accelerate must spread the model instead."""
+    if isinstance(device_map, dict) or device_map in ("balanced", "balanced_low_0", "sequential"):
+        return torch.device("cpu"), True
+    if device_map == "auto":
+        mps = "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device("cuda" if torch.cuda.is_available() else mps), False
+    try:
+        device = torch.device(device_map)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0]
+        raise ModelError(
+            f"model.device_map: {device_map!r} cannot be used here ({reason:.120}); "
+            "use 'auto' or 'cpu'"
+        ) from None
+    return device, False
 
 
 def device_bytes(device: torch.device) -> int:
@@ -75,18 +94,14 @@ def cache_tokens(config: Any, device: torch.device, size: int) -> int:
     return max(1, min(MAX_CACHE_TOKENS, limit // max(1, each)))
 
 
-def peak_bytes(engine: Engine, longest: int, copies: int) -> int:
+def peak_bytes(model: nn.Module, device: torch.device, tokens: int, each: int, copies: int) -> int:
     """Predicted peak of a training step: what is in use now, optimizer, copies, hidden states.
 
-    `longest`: tokens of the longest row. `copies`: further copies of the trained weights, as a
-    snapshot and a reference policy hold them.
+    `tokens` of one forward pass keep `each` bytes. `copies`: further copies of the trained weights,
+    as a snapshot and a reference policy hold them.
     """
-    trained = sum(value.numel() for _, value in engine.trainable())
-    tokens = max(engine.micro_batch_tokens, longest)
-    size = 4 if engine.compute_dtype is torch.float32 else 2
-    config = engine.model.config.get_text_config()
-    kept = tokens * token_bytes(config, size, engine.options.gradient_checkpointing)
-    return in_use(engine.device) + trained * (TRAINED_BYTES + 4 * copies) + kept
+    trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
+    return in_use(device) + trained * (TRAINED_BYTES + 4 * copies) + tokens * each
 
 
 def in_use(device: torch.device) -> int:
