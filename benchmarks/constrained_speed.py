@@ -27,7 +27,7 @@ from toolhone.api import Model, open_model
 from toolhone.backends.base import SamplingParams
 from toolhone.backends.constraint import Grammars
 from toolhone.data.templates import Templates
-from toolhone.dialects.probe.prove import open_dialect
+from toolhone.dialects.choose import open_dialect
 from toolhone.schema import Tool
 from toolhone.tokenizer import TextTokenizer
 

@@ -28,7 +28,7 @@ from typing import Any
 
 from toolhone.cli.doctor import examine_data
 from toolhone.data.templates import Templates
-from toolhone.dialects.probe.prove import open_dialect
+from toolhone.dialects.choose import open_dialect
 from toolhone.doctor.lengths import ModelParts
 from toolhone.models.resolve import pico_folder
 from toolhone.sources.files import write_jsonl

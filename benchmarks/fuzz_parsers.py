@@ -26,7 +26,7 @@ from support.framed_cases import FORMS
 from support.hostile_texts import adversarial, pieces_of, random_text
 from support.template_zoo import TEMPLATES, zoo_dialect
 from toolhone.dialects.base import Syntax
-from toolhone.dialects.prompted import SYNTAXES
+from toolhone.dialects.choose import SYNTAXES
 from toolhone.dialects.syntax.delimited import DelimitedSyntax
 from toolhone.schema import Tool
 

@@ -30,7 +30,7 @@ from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import open_trainer
 from toolhone.data.render import render_rows
 from toolhone.data.templates import Templates
-from toolhone.dialects.probe.prove import open_dialect
+from toolhone.dialects.choose import open_dialect
 from toolhone.models.resolve import pico_folder
 from toolhone.rows import Row
 from toolhone.tokenizer import TextTokenizer

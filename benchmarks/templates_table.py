@@ -18,8 +18,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from support.template_zoo import TEMPLATES, zoo_tokenizer
+from toolhone.dialects.choose import FormatRequest
 from toolhone.dialects.probe.certificate import Certificate, TemplateFact, certify
-from toolhone.dialects.probe.prove import FormatRequest
 
 PROBES = {
     "tools": "tools",

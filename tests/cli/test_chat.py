@@ -13,7 +13,7 @@ from support.scripted import ScriptedSampler, byte_tokenizer
 from toolhone.backends.base import SamplingParams
 from toolhone.cli.chat import COMMANDS, ChatREPL, Next, TranscriptWriter
 from toolhone.cli.console import Terminal, event_lines
-from toolhone.dialects.probe.prove import open_dialect
+from toolhone.dialects.choose import open_dialect
 from toolhone.doctor.checks import check
 from toolhone.episodes.chat_session import ChatEnd, ChatSession, Event, transcript_of
 from toolhone.episodes.policy import TokenPolicy, Turn

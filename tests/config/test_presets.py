@@ -10,7 +10,7 @@ from toolhone.api import find_method, train
 from toolhone.config.experiment import load_experiment
 from toolhone.config.presets import PICO_STEPS, preset_comment, preset_names
 from toolhone.config.sections import Experiment
-from toolhone.dialects.probe.prove import open_dialect
+from toolhone.dialects.choose import open_dialect
 from toolhone.errors import CapabilityError, ConfigError
 from toolhone.models.resolve import CONTEXT, pico_folder
 from toolhone.tokenizer import TextTokenizer

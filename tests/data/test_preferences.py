@@ -32,7 +32,7 @@ from toolhone.data.preferences import (
 )
 from toolhone.data.templates import Templates
 from toolhone.dialects.base import Dialect, ParseProblem
-from toolhone.dialects.probe.prove import open_dialect
+from toolhone.dialects.choose import open_dialect
 from toolhone.episodes.policy import TokenPolicy, Turn
 from toolhone.errors import DataError, DialectError, RunError
 from toolhone.rows import Origin, Row

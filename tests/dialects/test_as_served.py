@@ -11,8 +11,9 @@ from support.template_zoo import zoo_dialect, zoo_parameters, zoo_tokenizer
 from toolhone.backends.base import Sampler, SamplingParams
 from toolhone.data.render import encode_rows
 from toolhone.dialects.base import History
+from toolhone.dialects.choose import FormatRequest
 from toolhone.dialects.probe.certificate import CertificateVerdict, certify
-from toolhone.dialects.probe.prove import FormatRequest, prove_template
+from toolhone.dialects.probe.prove import prove_template
 from toolhone.episodes.policy import Prompt, TokenPolicy, Turn
 from toolhone.errors import DialectError
 from toolhone.schema import Conversation, Message, Tool, ToolCall

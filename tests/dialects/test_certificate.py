@@ -11,6 +11,7 @@ from support.dialect_models import QWEN_LIKE, THINKING, llama_tokenizer, small_t
 from toolhone.api import evaluate, experiment, open_model, train
 from toolhone.cli import main as cli
 from toolhone.dialects.chat_template.sanitise import TemplateMarkup
+from toolhone.dialects.choose import FormatRequest
 from toolhone.dialects.probe.certificate import (
     Certificate,
     CertificateVerdict,
@@ -20,7 +21,6 @@ from toolhone.dialects.probe.certificate import (
     cures,
     examine,
 )
-from toolhone.dialects.probe.prove import FormatRequest
 from toolhone.errors import DialectError
 from toolhone.tokenizer import TextTokenizer
 

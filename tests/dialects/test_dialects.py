@@ -25,7 +25,8 @@ from support.dialect_kinds import (
 from support.dialect_models import LLAMA_LIKE, QWEN_LIKE, llama_tokenizer, small_tokenizer
 from toolhone.dialects.base import ParsedReply, ParseProblem
 from toolhone.dialects.chat_template.dialect import check_reading
-from toolhone.dialects.probe.prove import describe, open_dialect
+from toolhone.dialects.choose import open_dialect
+from toolhone.dialects.probe.prove import describe
 from toolhone.errors import DialectError
 from toolhone.rows import Origin
 from toolhone.schema import Conversation, Message, Tool, ToolCall

@@ -27,8 +27,9 @@ from toolhone.backends.toy import open_toy
 from toolhone.cli.main import app
 from toolhone.dialects.base import Dialect, ParseProblem
 from toolhone.dialects.chat_template.dialect import ChatTemplateDialect
+from toolhone.dialects.choose import open_dialect
 from toolhone.dialects.grammar import grammar_of
-from toolhone.dialects.probe.prove import open_dialect, prove_template
+from toolhone.dialects.probe.prove import prove_template
 from toolhone.dialects.syntax.delimited import DelimitedSyntax
 from toolhone.episodes.policy import TokenPolicy, Turn
 from toolhone.errors import CapabilityError, DialectError, ModelError

@@ -11,7 +11,7 @@ from support.dialect_models import QWEN_LIKE, THINKING, small_tokenizer
 from toolhone.backends.base import Sampler, SamplingParams
 from toolhone.data.render import encode_rows
 from toolhone.dialects.base import Dialect, History
-from toolhone.dialects.probe.prove import open_dialect
+from toolhone.dialects.choose import open_dialect
 from toolhone.episodes.policy import Prompt, TokenPolicy, Turn
 from toolhone.schema import Conversation, Message
 from toolhone.tokenizer import Span, TextTokenizer

@@ -26,7 +26,7 @@ from support.hostile_texts import adversarial, pieces_of
 from support.hostile_texts import random_text as hostile_text
 from toolhone.dialects.base import ParsedReply, ParseProblem, Syntax
 from toolhone.dialects.chat_template.dialect import check_reading
-from toolhone.dialects.prompted import open_syntax
+from toolhone.dialects.choose import open_syntax
 from toolhone.dialects.syntax import model_text
 from toolhone.dialects.syntax.parameters import typed_call
 from toolhone.errors import DialectError

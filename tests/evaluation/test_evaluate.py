@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from support.scripted import last_user, scripted_policy, task
-from toolhone.dialects.prompted import SYNTAXES, open_syntax
+from toolhone.dialects.choose import SYNTAXES, open_syntax
 from toolhone.errors import DataError, DialectError, RunError
 from toolhone.evaluation.display import metrics_table, mismatches, predictions
 from toolhone.evaluation.evaluate import evaluate

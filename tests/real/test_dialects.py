@@ -13,7 +13,8 @@ import pytest
 
 from support.dialect_cases import CONVERSATION, NESTED, QUOTES, TOOLS, TWO
 from toolhone.dialects.base import Dialect
-from toolhone.dialects.probe.prove import describe, open_dialect
+from toolhone.dialects.choose import open_dialect
+from toolhone.dialects.probe.prove import describe
 from toolhone.errors import DialectError
 from toolhone.schema import Conversation, Message
 from toolhone.tokenizer import Span, TextTokenizer

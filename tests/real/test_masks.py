@@ -14,7 +14,7 @@ from support.template_zoo import TEMPLATES
 from toolhone.data.render import encode_rows
 from toolhone.dialects.base import Dialect
 from toolhone.dialects.chat_template.dialect import ChatTemplateDialect
-from toolhone.dialects.probe.prove import open_dialect
+from toolhone.dialects.choose import open_dialect
 from toolhone.schema import Conversation, Message, Tool, ToolCall
 from toolhone.tokenizer import TextTokenizer
 

@@ -8,7 +8,7 @@ import pytest
 from conftest import SHARED
 from toolhone.config.experiment import load_experiment
 from toolhone.data.task_files import tasks_from_any
-from toolhone.dialects.prompted import SYNTAXES, open_syntax
+from toolhone.dialects.choose import SYNTAXES, open_syntax
 from toolhone.dialects.syntax.model_text import Tagged
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.errors import DataError

@@ -11,7 +11,7 @@ from support.source_rows import gold
 from toolhone.backends.base import StopReason
 from toolhone.data.task_files import tasks_beside
 from toolhone.dialects.base import ParseProblem
-from toolhone.dialects.prompted import open_syntax
+from toolhone.dialects.choose import open_syntax
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.policy import Turn
 from toolhone.evaluation.display import show_expectation

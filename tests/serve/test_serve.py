@@ -28,8 +28,8 @@ from toolhone.api import open_model as open_any
 from toolhone.backends.base import Sample, SamplingParams, StopReason
 from toolhone.cli.main import app as command
 from toolhone.config.experiment import experiment_of
+from toolhone.dialects.choose import FormatRequest
 from toolhone.dialects.probe.certificate import open_certified
-from toolhone.dialects.probe.prove import FormatRequest
 from toolhone.errors import CapabilityError, RunError, UserError
 from toolhone.serve.app import address_of, check_installed, listen, open_app
 from toolhone.serve.openai import read_request

@@ -15,7 +15,7 @@ from support.dialect_models import (
     small_tokenizer,
 )
 from toolhone.dialects.base import Dialect
-from toolhone.dialects.probe.prove import open_dialect
+from toolhone.dialects.choose import open_dialect
 from toolhone.rows import Row
 from toolhone.schema import Conversation, Message
 from toolhone.tokenizer import TextTokenizer

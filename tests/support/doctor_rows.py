@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from toolhone.dialects.probe.prove import open_dialect
+from toolhone.dialects.choose import open_dialect
 from toolhone.doctor.diagnose import Diagnosis, diagnose
 from toolhone.doctor.lengths import ModelParts
 from toolhone.doctor.reading import read_file

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from toolhone.backends.base import Sample, SamplingParams, StopReason
-from toolhone.dialects.probe.prove import open_dialect
+from toolhone.dialects.choose import open_dialect
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.rows import Tokens
 from toolhone.schema import Task, Tool

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from toolhone.cli.main import main
-from toolhone.dialects.probe.prove import open_dialect
+from toolhone.dialects.choose import open_dialect
 from toolhone.doctor.checks import WHOLE_FILE
 from toolhone.doctor.diagnose import DataVerdict, Diagnosis, diagnose
 from toolhone.doctor.reading import read_file

@@ -24,7 +24,7 @@ from toolhone.backends.toy import ToyTrainer
 from toolhone.config.experiment import load_experiment
 from toolhone.config.rl import CurriculumSection, PpoSection, RlSection
 from toolhone.dialects.base import Dialect, History, ParseProblem
-from toolhone.dialects.probe.prove import open_dialect
+from toolhone.dialects.choose import open_dialect
 from toolhone.episodes.driver import run_episodes
 from toolhone.episodes.episode import Episode, EpisodeRules, TurnOutcome
 from toolhone.episodes.policy import Prompt, TokenPolicy, TurnStream

@@ -16,7 +16,7 @@ from toolhone.cli.console import console, print_note, print_table
 from toolhone.cli.flags import AsJson
 from toolhone.config.experiment import to_stderr
 from toolhone.data.task_files import tasks_from_any
-from toolhone.dialects.prompted import open_syntax
+from toolhone.dialects.choose import open_syntax
 from toolhone.evaluation.display import clean
 from toolhone.rewards.attack_suite import OPEN_PROBES, PROBES, AttackReport, attack_suite
 from toolhone.rewards.reward_registry import BUILTIN, load_rewards, syntax_of

@@ -1,7 +1,7 @@
 """A dialect: how one format writes tools, calls and results as text, and reads that text back.
 
 It renders conversations into `Span`s, which `tokenizer.py` encodes; it never sees token
-ids, and never guesses from a model's name. `probe.prove.open_dialect` opens one.
+ids, and never guesses from a model's name. `choose.open_dialect` opens one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Our own call syntaxes inside a chat markup, for models whose template cannot write calls.
-
-open_syntax("json").read('{"tool": "f", "args": {}}')      # a call syntax alone, without a model
-"""
+"""Our own call syntaxes inside a chat markup, for models whose template cannot write calls."""
 
 from __future__ import annotations
 
@@ -20,21 +17,10 @@ from toolhone.dialects.chat_template.sanitise import (
     TemplateQuirks,
     link_calls,
 )
-from toolhone.dialects.syntax.model_text import (
-    PromptedSyntax,
-    Tagged,
-    ToolCallTags,
-    split_reasoning,
-    write_reasoning,
-)
-from toolhone.dialects.syntax.unmarked import BareJson, Calls, JsonObject
-from toolhone.errors import DialectError, nearest
+from toolhone.dialects.syntax.model_text import PromptedSyntax, split_reasoning, write_reasoning
+from toolhone.errors import DialectError
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.tokenizer import Spans, TextTokenizer
-
-SYNTAXES: Mapping[str, Callable[[], PromptedSyntax]] = {
-    syntax.name: syntax for syntax in (JsonObject, Calls, Tagged, ToolCallTags, BareJson)
-}
 
 
 @dataclass(frozen=True)
@@ -181,15 +167,3 @@ def keeps_system(markup: Markup) -> bool:
         return False
     before, shown, _ = first.partition("Sentinel6")
     return bool(shown) and later.startswith(before + shown)
-
-
-def open_syntax(name: str) -> PromptedSyntax:
-    """Return the call syntax of this name, to read texts without a model."""
-    if name not in SYNTAXES:
-        raise unknown_name("dialect", name, tuple(SYNTAXES))
-    return SYNTAXES[name]()
-
-
-def unknown_name(what: str, name: str, names: Sequence[str]) -> DialectError:
-    """Return the error for a name that is not known; it names the nearest one."""
-    return DialectError(f"no {what} {name!r}{nearest(name, names)}; known: {', '.join(names)}")

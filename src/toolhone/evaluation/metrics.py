@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from toolhone.dialects.base import ParsedReply, ParseProblem
-from toolhone.dialects.prompted import SYNTAXES
+from toolhone.dialects.choose import SYNTAXES
 from toolhone.dialects.syntax.model_text import as_call, decode, read_after_reasoning
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.evaluation.statistics import Score, interval

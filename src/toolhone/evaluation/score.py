@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from toolhone.backends.base import StopReason
 from toolhone.data.task_files import check_ids, refuse_unplayable
 from toolhone.dialects.base import ParseProblem, Syntax
-from toolhone.dialects.prompted import SYNTAXES, open_syntax
+from toolhone.dialects.choose import SYNTAXES, open_syntax
 from toolhone.episodes.driver import run_call
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.policy import Turn

@@ -22,8 +22,8 @@ from toolhone.config.sections import Experiment
 from toolhone.config.user_code import USER_CODE, import_callable
 from toolhone.data.render import render_rows
 from toolhone.dialects.base import Dialect
+from toolhone.dialects.choose import FormatRequest
 from toolhone.dialects.probe.certificate import check_same, open_certified
-from toolhone.dialects.probe.prove import FormatRequest
 from toolhone.episodes.episode import EpisodeRules, OnFault, TurnOutcome
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import ConfigError, DataError, ModelError

@@ -1,4 +1,4 @@
-"""Open a dialect by name (`open_dialect`), and prove that a chat template can be used.
+"""Prove that a chat template can be used (`prove_template`).
 
 A template is accepted only when tools, calls, answers and results reach the text, when calls and
 answers come back from it as they went in, and when the disguise of text from outside changes
@@ -35,7 +35,6 @@ from toolhone.dialects.chat_template.sanitise import (
 )
 from toolhone.dialects.chat_template.turns import TemplateBehaviour, Turns, without_stop
 from toolhone.dialects.probe.derive import FIRST, OTHER, PROBE_TOOLS, TOOL, derive
-from toolhone.dialects.prompted import MARKUPS, SYNTAXES, PromptedDialect, unknown_name
 from toolhone.dialects.syntax.delimited import DelimitedSyntax
 from toolhone.dialects.syntax.model_text import ToolCallTags, read_after_reasoning
 from toolhone.dialects.syntax.unmarked import BareJson
@@ -44,63 +43,6 @@ from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.tokenizer import TextTokenizer
 
 PROBES = json.loads((files("toolhone.dialects.probe") / "probes.json").read_text("utf-8"))
-PROMPTED = ("json", "calls", "tagged")
-DIALECTS = ("auto", "native", *PROMPTED)
-MARKUP_NAMES = ("auto", *MARKUPS)
-
-
-@dataclass(frozen=True)
-class FormatRequest:
-    """The format that a model section asks for.
-
-    keep_history: earlier turns stay as they were generated where the template rewrites them.
-    template_kwargs: keywords for the template; None uses those that its proof finds.
-    """
-
-    dialect: str = "auto"
-    markup: str = "auto"
-    keep_history: bool = False
-    template_kwargs: Mapping[str, Json] | None = None
-
-
-def open_dialect(
-    tokenizer: TextTokenizer,
-    dialect: str = "auto",
-    markup: str = "auto",
-    keep_history: bool = False,
-    template_kwargs: Mapping[str, Json] | None = None,
-) -> Dialect:
-    """Open a dialect by name: native, json, calls or tagged. `auto` is native.
-
-    There is no fallback: a model that is trained in another form than it is used in has learnt
-    nothing. The markup `auto` is the model's template; without one, ChatML if `<|im_end|>` is a
-    token, else plain text. `DialectError` when a name is unknown or the dialect cannot be used.
-    """
-    for what, name, names in (("dialect", dialect, DIALECTS), ("markup", markup, MARKUP_NAMES)):
-        if name not in names:
-            raise unknown_name(what, name, names)
-    if dialect not in PROMPTED:
-        if markup in ("auto", "template"):
-            return prove_template(tokenizer, template_kwargs, keep_history)
-        raise DialectError(
-            f"the native dialect is the model's own template; model.markup={markup} goes with "
-            "model.dialect=json, calls or tagged"
-        )
-    syntax = SYNTAXES[dialect]()
-    if markup == "auto" and not tokenizer.wrapped.chat_template:
-        markup = "plain" if tokenizer.control_id("<|im_end|>") is None else "chatml"
-    if markup in ("chatml", "plain"):
-        return PromptedDialect(syntax, MARKUPS[markup](tokenizer), tokenizer, keep_history)
-    tried = [{}, {"enable_thinking": False}] if template_kwargs is None else [template_kwargs]
-    reasons = []
-    for kwargs in tried:
-        try:
-            template = TemplateMarkup(tokenizer, kwargs)
-            return PromptedDialect(syntax, template, tokenizer, keep_history)
-        except DialectError as error:
-            reasons.append(str(error))
-    wrong = f"the model's own template cannot be used: {reasons[0]}"
-    raise DialectError(f"{wrong}; pass model.markup=chatml or plain")
 
 
 def describe(dialect: Dialect) -> dict[str, Json]:
