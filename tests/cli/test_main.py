@@ -277,7 +277,7 @@ def test_train_eval_chat_and_plot_work_on_a_file(
     ]
     code, out, err = run(capsys, monkeypatch, "train", "--out", "run", *settings)
     assert code == 0, err
-    assert "Iteration 2/2 | Loss" in err
+    assert "Iteration 2/2 | Loss: " in err
     assert "exact_match" in out
     folder = tmp_path / "run"
     assert {

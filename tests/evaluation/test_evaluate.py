@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -542,6 +543,7 @@ def test_the_table_shows_every_metric_every_category_and_how_episodes_ended():
 def test_mismatches_show_what_was_expected_what_came_and_why():
     text = shown(mismatches(run(rome=write(("weather", {"city": "Paris"})), hi=""), 5))
     assert "2 of 7 tasks were not fully correct" in text
+    assert re.search(r"^Exact Match Accuracy: 71\.43% \(5/7\)$", text, re.MULTILINE), text
     assert "weather(city='Rome')" in text
     assert "weather(city='Paris')" in text
     assert "'city' is 'Paris', wanted 'Rome'" in text

@@ -67,9 +67,19 @@ def test_a_low_reward_that_does_not_rise_is_named(
 ) -> None:
     trend = Trend()
     for step in range(steps):
-        trend.add({"reward": first if step < TREND_STEPS // 2 else last})
+        trend.add({"reward": first if step < TREND_STEPS // 2 else last, "loss": 0.0})
     assert trend.is_flat() is still
     assert ("has not risen for" in str(trend.advice(HEALTHY))) is still
+
+
+def test_a_report_compares_rewards_and_losses_of_the_two_halves_of_the_last_steps() -> None:
+    trend = Trend()
+    for step in range(21):
+        assert trend.comparison() is None or step >= 20
+        trend.add({"reward": 0.25 if step < 11 else 0.75, "loss": -1e-9 if step < 11 else 0.5})
+    assert trend.comparison() == (
+        "last 10 steps: mean reward 0.750 (the 10 before: 0.250), mean loss 0.500 (0.000)"
+    )
 
 
 def test_episodes_of_turns_that_cannot_be_read_are_named_also_where_the_error_goes_back() -> None:

@@ -397,9 +397,9 @@ def test_a_report_says_loss_margin_and_accuracy(tmp_path: Path) -> None:
     surroundings = hooks(trainer)
     dpo(trainer, ROWS, [], run, surroundings)
     first = surroundings.progress.lines[0]  # type: ignore[attr-defined]
-    assert first.startswith("Iteration 3/12 | Loss 0.")
-    assert "| Margin " in first
-    assert "| Accuracy " in first
+    assert first.startswith("Iteration 3/12 | Loss: 0.")
+    assert "| Margin: " in first
+    assert "| Accuracy: " in first
     assert MetricsAccumulator(lambda: 0.0).mean("loss") == 0
 
 

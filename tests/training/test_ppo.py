@@ -6,6 +6,7 @@ from __future__ import annotations  # noqa: I001
 
 import json
 import os
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -450,7 +451,8 @@ def test_a_report_names_the_loss_the_reward_and_its_parts(tmp_path: Path) -> Non
     stage, run = env_of(trainer, experiment), Run.create(tmp_path / "run", experiment)
     ppo(trainer, stage, run)
     lines: list[str] = stage.hooks.progress.lines  # type: ignore[attr-defined]
-    assert lines[0].startswith("Iteration 1/2 | Loss ")
-    assert lines[1].startswith("  right: ")
+    number = r"-?\d+\.\d{3}"
+    assert re.fullmatch(rf"Iteration 1/2 \| Loss: {number} \| Mean Reward: {number}", lines[0])
+    assert re.fullmatch(rf"  right: {number}", lines[1])
     pieces = json.loads((run.folder / "samples.jsonl").read_text().splitlines()[0])["pieces"]
     assert {piece["origin"] for piece in pieces} <= {"prompt", "sampled", "tool"}

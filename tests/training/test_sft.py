@@ -283,7 +283,7 @@ def test_reports_say_step_loss_speed_and_time_left(tmp_path: Path) -> None:
     surroundings = hooks(trainer)
     sft(trainer, ROWS, [], run, surroundings)
     first = surroundings.progress.lines[0]  # type: ignore[attr-defined]
-    assert first.startswith("Iteration 3/12 | Loss ")
+    assert first.startswith("Iteration 3/12 | Loss: ")
     assert "tokens/s" in first
     assert first.endswith("s left")
 

@@ -140,13 +140,17 @@ def csv_table(tables: Mapping[str, CallTable]) -> Table:
 
 
 def mismatches(evaluation: Evaluation, k: int = 5) -> Text:
-    """The first `k` tasks that are not fully correct, with the reasons."""
+    """The exact match accuracy, and the first `k` tasks not fully correct, with the reasons."""
     wrong = [
         one
         for one in evaluation.samples
         if any(one.scores.get(name, 1.0) < 1.0 for name in METRICS)
     ]
     title = f"{len(wrong)} of {len(evaluation.samples)} tasks were not fully correct"
+    exact = [one.scores["exact_match"] for one in evaluation.samples if "exact_match" in one.scores]
+    if exact:
+        right, share = exact.count(1.0), 100 * exact.count(1.0) / len(exact)
+        title = f"Exact Match Accuracy: {share:.2f}% ({right}/{len(exact)})\n{title}"
     return Text("\n\n".join([title, *(_describe(sample, why=True) for sample in wrong[:k])]))
 
 

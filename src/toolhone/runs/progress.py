@@ -3,7 +3,7 @@
 with open_progress("auto") as progress:
     progress.start("training", total=1000)
     progress.advance(1, "loss 0.700")
-    progress.report("Iteration 10/1000 | Loss 0.71")
+    progress.report("Iteration 10/1000 | Loss: 0.71")
 """
 
 from __future__ import annotations

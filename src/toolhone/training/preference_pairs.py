@@ -229,8 +229,8 @@ def report_dpo(loop: Loop, sums: MetricsAccumulator) -> None:
     }
     loop.run.log("train", state.step, {**means, **rest})
     loop.hooks.progress.report(
-        f"Iteration {state.step}/{loop.total} | Loss {means['loss']:.4f} | "
-        f"Margin {means['margin']:.3f} | Accuracy {means['accuracy']:.3f} | "
+        f"Iteration {state.step}/{loop.total} | Loss: {means['loss']:.4f} | "
+        f"Margin: {means['margin']:.3f} | Accuracy: {means['accuracy']:.3f} | "
         f"{rest['tokens_per_second']:,.0f} tokens/s"
     )
     if sums.steps and (sentence := pair_advice(means, state.step / loop.total)) is not None:

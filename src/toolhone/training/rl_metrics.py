@@ -26,6 +26,8 @@ SHOWN_EPISODES = 2
 """Episodes of each report that are kept in samples.jsonl, piece by piece."""
 TREND_STEPS = 100
 """Steps after which a reward that has not risen is mentioned."""
+MIN_HALF = 10
+"""Fewest steps in each half of the window before a report compares them."""
 GOOD_REWARD, MIN_RISE = 0.6, 0.02
 """Rewards above the first, and rises above the second between both halves, are not mentioned."""
 MEANS_PER_TOKEN = {
@@ -193,11 +195,13 @@ def report_rl(
         return
     show = loop.hooks.progress.report
     show(
-        f"Iteration {state.step}/{loop.total} | Loss {metrics['loss']:.4f} | "
-        f"Mean Reward {metrics['reward']:.4f}"
+        f"Iteration {state.step}/{loop.total} | Loss: {metrics['loss']:z.3f} | "
+        f"Mean Reward: {metrics['reward']:z.3f}"
     )
     for name in sorted(name.removeprefix(PREFIX) for name in metrics if name.startswith(PREFIX)):
-        show(f"  {name}: {metrics[PREFIX + name]:.4f}")
+        show(f"  {name}: {metrics[PREFIX + name]:z.3f}")
+    if (comparison := trend.comparison()) is not None:
+        show(f"  {comparison}")
     if (sentence := trend.advice(metrics)) is not None:
         show(f"  note: {sentence}")
     for group in groups[:SHOWN_EPISODES]:
@@ -211,13 +215,30 @@ def report_rl(
 
 
 class Trend:
-    """The rewards of the last steps. A resumed run starts a new one."""
+    """The rewards and losses of the last steps. A resumed run starts a new one."""
 
     def __init__(self) -> None:
         self.rewards: deque[float] = deque(maxlen=TREND_STEPS)
+        self.losses: deque[float] = deque(maxlen=TREND_STEPS)
 
     def add(self, metrics: Metrics) -> None:
         self.rewards.append(metrics["reward"])
+        self.losses.append(metrics["loss"])
+
+    def comparison(self) -> str | None:
+        """The means of the later and of the earlier half of the last steps; None below 20 steps."""
+        half = len(self.rewards) // 2
+        if half < MIN_HALF:
+            return None
+        means = [
+            np.array(values)[-2 * half :].reshape(2, half).mean(axis=1)
+            for values in (self.rewards, self.losses)
+        ]
+        (reward, new_reward), (loss, new_loss) = means
+        return (
+            f"last {half} steps: mean reward {new_reward:z.3f} (the {half} before: {reward:z.3f}), "
+            f"mean loss {new_loss:z.3f} ({loss:z.3f})"
+        )
 
     def advice(self, metrics: Metrics) -> str | None:
         """One sentence about the most unusual metric; None where all are usual."""

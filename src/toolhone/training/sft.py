@@ -73,7 +73,7 @@ def report(loop: Loop, sums: MetricsAccumulator) -> None:
     loop.run.log("train", state.step, values)
     left = (loop.total - state.step) * state.seconds / state.step
     loop.hooks.progress.report(
-        f"Iteration {state.step}/{loop.total} | Loss {values['loss']:.4f} | "
+        f"Iteration {state.step}/{loop.total} | Loss: {values['loss']:.4f} | "
         f"{values['tokens_per_second']:,.0f} tokens/s | lr {values['learning_rate']:.2e} | "
         f"{left:.0f} s left"
     )
