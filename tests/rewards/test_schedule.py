@@ -11,7 +11,7 @@ from toolhone.dialects.base import ParseProblem
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.policy import Turn
 from toolhone.errors import ConfigError, RunError
-from toolhone.rewards.reward_registry import RewardResult, compute_reward
+from toolhone.rewards.reward_registry import Reward, RewardResult, compute_reward
 from toolhone.rewards.schedule import (
     PhaseSchedule,
     PhaseState,
@@ -311,3 +311,28 @@ def test_a_payroll_pays_by_the_present_phase_and_says_when_the_next_begins():
     )
     assert reward_schedule.state == PhaseState(1, 8)
     assert reward_schedule.compute_reward(TASK, right_name).total == pytest.approx(2 * -0.25)
+
+
+SCALARS = [
+    *((np.True_, 1.0), (np.float32(0.5), 0.5), (np.int8(-3), -3.0), (np.array(2.0), 2.0)),
+    *((True, 1.0), (7, 7.0), (-0.25, -0.25)),
+]
+
+
+@pytest.mark.parametrize(("value", "earned"), SCALARS)
+def test_a_reward_may_return_a_scalar_of_numpy(value, earned):
+    for given in (value, {"part": value}):
+        reward = Reward("own", lambda *_, given=given: given)
+        assert compute_reward([reward], TASK, reply("f")).total == earned
+
+
+@pytest.mark.parametrize(
+    "value",
+    [10**400, 10**4000, -(10**19), 1e300, float("nan"), np.float32("inf"), None, "1", np.ones(2)],
+)
+def test_a_reward_that_is_no_usable_number_is_reported_with_reward_and_task(value):
+    reward = Reward("own", lambda *_: value)
+    with pytest.raises(
+        ConfigError, match=r"reward 'own' must be a finite number .* task 't' it is"
+    ):
+        compute_reward([reward], TASK, reply("f"))

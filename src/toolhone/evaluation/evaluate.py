@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from numbers import Real
 
 from toolhone.data.task_files import check_ids
 from toolhone.episodes.driver import run_episodes
@@ -22,6 +21,7 @@ from toolhone.evaluation.legacy_metrics import OURS, legacy_scores
 from toolhone.evaluation.metrics import EpisodeContext, Evaluation, JudgedEpisode, can_run, judge
 from toolhone.rewards.matching import show
 from toolhone.rewards.reward_registry import Reward, compute_reward
+from toolhone.rewards.values import scalar
 from toolhone.runs.progress import Progress
 from toolhone.schema import Task
 from toolhone.tools.registry import Registry
@@ -81,10 +81,11 @@ def judge_episode(
             raise ConfigError(f"the metric {name!r} {wrong}") from error
         if value is None:
             continue
-        if not isinstance(value, Real) or value < 0 or not value <= 1:
+        number = scalar(value)
+        if number is None or not 0 <= number <= 1:
             wrong = f"on the task {task.id!r} it gave {show(value)}"
             raise ConfigError(f"the metric {name!r} must give a number in [0, 1] or None; {wrong}")
-        scores[name] = float(value)
+        scores[name] = float(number)
     earned: dict[str, float] = {}
     if rewards:
         result = compute_reward(rewards, task, episode)

@@ -9,7 +9,6 @@ A reward must not change the task or the episode, nor depend on time or chance.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -17,19 +16,21 @@ from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
-import numpy as np
-
 from toolhone.config.user_code import USER_CODE, import_callable
 from toolhone.episodes.episode import Episode
 from toolhone.errors import ConfigError, nearest
 from toolhone.rewards import legacy_rewards as legacy
 from toolhone.rewards import tool_use
+from toolhone.rewards.matching import show
+from toolhone.rewards.values import scalar
 from toolhone.schema import Json, Task
 
 PENALTY = 0.5
 """Default penalty for each turn that an episode's rules penalise."""
+LARGEST = 1e18
+"""Largest size of a part of a reward; its square is a number in float32."""
 RewardFunction = Callable[[Task, Episode], float | Mapping[str, float]]
-"""A pure function to a finite number, or to named parts whose sum is the reward."""
+"""A pure function to a finite number (also of NumPy), or to named parts; their sum counts."""
 
 
 class RewardOrigin(StrEnum):
@@ -185,12 +186,12 @@ def _call_reward(reward: Reward, task: Task, episode: Episode) -> dict[str, floa
     parts: Mapping[object, object] = value if isinstance(value, Mapping) else {"": value}
     numbers = {}
     for name, part in parts.items():
-        number = float(part) if isinstance(part, int | float | np.number) else math.nan
-        if not math.isfinite(number):
+        number = scalar(part)
+        if number is None or not -LARGEST <= number <= LARGEST:
             where = f"part {str(name)!r} of " if name != "" else ""
             raise ConfigError(
-                f"{where}the reward {reward.name!r} must be a finite number; "
-                f"on the task {task.id!r} it is {part!r:.80}"
+                f"{where}the reward {reward.name!r} must be a finite number of at most "
+                f"{LARGEST:g}; on the task {task.id!r} it is {show(part)}"
             )
-        numbers[str(name)] = number
+        numbers[str(name)] = float(number)
     return numbers

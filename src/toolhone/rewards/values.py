@@ -15,9 +15,11 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import partial
 from itertools import islice
-from typing import Final
+from numbers import Real
+from typing import Any, Final, cast
 
 from toolhone.schema import Json
 from toolhone.schema.tool import find_ref
@@ -28,6 +30,8 @@ MAX_CODE = 20_000
 """Longer Python code (in characters) is compared as text."""
 FREE_WORDS, FREE_WORDS_IF_ECHOED = 60, 10
 """Words beside the answer that cost nothing; fewer where the question contains the answer."""
+RELATIVE = 1e-9
+"""Two numbers that differ by at most this share of the larger are equal."""
 SHORTEST_ECHO = 20
 """Characters of a message above which a repetition of it is removed."""
 
@@ -39,6 +43,7 @@ MISSING: Final = object()
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _EXACT_BELOW = 2.0**53
+_MAX_DIGITS = 400
 _MAX_BRANCHES = 32
 _SPELLING_KEYS = ("enum", "const", "pattern", "format")
 _OPPOSITE = {"yes": "no", "no": "yes", "true": "false", "false": "true"}
@@ -132,25 +137,46 @@ def number(value: Json) -> int | float | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
+def scalar(value: object) -> float | None:
+    """The number or truth value that a function of a user gave, in Python's or NumPy's type."""
+    plain: Any = value
+    if getattr(value, "shape", None) == ():
+        plain = plain.item()
+    return cast(float, plain) if isinstance(plain, Real) else None
+
+
 def spelled_number(value: Json) -> int | float | None:
     """The number, or the number that a text spells in decimal digits, else None."""
     text = value.strip() if isinstance(value, str) else ""
-    return float(text) if _NUMBER.fullmatch(text) else number(value)
+    if not _NUMBER.fullmatch(text):
+        return number(value)
+    spelled = _decimal(text)
+    return None if spelled in (math.inf, -math.inf) else spelled
+
+
+def _decimal(digits: str) -> int | float:
+    whole = digits.lstrip("+-").isdigit() and len(digits) < _MAX_DIGITS
+    return int(digits) if whole else float(digits)
 
 
 def same_number(first: int | float, second: int | float) -> bool:
-    """Whole numbers below 2^53 exactly, others to 1e-9 of the larger or 1e-6; NaN equals NaN."""
-    if isinstance(first, int) and isinstance(second, int):
-        return first == second
-    try:
-        a, b = float(first), float(second)
-    except OverflowError:
-        return first == second
-    if math.isnan(a) or math.isnan(b):
-        return math.isnan(a) and math.isnan(b)
-    if a.is_integer() and b.is_integer() and max(abs(a), abs(b)) < _EXACT_BELOW:
-        return a == b
-    return math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-6)
+    """Whether two numbers are equal to `RELATIVE` of the larger; NaN equals NaN.
+
+    Whole numbers must be equal exactly; a float beyond 2^53 is the decimal number that it is
+    written as, so 1e16 is not 10^16 + 1.
+    """
+    both = (first, second)
+    missing = [isinstance(one, float) and math.isnan(one) for one in both]
+    if any(missing):
+        return all(missing)
+    if max(map(abs, both)) >= _EXACT_BELOW:
+        is_relative = all(isinstance(one, float) for one in both)
+    else:
+        is_relative = not all(float(one).is_integer() for one in both)
+    if is_relative:
+        return math.isclose(first, second, rel_tol=RELATIVE)
+    exact = [one if isinstance(one, int) else Decimal(repr(one)) for one in both]
+    return exact[0] == exact[1]
 
 
 def normal_text(text: str) -> str:
@@ -261,6 +287,5 @@ def find_numbers(text: str) -> list[int | float]:
 
 
 def _parse_number(match: re.Match[str]) -> int | float:
-    digits = match[2].replace(",", "")
-    value = int(digits) if digits.isdigit() and len(digits) < 400 else float(digits)
+    value = _decimal(match[2].replace(",", ""))
     return -value if match[1] in ("-", "−") else value
