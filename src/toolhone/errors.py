@@ -16,7 +16,6 @@ it is data (`tools.result.ToolStatus`, `dialects.base.ParseProblem`).
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import NamedTuple
@@ -55,11 +54,26 @@ class RunError(UserError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """` (did you mean 'x'?)` for the known name closest to `word`, or an empty string when none is
-    close.
-    """
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    """` (did you mean 'x'?)` for the known name with the fewest edits from `word`, or an empty
+    string when every name is more than a third of the word away."""
+    distances = [(edit_distance(word.casefold(), name.casefold()), name) for name in known]
+    if not distances or (best := min(distances))[0] > max(1, len(word) // 3):
+        return ""
+    return f" (did you mean {best[1]!r}?)"
+
+
+def edit_distance(a: str, b: str) -> int:
+    """Count the insertions, deletions, replacements and swaps of neighbours between two texts."""
+    rows = [list(range(len(b) + 1))]
+    for i, x in enumerate(a, 1):
+        row = [i]
+        for j, y in enumerate(b, 1):
+            least = min(rows[-1][j] + 1, row[-1] + 1, rows[-1][j - 1] + (x != y))
+            if i > 1 and j > 1 and (x, y) == (b[j - 2], a[i - 2]):
+                least = min(least, rows[-2][j - 2] + 1)
+            row.append(least)
+        rows.append(row)
+    return rows[-1][-1]
 
 
 class FindingKind(StrEnum):

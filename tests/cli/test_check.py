@@ -129,7 +129,7 @@ def test_an_extra_that_is_missing_is_a_note_with_its_remedy(
     finding = found("extra serve")
     assert finding.state is CheckState.NOTE
     assert finding.found == "not installed: no-such-package"
-    assert finding.advice == "if wanted: python -m pip install 'toolhone[serve]'"
+    assert finding.advice == "if wanted: python -m pip install 'no-such-package>=1'"
     assert "extra dev" not in [finding.what for finding in look()]
 
 

@@ -1,5 +1,6 @@
 """Flags of other trainers: lists and switches in both spellings, every documented command line."""
 
+import re
 import shlex
 
 import pytest
@@ -142,3 +143,18 @@ def test_every_flag_reaches_a_key_that_exists() -> None:
         if flag.slot == "reward_weights":
             line += " --reward-functions a"
         plan_of(line)
+
+
+@pytest.mark.parametrize("sign", [" ", "="])
+def test_the_usual_short_flags_are_understood(sign: str) -> None:
+    line = "--max-steps 7 --lr 1e-3 --epochs 2 --dialect json --tools weather,search"
+    plan = plan_of(line if sign == " " else re.sub(r"(--[a-z-]+) ", r"\1=", line))
+    training = plan.training
+    assert (training.steps, training.learning_rate, training.epochs) == (7, 1e-3, 2.0)
+    assert (plan.model.dialect, plan.tools) == ("json", ["weather", "search"])
+
+
+def test_a_tool_that_is_also_the_name_of_a_preset_is_a_tool_after_tools() -> None:
+    given, rest = split_flags(["demo", "--tools", "weather", "calculator", "t.json", "seed=1"])
+    assert overrides_of(given) == ['tools=["weather", "calculator", "t.json"]']
+    assert rest == ["demo", "seed=1"]

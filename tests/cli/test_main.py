@@ -16,6 +16,7 @@ import pytest
 import typer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from toolhone import __version__
 from toolhone.cli.main import VERBS, app, load_verb, main
 from toolhone.models.resolve import pico_folder
 
@@ -187,6 +188,28 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     assert case.said in sentences[0], err
     assert "Traceback" not in err
     assert not (tmp_path / "runs").exists(), "nothing is left behind"
+
+
+def test_the_version_is_printed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(capsys, monkeypatch, "--version") == (0, f"toolhone {__version__}\n", "")
+
+
+@pytest.mark.parametrize("stops", [True, False])
+def test_the_last_line_of_the_doctor_says_what_its_exit_code_says(
+    stops: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = '{"messages": [{"role": "user", "content": "?"}]}'
+    write(tmp_path / "a.jsonl", [*([] if stops else GOOD), broken])
+    data = ("--data", tmp_path / "a.jsonl")
+    code, out, _ = run(capsys, monkeypatch, "doctor", "--model", "pico", *data)
+    assert code == 1
+    assert out.splitlines()[-1].startswith(f"do not train: {tmp_path / 'a.jsonl'}"), out
+    if not stops:
+        fixed = ("--fix", tmp_path / "b.jsonl")
+        code, out, _ = run(capsys, monkeypatch, "doctor", *data, *fixed)
+        assert (code, out.splitlines()[-1]) == (0, "training may start (exit code 0)")
 
 
 def test_a_wrong_option_is_exit_code_2(

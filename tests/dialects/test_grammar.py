@@ -586,7 +586,7 @@ def test_without_the_library_one_sentence_says_what_to_install(
 
     monkeypatch.setattr(builtins, "__import__", missing)
     tokenizer = small_tokenizer(QWEN_LIKE)
-    with pytest.raises(CapabilityError, match=r"pip install 'toolhone\[grammar\]'"):
+    with pytest.raises(CapabilityError, match=r"pip install 'llguidance>=1\.7'"):
         Grammars(open_dialect(tokenizer), tokenizer)
 
 

@@ -404,6 +404,43 @@ def test_the_guard_says_by_its_exit_code_whether_anything_got_worse(
         assert ("guard: passed, nothing got worse" in out) == (code == 0)
 
 
+@pytest.mark.parametrize(
+    ("gained", "lost", "same", "code"),
+    [(0, 0, 15, 3), (0, 0, 16, 0), (0, 3, 0, 3), (0, 4, 20, 3), (0, 3, 37, 0), (0, 20, 0, 1)],
+)
+def test_a_guard_with_too_few_tasks_is_undecided_and_exits_with_3(
+    gained: int,
+    lost: int,
+    same: int,
+    code: int,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paths = folders(tmp_path, both(gained, lost, same))
+    found, out, _ = run(capsys, monkeypatch, "compare", *paths, "--guard")
+    assert found == code
+    assert ("guard: undecided, too few tasks" in out) == (code == 3)
+    _, out, _ = run(capsys, monkeypatch, "compare", *paths, "--guard", "--json")
+    guard = json.loads(out)["guard"]
+    assert guard["result"] == {0: "passed", 1: "failed", 3: "undecided"}[code]
+    assert guard["passed"] == (code == 0)
+    assert [cell["metric"] for cell in guard["undecided"]] == ["exact_match"] * (code == 3)
+
+
+def test_a_guard_on_a_metric_that_was_not_measured_is_undecided(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, tuned = both(0, 0, 50)
+    tuned = Evaluation(
+        tuple(replace(s, scores={**s.scores, "valid_format": 1.0}) for s in tuned.samples)
+    )
+    paths = folders(tmp_path, (base, tuned))
+    options = ("--guard", "--metric", "valid_format")
+    assert run(capsys, monkeypatch, "compare", *paths, *options)[0] == 3
+    assert run(capsys, monkeypatch, "compare", *paths, "--guard")[0] == 0
+
+
 def test_a_build_fails_when_the_guard_does(tmp_path: Path) -> None:
     base, tuned = folders(tmp_path, both(0, 9, 40))
     command = [

@@ -397,7 +397,7 @@ def test_a_missing_package_is_one_sentence_that_says_how_to_get_it(
     monkeypatch.setitem(sys.modules, package, None)
     sentence = (
         rf"tracking\.{service} needs the package .*pip install "
-        rf"'toolhone\[track\]', or set tracking\.{service}\.enabled=false"
+        rf"{service}, or set tracking\.{service}\.enabled=false"
     )
     with pytest.raises(ConfigError, match=sentence):
         check_trackers(section(**{service: {}}))

@@ -315,8 +315,8 @@ def test_without_pyarrow_a_sentence_says_what_to_install(
     with pytest.raises(
         DataError,
         match=(
-            r"rows\.parquet: this is a Parquet file; to read it: pip install "
-            r"'toolhone\[parquet\]'"
+            r"rows\.parquet: this is a Parquet file; to read it: python -m pip "
+            r"install 'pyarrow>=17'"
         ),
     ):
         list(read_records(path))

@@ -137,7 +137,8 @@ def _open_library(tokenizer: TextTokenizer) -> LLTokenizer:
     except ImportError:
         raise CapabilityError(
             "evaluation.constrained needs the library llguidance, which is not installed; "
-            "install it with: pip install 'toolhone[grammar]', or leave evaluation.constrained out"
+            "install it with: python -m pip install 'llguidance>=1.7', or leave "
+            "evaluation.constrained out"
         ) from None
     body = json.loads(tokenizer.wrapped.backend_tokenizer.to_str())
     body |= {"padding": None, "truncation": None}

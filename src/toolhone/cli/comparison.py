@@ -22,6 +22,8 @@ from toolhone.evaluation.folder import METRICS, plain, read_folder
 from toolhone.runs.run import write_text, writing
 
 app = typer.Typer(rich_markup_mode=None)
+UNDECIDED = 3
+"""Exit code of a guard that too few tasks let say nothing."""
 SHOWN = 3
 """Tasks that gained, and tasks that lost, which are shown."""
 
@@ -53,7 +55,10 @@ def compare(
     ],
     tuned: Annotated[Path, Argument(metavar="TUNED", help="the same: after")],
     metric: MetricNames = None,
-    guard: Annotated[bool, Option("--guard", help="exit code 1 when anything got worse")] = False,
+    guard: Annotated[
+        bool,
+        Option("--guard", help="exit code 1 when anything got worse, 3 with too few tasks to say"),
+    ] = False,
     tolerance: Tolerance = None,
     out: Annotated[
         Path | None, Option(metavar="FILE", help="also write the comparison to this file, as JSON")
@@ -74,13 +79,17 @@ def compare(
     formats = CertificateDiff(Certificate.read(folders[0]), Certificate.read(folders[1]))
     share = (tolerance or 0.0) / 100
     worse = comparison.worse(share) if guard else []
+    open_ones = comparison.undecided(named=bool(metric)) if guard and not worse else []
     found = {"base": str(folders[0]), "tuned": str(folders[1]), **as_dict(comparison, formats)}
     found["guard"] = None
     if guard:
-        cells = [
-            {"metric": cell.metric, "category": cell.category, **cell.to_dict()} for cell in worse
-        ]
-        found["guard"] = {"passed": not worse, "tolerance": share, "worse": cells}
+        result = "failed" if worse else "undecided" if open_ones else "passed"
+        found["guard"] = {"passed": result == "passed", "result": result, "tolerance": share}
+        for name, cells in (("worse", worse), ("undecided", open_ones)):
+            found["guard"][name] = [
+                {"metric": cell.metric, "category": cell.category, **cell.to_dict()}
+                for cell in cells
+            ]
     text = json.dumps(plain(found), ensure_ascii=False, allow_nan=False)
     if out is not None:
         with writing(out):
@@ -91,10 +100,11 @@ def compare(
     else:
         print(f"base   {folders[0]}\ntuned  {folders[1]}")
         _show(comparison, formats, named=bool(metric))
-        for line in display.guard_lines(worse, share) if guard else ():
-            console().print(Text(line, "bold red" if worse else "green"))
-    if worse:
-        raise typer.Exit(1)
+        style = "bold red" if worse else "bold yellow" if open_ones else "green"
+        for line in display.guard_lines(worse, open_ones, share) if guard else ():
+            console().print(Text(line, style))
+    if worse or open_ones:
+        raise typer.Exit(1 if worse else UNDECIDED)
 
 
 def find_evaluation(path: Path) -> Path:

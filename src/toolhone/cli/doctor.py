@@ -84,11 +84,12 @@ def doctor(
     if fix is not None and not data:
         raise ConfigError("--fix writes cleaned data; name the data with --data FILE")
     result: dict[str, Any] = {}
-    stops, parts, context = False, None, None
+    faults, parts, context = list[str](), None, None
     if model is not None:
         found = open_format(model, with_options(overrides, dialect))
         result, context = dict(found.certificate.to_dict()), found.context
-        stops = found.dialect is None
+        if found.dialect is None:
+            faults.append(f"the format of {model} is refused")
         if found.dialect is not None:
             parts = ModelParts(found.dialect, found.tokenizer)
         if not as_json:
@@ -97,11 +98,16 @@ def doctor(
         with open_progress() as progress:
             limit = max_length or context
             examined = examine_data(data, parts, fix, limit, not as_json, progress)
-        stops = stops or examined.stops
+        if examined.stops:
+            faults.append(f"{examined.out or data[0]} has findings that stop a training")
         result |= {"data": examined.to_dict()} if model else examined.to_dict()
     if as_json:
         print(json.dumps(result))
-    if stops:
+    else:
+        end = f"do not train: {' and '.join(faults)}" if faults else "training may start"
+        verdict = DataVerdict.STOP if faults else DataVerdict.SOUND
+        console().print(Text(f"{end} (exit code {int(bool(faults))})", STYLES[verdict]))
+    if faults:
         raise typer.Exit(1)
 
 

@@ -12,7 +12,7 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from importlib import metadata
@@ -113,17 +113,24 @@ def packages() -> Iterator[EnvFinding]:
     try:
         needed = [requirement for requirement in _requirements() if not requirement["extra"]]
     except metadata.PackageNotFoundError:
-        advice = "python -m pip install --editable . in its folder"
+        clone = Path(__file__).resolve().parents[3]
+        advice = f"python -m pip install --editable {clone}"
         yield EnvFinding("toolhone", BROKEN, "not installed as a package", advice)
         return
     yield EnvFinding("toolhone", OK, metadata.version("toolhone"))
     for name, least in (requirement.group("name", "least") for requirement in needed):
         version = _version(name)
-        advice = f"python -m pip install '{name}{f'>={least}' if least else ''}'"
+        advice = _install({name: least})
         old = least and _numbers(version or "") < _numbers(least)
         state = BROKEN if version is None or old else OK
         found = "not installed" if version is None else f"{version}, wanted >={least}"
         yield EnvFinding(name, state, found if state is BROKEN else str(version), advice)
+
+
+def _install(packages: Mapping[str, str | None]) -> str:
+    """Return the command that installs packages, from a clone and from a wheel alike."""
+    texts = [f"'{name}>={least}'" if least else name for name, least in packages.items()]
+    return f"python -m pip install {' '.join(texts)}"
 
 
 def _version(package: str) -> str | None:
@@ -196,11 +203,11 @@ def extras() -> Iterator[EnvFinding]:
     for extra in metadata.metadata("toolhone").get_all("Provides-Extra") or []:
         if extra in FOR_DEVELOPERS:
             continue
-        names = [each["name"] for each in requirements if each["extra"] == extra]
-        missing = [name for name in names if _version(name) is None]
-        there = ", ".join(f"{name} {_version(name)}" for name in names if name not in missing)
+        wanted = {each["name"]: each["least"] for each in requirements if each["extra"] == extra}
+        missing = [name for name in wanted if _version(name) is None]
+        there = ", ".join(f"{name} {_version(name)}" for name in wanted if name not in missing)
         absent = f"not installed: {', '.join(missing)}" if missing else ""
-        advice = f"if wanted: python -m pip install 'toolhone[{extra}]'"
+        advice = f"if wanted: {_install({name: wanted[name] for name in missing})}"
         found = "; ".join(filter(None, (there, absent)))
         yield EnvFinding(f"extra {extra}", NOTE if missing else OK, found, advice)
 

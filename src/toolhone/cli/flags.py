@@ -146,7 +146,8 @@ def split_flags(args: Sequence[str]) -> tuple[dict[str, str], list[str]]:
             continue
         if flag.slot in given:
             raise ConfigError(f"{name} is given twice; give it once")
-        values = [value] if sign else list(takewhile(_is_value, left))
+        is_value = _is_tool if flag.key == "tools" else _is_value
+        values = [value] if sign else list(takewhile(is_value, left))
         if flag.kind is Kind.LIST:
             value = json.dumps(" ".join(values).replace(",", " ").split())
             left = left if sign else left[len(values) :]
@@ -164,6 +165,13 @@ def _is_value(word: str) -> bool:
     """Return whether a word is neither a flag, an override nor an experiment."""
     is_experiment = word.endswith(".json") or word in preset_names()
     return not (word.startswith("--") or "=" in word or is_experiment)
+
+
+def _is_tool(word: str) -> bool:
+    """Return whether a word names tools: a file of tools and a built-in tool that is also a preset
+    do, so an experiment stands before `--tools`."""
+    tools = Experiment.model_fields["tools"].get_default(call_default_factory=True)
+    return word in tools or word.endswith(".json") or _is_value(word)
 
 
 def overrides_of(given: dict[str, str], guess_method: bool = True) -> list[str]:

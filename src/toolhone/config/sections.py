@@ -36,7 +36,7 @@ class ModelSection(Section):
     """'auto', a device such as 'cpu' or 'cuda:1', or a map for accelerate"""
     trust_remote_code: bool = False
     """run code that comes with the model"""
-    dialect: str = "auto"
+    dialect: Annotated[str, Flag("--dialect")] = "auto"
     """how calls are written: auto (the model's own way), json, calls or tagged"""
     markup: str = "auto"
     """the chat markup around json, calls, tagged: auto, template, chatml or plain"""
@@ -184,14 +184,15 @@ class TrainingSection(Section):
 
     method: Annotated[UserCode, Flag("--train-mode", "--method")] = "sft"
     """sft, dpo, ppo, grpo, teacher_mode, or your own algorithm: 'file.py:function'"""
-    steps: Annotated[int | None, Flag("--iters")] = Field(None, gt=0)
+    steps: Annotated[int | None, Flag("--iters", "--max-steps")] = Field(None, gt=0)
     """optimiser steps; none: as many as `epochs` need"""
-    epochs: float = Field(1.0, gt=0)
+    epochs: Annotated[float, Flag("--epochs", "--num-train-epochs")] = Field(1.0, gt=0)
+    """passes over the rows, where `steps` is none"""
     batch_size: Annotated[int, Flag("--batch-size")] = Field(8, gt=0)
     """conversations (in RL: tasks) in a batch"""
     gradient_accumulation_steps: int = Field(1, gt=0)
     """batches in an optimiser step"""
-    learning_rate: Annotated[float | None, Flag("--learning-rate")] = Field(None, gt=0)
+    learning_rate: Annotated[float | None, Flag("--learning-rate", "--lr")] = Field(None, gt=0)
     """none: 2e-4 with LoRA, 2e-5 without; DPO: a tenth"""
     optimizer: Literal["adamw", "muon"] = "adamw"
     muon: MuonSection = MuonSection()
@@ -314,13 +315,15 @@ class Experiment(Section):
     model_config = ConfigDict(title="Toolhone experiment")
 
     model: ModelSection = ModelSection()
-    tools: list[UserCode | Annotated[dict[str, Any], Mark.TOOL]] = Field(
-        default_factory=lambda: list[str | dict[str, Any]](
-            ["calculator", "python", "weather", "search"]
+    tools: Annotated[list[UserCode | Annotated[dict[str, Any], Mark.TOOL]], Flag("--tools")] = (
+        Field(
+            default_factory=lambda: list[str | dict[str, Any]](
+                ["calculator", "python", "weather", "search"]
+            )
         )
     )
-    """names of built-in tools, 'file.py:function', 'package.module:function', or objects with a
-    schema"""
+    """names of built-in tools, 'file.py:function', 'package.module:function', objects with a
+    schema, or a file of such objects ('tools.json')"""
     allowed_tools: list[str] = Field(default_factory=list)
     """names of HTTP and command tools that may run"""
     tool_results: ToolResultsSection = ToolResultsSection()

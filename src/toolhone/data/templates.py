@@ -47,7 +47,7 @@ def run_calls(registry: Registry, calls: Iterable[ToolCall]) -> list[ToolResult]
             raise CapabilityError(
                 f"the built-in tool {call.name!r} does not work here: the call {call.arguments} "
                 f"ended as {result.outcome}: {result.content:.200}; `toolhone check` tests the "
-                "sandbox, and `pip install --force-reinstall pydantic-monty` repairs it"
+                "sandbox, and `python -m pip install --force-reinstall pydantic-monty` repairs it"
             )
     return results
 

@@ -27,6 +27,8 @@ from toolhone.schema import Json
 
 LEVEL = 0.05
 """A p-value below this counts as a difference."""
+UNSEEN = 0.2
+"""A guard is undecided where a loss of this share of the tasks cannot be excluded."""
 LEADING = ("exact_match", "answer_quality", "valid_format")
 """Metrics whose changed tasks are worth showing, in order of preference."""
 _ROUNDING = 1e-9
@@ -176,6 +178,20 @@ class Comparison:
         cells = [cell for part in parts for cell in part.values()]
         lost = [cell for cell in cells if cell.verdict is GuardVerdict.WORSE]
         return [cell for cell in lost if -(cell.difference.value or 0.0) > tolerance + _ROUNDING]
+
+    def undecided(self, named: bool) -> list[Cell]:
+        """Totals without a verdict of better or worse that may hide a loss of `UNSEEN` or more: of
+        every metric that was `named`, else of the leading one.
+
+        The interval says so; of n tasks without a change the score interval reaches down to
+        -3.84 / (n + 3.84), which also bounds what few fractions can show."""
+        cells = [self.totals[name] for name in (self.metrics if named else [self.leading])]
+        return [
+            cell
+            for cell in cells
+            if cell.verdict in (GuardVerdict.NO_DIFFERENCE, GuardVerdict.NOT_MEASURED)
+            and min(cell.difference.low or 0.0, -3.84 / (cell.difference.n + 3.84)) < -UNSEEN
+        ]
 
     def changed(self, metric: str, gained: bool) -> list[TaskPair]:
         """Tasks that gained (or lost), in turn from the categories, those that moved most first.

@@ -16,7 +16,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from toolhone.evaluation.compare import Cell, CertificateDiff, Comparison, GuardVerdict
+from toolhone.evaluation.compare import UNSEEN, Cell, CertificateDiff, Comparison, GuardVerdict
 from toolhone.evaluation.csv_results import CallTable
 from toolhone.evaluation.metrics import LEGACY_METRICS, METRICS, RATES, Evaluation, JudgedEpisode
 from toolhone.evaluation.statistics import UNMEASURED, Score
@@ -312,14 +312,17 @@ def changed_tasks(comparison: Comparison, metric: str, gained: bool, k: int) -> 
     return Text("\n\n".join(blocks))
 
 
-def guard_lines(worse: Sequence[Cell], tolerance: float) -> list[str]:
-    """The guard's result: one line for each metric that got worse."""
+def guard_lines(worse: Sequence[Cell], undecided: Sequence[Cell], tolerance: float) -> list[str]:
+    """The guard's result: one line for each metric that got worse, or may have."""
     beyond = f" by more than {100 * tolerance:g} points" if tolerance else ""
-    if not worse:
+    if not worse and not undecided:
         return [f"guard: passed, nothing got worse{beyond}"]
     unit = "comparison" if len(worse) == 1 else "comparisons"
     lines = [f"guard: failed, {len(worse)} {unit} got worse{beyond}"]
-    for cell in worse:
+    if not worse:
+        lost = f"a loss of {100 * UNSEEN:g} points or more cannot be excluded"
+        lines = [f"guard: undecided, too few tasks: {lost}; compare on more tasks"]
+    for cell in worse or undecided:
         place = "" if cell.category is None else f" in {clean(cell.category)}"
         points = f"{_span(cell.difference, '+')} points, p {_p_value(cell.corrected)}"
         lines.append(f"  {clean(cell.metric)}{place}: {points}")

@@ -279,7 +279,7 @@ def _package(service: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         wrong = f"needs the package {name}, which cannot be imported ({error})"
-        right = "install it with pip install 'toolhone[track]'"
+        right = f"install it with python -m pip install {service}"
         off = f"set tracking.{service}.enabled=false"
         raise ConfigError(f"tracking.{service} {wrong}; {right}, or {off}") from None
 

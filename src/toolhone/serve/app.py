@@ -49,7 +49,7 @@ def check_installed() -> None:
     """Raise `CapabilityError` where a library is missing."""
     missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
     if missing:
-        right = "install with: pip install 'toolhone[serve]'"
+        right = "install with: python -m pip install 'starlette>=1.0' 'uvicorn>=0.40'"
         raise CapabilityError(f"toolhone serve needs {' and '.join(missing)}; {right}")
 
 

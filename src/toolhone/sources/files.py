@@ -280,7 +280,7 @@ def _parquet_rows(path: Path, stream: BinaryIO) -> Iterator[tuple[FileLine, Reco
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        install = "to read it: pip install 'toolhone[parquet]'"
+        install = "to read it: python -m pip install 'pyarrow>=17'"
         raise DataError(f"{path}: this is a Parquet file; {install}") from None
     numbers = count(1)
     try:
