@@ -30,12 +30,12 @@ def config(**changes: Any) -> Any:
     return SimpleNamespace(**(shape | changes))
 
 
-def test_a_token_of_135m_parameters_keeps_1_4_megabytes_in_float32() -> None:
+def test_a_token_of_135m_parameters_keeps_1_8_megabytes_in_float32() -> None:
     whole = device.token_bytes(config(), 4, False)
-    assert whole == 30 * 4 * (10 * 576 + 4 * 1536)
+    assert whole == 30 * 4 * (13 * 576 + 5 * 1536)
     assert device.token_bytes(config(), 2, False) * 2 == whole
     assert device.token_bytes(config(), 4, True) < whole / 10
-    assert device.token_bytes(config(intermediate_size=None), 4, False) == 30 * 4 * 26 * 576
+    assert device.token_bytes(config(intermediate_size=None), 4, False) == 30 * 4 * 33 * 576
 
 
 def test_the_micro_batch_is_1024_tokens_on_a_cpu_and_follows_memory_on_a_gpu(
