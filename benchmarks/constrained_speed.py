@@ -1,7 +1,8 @@
 """What constrained calls cost: the same prompts, free and under a grammar, in turns (A B A B),
 tokens per second of wall time.
 
-    python benchmarks/constrained_speed.py [--dialect json] [--batch 32] [--tokens 96] [--rounds 4] [--tokenizer FOLDER]
+    python benchmarks/constrained_speed.py [--dialect json] [--batch 32] [--tokens 96] \\
+        [--rounds 4] [--tokenizer FOLDER]
 
 The model is pico, untrained, at temperature 1 on the CPU, one thread; the tools are the calculator
 and the weather. In the dialect `json` every token of a turn is inside a JSON object, which is the

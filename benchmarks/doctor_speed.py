@@ -1,7 +1,8 @@
 """How long the data doctor takes for 100,000 rows, without a model and with one; there is no peer
 that does the same.
 
-    python benchmarks/doctor_speed.py [--rows 100000] [--model pico|FOLDER|none] [--fix] [--file ROWS.jsonl]
+    python benchmarks/doctor_speed.py [--rows 100000] [--model pico|FOLDER|none] [--fix] \\
+        [--file ROWS.jsonl]
 
 The rows are generated conversations; each offers the built-in tools and up to six out of 500
 others, in an order of its own, and one in a hundred is spoilt (a call typed by hand, a wrong type,
@@ -50,7 +51,7 @@ def catalogue(count: int) -> list[Row]:
             kind = rng.choice((*TYPES, "array"))
             schema: Row = {
                 "type": kind,
-                "description": f"Parameter {index} of tool {number}, as it is described in its manual.",
+                "description": f"Parameter {index} of tool {number}, as its manual says it.",
             }
             schema |= {"items": {"type": rng.choice(TYPES)}} if kind == "array" else {}
             schema |= (

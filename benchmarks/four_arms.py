@@ -2,12 +2,14 @@
 ways: an experiment of others, told again on pico. There calls stayed right while tags broke; the
 three rates that are reported here keep the two apart.
 
-    python benchmarks/four_arms.py --out runs/four_arms [--seeds 0 1] [--arms typed all] [--from RUN] [--rows N] [--steps N]
+    python benchmarks/four_arms.py --out runs/four_arms [--seeds 0 1] [--arms typed all] \\
+        [--from RUN] [--rows N] [--steps N]
 
-    typed         the call stands as text in `content`, between tags that were typed by hand, one row in ten with a slip in them;
+    typed         the call stands as text in `content`, between tags that were typed by hand,
+                  one row in ten with a slip in them;
                   the chat is one text, and every token is trained
     typed_well    the same without slips
-    all           the call stands in `tool_calls`, where the template sees it; every token is trained
+    all           the call is in `tool_calls`, where the template sees it; every token is trained
     completion    the same; only what the assistant says is trained
     cleaned       `completion` on the rows that `toolhone doctor --fix` leaves
 
@@ -387,7 +389,7 @@ def refusal(path: Path) -> str:
 def rows_of(
     arm: Arm, files: Files, plan: TrainingSection, tokenizer: TextTokenizer, dialect: Any
 ) -> list[Row]:
-    """Token ids for an arm; no row is too long, so that arms with the same rows keep the same rows."""
+    """Token ids for an arm; no row is too long, so arms with the same rows keep the same rows."""
     if arm is Arm.CLEANED:
         talks = read_conversations(files.of(arm))
         quick_checks(talks, str(files.of(arm))).raise_if_any()

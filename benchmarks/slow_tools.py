@@ -1,7 +1,8 @@
 """What slow tools cost: the same 1,000 episodes at once, with instant tools and with tools that
 wait 50 ms, in turns (A B A B).
 
-    python benchmarks/slow_tools.py [--model RUN] [--episodes 1000] [--delay 0.05] [--rounds 3] [--limit 1.25]
+    python benchmarks/slow_tools.py [--model RUN] [--episodes 1000] [--delay 0.05] [--rounds 3] \\
+        [--limit 1.25]
 
 Every token is sampled by the torch backend, on one thread. With --model (a run, or a checkpoint of
 one) the model calls tools by itself, in tasks of the templates that are played to the end. Without

@@ -252,9 +252,7 @@ def _two_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_two_threads")
-def test_micro_batches_side_by_side_give_the_same_gradients_and_the_same_bits_each_time(
-    qwen: Path,
-) -> None:
+def test_side_by_side_micro_batches_give_the_same_gradients_and_bits(qwen: Path) -> None:
     rows = some_rows((40, 60, 90, 20, 33, 71))
     first, second = (gradients(open_trainer(qwen, None, CPU), rows) for _ in range(2))
     alone = open_trainer(qwen, None, CPU)

@@ -11,7 +11,10 @@ import pytest
 from toolhone.api import experiment, train
 
 PAGES = Path(__file__).parents[2] / "docs" / "algorithms"
-IN_TURN = "from itertools import count\n\nNUMBERS = count()\n\n\ndef earned(task, episode):\n    n = next(NUMBERS) % 2\n"
+IN_TURN = (
+    "from itertools import count\n\nNUMBERS = count()\n\n\n"
+    "def earned(task, episode):\n    n = next(NUMBERS) % 2\n"
+)
 IN_TURN += "    return {'a': float(n), 'b': 0.0}\n"
 PLAN: dict[str, Any] = {
     "model": {"name": "pico"},

@@ -152,7 +152,8 @@ def test_a_model_class_of_ones_own_trains_what_it_adds_and_opens_again(folder: P
             r"must return a TrainStatus .* it returned None",
         ),
         (
-            "from toolhone.training.loop import TrainStatus\ndef mine(t, rows, held_out, run, hooks, resume): return TrainStatus.FINISHED",
+            "from toolhone.training.loop import TrainStatus\n"
+            "def mine(t, rows, held_out, run, hooks, resume): return TrainStatus.FINISHED",
             "finished without a checkpoint",
         ),
     ],

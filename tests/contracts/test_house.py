@@ -128,6 +128,13 @@ def test_files_have_at_most_400_lines() -> None:
     assert not {name: length for name, length in lengths.items() if length > 400}
 
 
+def test_names_of_tests_have_at_most_80_characters() -> None:
+    texts = {path: path.read_text() for path in Path(__file__).parents[1].rglob("test_*.py")}
+    names = {name for text in texts.values() for name in re.findall(r"def (test_\w+)", text)}
+    assert len(names) > 1000
+    assert not {name for name in names if len(name) > 80}
+
+
 def test_functions_have_at_most_60_lines() -> None:
     lengths = {
         f"{name}.{node.name}": (node.end_lineno or 0) - node.lineno + 1

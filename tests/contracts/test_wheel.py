@@ -14,13 +14,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TRAIN = """train --out run --iters 20 model.name=pico training.lora=null training.batch_size=4 data.samples=64
- training.max_length=320 training.validation_samples=2 evaluation.num_samples=2 evaluation.max_new_tokens=8"""
+TRAIN = """train --out run --iters 20 model.name=pico training.lora=null training.batch_size=4
+  data.samples=64
+ training.max_length=320 training.validation_samples=2 evaluation.num_samples=2
+  evaluation.max_new_tokens=8"""
 
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`toolhone` of the built wheel; the packages it needs come from the environment of the tests."""
+    """`toolhone` of the built wheel; its packages come from the environment of the tests."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     shutil.copytree(ROOT / "src", source / "src", ignore=shutil.ignore_patterns("*.egg-info"))

@@ -1,4 +1,4 @@
-"""What `toolhone.schema.tool` promises: local references are followed, all others allow anything."""
+"""Tests of `schema/tool.py`: local references are followed, all others allow anything."""
 
 from __future__ import annotations
 

@@ -148,7 +148,8 @@ EXAMPLES = [
     ),
     example("What is 25 multiplied by 4?", "calculator", expression="25 * 4"),
     example(
-        "Plan an express trip, ticket AB-123 in second class with 2 bags: from Oslo to Rome, then from Bern to Lima on 2025-05-06",
+        "Plan an express trip, ticket AB-123 in second class with 2 bags: "
+        "from Oslo to Rome, then from Bern to Lima on 2025-05-06",
         "plan_trip",
         legs=[
             {"from_city": "Oslo", "to_city": "Rome"},

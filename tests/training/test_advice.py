@@ -82,7 +82,7 @@ def test_a_report_compares_rewards_and_losses_of_the_two_halves_of_the_last_step
     )
 
 
-def test_episodes_of_turns_that_cannot_be_read_are_named_also_where_the_error_goes_back() -> None:
+def test_unreadable_turns_are_named_also_where_the_error_goes_back() -> None:
     """By the default rules no such episode ends as malformed: it is given its errors until its
     turns are used up.
     """

@@ -100,7 +100,7 @@ def random_moments(count: int, seed: int) -> list[TurnState]:
     ]
 
 
-# --------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # what is known
 
 
@@ -154,7 +154,7 @@ def test_features_do_not_depend_on_the_process() -> None:
     )
 
 
-# ---------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # clipped value loss
 
 BY_HAND = [
@@ -186,11 +186,11 @@ def test_a_clipped_target_has_the_smallest_loss_and_is_the_nearest_that_has() ->
             assert loss > least + 1e-12 or abs(value - old) >= abs(target - old) - 1e-9
 
 
-# -----------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # regression
 
 
-def test_the_regression_learns_a_linear_value_and_foresees_it_in_moments_it_never_saw() -> None:
+def test_the_regression_learns_a_linear_value_and_predicts_unseen_turns() -> None:
     rng = np.random.default_rng(3)
     truth = rng.normal(size=FEATURES)
     critic, explained = plain(None), []
@@ -252,9 +252,7 @@ def test_a_state_of_another_critic_is_refused(state: dict[str, Any]) -> None:
         plain(None).load_state(state)
 
 
-def test_explained_variance_is_one_for_perfect_guesses_nought_for_the_mean_and_absent_where_nothing_varies() -> (
-    None
-):
+def test_explained_variance_is_1_for_perfect_0_for_mean_and_absent_without_spread() -> None:
     returns = np.array([0.0, 1.0, 2.0])
     assert value_metrics(returns, returns, returns, None) == {
         "value": 1.0,
@@ -269,7 +267,7 @@ def test_explained_variance_is_one_for_perfect_guesses_nought_for_the_mean_and_a
     assert "explained_variance" not in value_metrics(np.ones(3), returns, returns, None)
 
 
-# -----------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # value head
 
 PROMPTS = [(3, 9, 9, 4), (5, 1), (3, 9), (7, 7, 7, 7, 7, 2), (5, 1), (3, 9, 9, 4, 8, 8)]

@@ -114,9 +114,7 @@ def same_bits(one: ToyTrainer, two: ToyTrainer) -> bool:
     return all(np.array_equal(left, right) for left, right in pairs)
 
 
-def test_the_loss_begins_at_log_two_and_falls_as_chosen_replies_gain_on_rejected_ones(
-    tmp_path: Path,
-) -> None:
+def test_the_loss_starts_at_log_two_and_falls_as_chosen_replies_gain(tmp_path: Path) -> None:
     trainer, run, ending = trained(tmp_path / "run", plan(steps=60, log_every=1))
     losses = logged(run, "loss")
     assert ending is TrainStatus.FINISHED
@@ -258,9 +256,7 @@ def test_ipo_aims_at_a_margin_and_stops_there(tmp_path: Path) -> None:
     assert logged(run, "margin")[-1] == pytest.approx(0.5, abs=0.05)
 
 
-def test_label_smoothing_keeps_the_margin_small_and_means_make_it_independent_of_length(
-    tmp_path: Path,
-) -> None:
+def test_label_smoothing_bounds_the_margin_and_means_ignore_length(tmp_path: Path) -> None:
     sharp, smooth, means = (
         trained(tmp_path / name, plan(variant, steps=80, batch_size=10))[1]
         for name, variant in (

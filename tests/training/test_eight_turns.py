@@ -385,7 +385,7 @@ def test_later_prompts_hold_earlier_turns_with_the_ids_they_were_sampled_with(
 
 @pytest.mark.parametrize(("name", "kept"), CASES)
 def test_hostile_results_hold_no_control_token(name: str, kept: bool) -> None:
-    """In the ids of eight turns there are as many end marks as turns end, whatever the tools say."""
+    """The ids of eight turns have as many end marks as turns, whatever the tools return."""
     family = opened(name, kept)
     _, (episode, *_) = played(family)
     quiet = Registry(

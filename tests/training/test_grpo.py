@@ -79,9 +79,7 @@ def test_a_policy_learns_to_look_first_and_then_to_answer_what_the_task_wants(
     assert np.mean(rewards[-5:]) > 0.7
 
 
-def test_an_advantage_is_the_reward_less_its_group_s_mean_over_its_deviation_at_sampled_tokens_alone(
-    tmp_path: Path,
-) -> None:
+def test_advantages_are_normalised_rewards_of_a_group_at_sampled_tokens(tmp_path: Path) -> None:
     trainer = Watching(toy()._policy)
     train(
         tmp_path / "run",
@@ -203,7 +201,7 @@ def test_ctrl_c_saves_and_the_run_goes_on(tmp_path: Path) -> None:
     assert np.array_equal(weights(resumed(Run.open(run.folder), experiment)), weights(straight))
 
 
-def test_a_snapshot_lives_for_as_many_steps_as_asked_and_the_sampler_agrees_with_the_trainer(
+def test_a_snapshot_lives_as_many_steps_as_asked_and_agrees_with_the_trainer(
     tmp_path: Path,
 ) -> None:
     _, run, _ = train(

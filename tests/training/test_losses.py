@@ -46,7 +46,7 @@ class NumpyOps:
 
 
 def a_batch(rows: int = 3, width: int = 6, seed: int = 0) -> tuple[Array, Batch]:
-    """Log-probabilities float32 [rows, width] with a mask, weights and reference log-probabilities."""
+    """Log-probabilities float32 [rows, width] with mask, weights and reference."""
     rng = np.random.default_rng(seed)
     mask = rng.random((rows, width)) < 0.6
     mask[:, 0] = False

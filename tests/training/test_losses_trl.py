@@ -240,7 +240,7 @@ def test_the_preference_loss_is_that_of_dpo_trainer(
     value, gradient = theirs(trainer, inputs)
     if (
         theirs_type == "robust"
-    ):  # an unbiased variant of its own; ours is the conservative one, made here from its plain loss
+    ):  # its variant is unbiased; ours is the conservative one, made here of its plain loss
         value, gradient = conservative(trainer, inputs)
     mine = ours(models[0], with_pair_weights(rows), loss)
     agree(mine, (value, gradient))

@@ -82,9 +82,7 @@ def test_the_derivative_of_each_policy_loss_is_that_of_finite_differences(
         check_gradient(policy_loss(variant, 0.2, 0.28, beta), logp, batch)
 
 
-def test_the_derivative_of_cispo_is_that_of_a_weighted_likelihood_with_the_ratio_held_fixed() -> (
-    None
-):
+def test_the_gradient_of_cispo_is_a_weighted_likelihood_with_a_fixed_ratio() -> None:
     rows, own = rl_rows(seed=5)
     logp, batch = batch_of(rows, own, "cispo")
     _, found = loss_gradient(policy_loss("cispo", 0.2, 0.28, 0.0), logp, batch)
@@ -122,9 +120,7 @@ def test_dpo_is_log_two_at_the_reference_and_falls_as_the_chosen_one_gets_likeli
     assert metrics["accuracy"] == 1
 
 
-def test_a_token_beyond_the_clip_on_the_side_it_is_pushed_to_has_no_gradient_and_is_counted() -> (
-    None
-):
+def test_a_token_beyond_the_clip_has_no_gradient_and_is_counted() -> None:
     row = Row.of([1, 2, 3, 4, 5], [False, True, True, True, True]).with_arrays(
         old_logprobs=np.log([1, 0.5, 0.5, 0.5, 0.5]).astype(np.float32),
         advantages=np.array([0, 1, 1, -1, -1], np.float32),

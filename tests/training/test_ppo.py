@@ -65,7 +65,7 @@ def played(rewrites: bool = False) -> list[Episode]:
     return [episode for group in groups for episode in group.episodes if len(episode.turns) == 2]
 
 
-# ----------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # advantages
 
 
@@ -75,7 +75,7 @@ def test_advantages_over_turns_are_those_worked_out_by_hand() -> None:
     assert returns == pytest.approx([0.675, 1.0])
 
 
-def test_lambda_one_gives_rewards_to_come_less_the_value_and_lambda_zero_the_next_guess() -> None:
+def test_lambda_one_is_return_minus_value_and_lambda_zero_the_next_value() -> None:
     rewards, values = [0.5, 0.0, 2.0], [0.1, 0.7, 0.3]
     assert compute_gae(rewards, values, 1.0, 1.0)[0] == pytest.approx(
         [2.5 - 0.1, 2.0 - 0.7, 2.0 - 0.3]
@@ -112,9 +112,7 @@ def test_the_reward_is_paid_at_the_last_turn_and_the_penalty_at_each() -> None:
 
 
 @pytest.mark.parametrize("rewrites", [False, True])
-def test_every_sampled_token_has_the_advantage_of_its_own_turn_and_no_other_token_has_one(
-    rewrites: bool,
-) -> None:
+def test_sampled_tokens_alone_have_the_advantage_of_their_turn(rewrites: bool) -> None:
     for episode in played(rewrites):
         rows = rows_of(episode)
         assert len(rows) == (2 if rewrites else 1)
@@ -142,7 +140,7 @@ def test_a_turn_of_several_tokens_has_one_advantage() -> None:
     ]
 
 
-# -------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # learning
 
 
@@ -255,7 +253,7 @@ def test_the_loss_is_the_clipped_one_under_a_name_that_a_service_may_know() -> N
     assert np.array_equal(found[1], wanted[1])
 
 
-# --------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # how far it may move
 
 
@@ -330,7 +328,7 @@ def test_many_steps_whose_gradient_is_not_finite_stop_the_run(tmp_path: Path) ->
     assert counts == [3, 0, 4]
 
 
-# -------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # resuming
 
 MANY = {
@@ -414,7 +412,7 @@ def test_a_snapshot_lives_for_as_many_steps_as_asked_and_its_age_is_logged(tmp_p
     assert max(map(abs, logged(run, "kl_sampled"))) > 0
 
 
-# -------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # settings
 
 

@@ -99,7 +99,7 @@ def play_given(
     )[0]
 
 
-# --------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # the mechanism
 
 
@@ -208,7 +208,7 @@ def test_what_is_given_needs_room_in_the_context() -> None:
     assert not policy.fits(replace(prompt, prefill=(5,) * room))
 
 
-# -------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # the curriculum
 
 
@@ -241,7 +241,7 @@ def test_the_share_is_one_of_the_ids_that_the_wanted_reply_has_in_training(asked
         assert list(gold_prefix(policy, asked, ratio)) == ids[: round(ratio * (len(ids) - 1))]
 
 
-def test_at_a_share_of_one_the_end_mark_is_still_to_be_sampled_and_at_zero_everything() -> None:
+def test_at_ratio_one_only_the_end_mark_is_sampled_and_at_zero_everything() -> None:
     policy = scripted_policy(lambda _: "")
     given = gold_prefix(policy, ASKED, 1.0)
     assert policy.tokenizer.decode(given) == GOLD
@@ -259,9 +259,7 @@ def test_tasks_that_do_not_name_the_wanted_calls_are_given_nothing(asked: Task) 
 
 
 @pytest.mark.parametrize("name", zoo_parameters())
-def test_in_every_template_that_can_be_used_a_part_given_and_the_rest_said_are_the_wanted_calls(
-    name: str,
-) -> None:
+def test_in_every_template_a_prefill_and_its_rest_are_the_wanted_calls(name: str) -> None:
     tokenizer, dialect = zoo_dialect(name)
     if isinstance(dialect, str):
         pytest.skip("its calls cannot be read back")
@@ -309,7 +307,7 @@ def test_all_episodes_of_a_group_are_given_the_same_part_of_the_wanted_reply(
     }
 
 
-def test_with_a_curriculum_a_policy_learns_long_answers_that_it_would_never_find_alone(
+def test_with_a_curriculum_a_policy_learns_answers_it_would_never_find_alone(
     tmp_path: Path,
 ) -> None:
     falling = {"enabled": True, "start_ratio": 1.0, "end_ratio": 0.0, "steps": 72}
@@ -340,9 +338,7 @@ def test_a_run_resumed_in_the_midst_of_a_curriculum_goes_on_bit_for_bit(
     assert timeless(whole) == timeless(run)
 
 
-def test_a_curriculum_is_refused_where_no_task_wants_a_call_or_the_format_cannot_write_one() -> (
-    None
-):
+def test_a_curriculum_is_refused_without_wanted_or_writable_calls() -> None:
     policy = scripted_policy(lambda _: "")
     assert check_curriculum(policy, [ASKED, WORDS_ONLY]).startswith(
         "curriculum: 1 of 2 tasks have gold calls to prefill"
@@ -426,7 +422,7 @@ def test_training_gives_beginnings_and_evaluation_none(
     assert logged(run, "sampler_gap") == pytest.approx([0], abs=1e-4)
 
 
-# -------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # thoughts
 
 
@@ -465,7 +461,8 @@ def test_our_own_forms_open_a_thought_as_they_write_it(name: str) -> None:
 
 THINKING = """\
 {%- for message in messages %}{{- '<|im_start|>' + message.role + '\\n' }}
-{%- set said = message.content or '' %}{%- if message.role == 'assistant' %}{%- set said = @TURN@ %}{%- endif %}
+{%- set said = message.content or '' %}
+{%- if message.role == 'assistant' %}{%- set said = @TURN@ %}{%- endif %}
 {{- said + '<|im_end|>\\n' }}{%- endfor %}
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n@HEADER@' }}{%- endif %}"""
 
@@ -481,14 +478,15 @@ def thinking(header: str, turn: str) -> TokenPolicy:
     return policy_for(open_dialect(tokenizer, "tagged", "template"), tokenizer)
 
 
-def test_where_the_header_opens_a_thought_nothing_is_given_and_where_it_closes_one_thinking_is_refused() -> (
-    None
-):
-    always = "'<think>\\n' + (said.replace('<think>\\n', '') if '</think>' in said else '\\n</think>\\n\\n' + said)"
+def test_thinking_needs_no_prefill_where_the_header_opens_it_and_fails_where_closed() -> None:
+    always = (
+        "'<think>\\n' + (said.replace('<think>\\n', '') "
+        "if '</think>' in said else '\\n</think>\\n\\n' + said)"
+    )
     assert thinking_prefix(thinking("<think>\\n", always)) == ()
     with pytest.raises(
         CapabilityError,
-        match=r"has no thought before calls and answers .*; use a model whose template writes thoughts",
+        match=r"has no thought before calls and answers .*; use a model whose template writes",
     ):
         thinking_prefix(thinking("<think>\\n\\n</think>\\n\\n", "said"))
 
@@ -508,7 +506,7 @@ def test_every_reply_of_an_enforced_thought_is_given_its_opening_in_training_alo
     assert ("given", "<think>\n") in [(piece["origin"], piece["text"]) for piece in pieces]
 
 
-# ----------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # second tries
 
 
@@ -533,7 +531,7 @@ def first_try(said: str, asked: Task = ASKED, **options: Any) -> tuple[TokenPoli
         ("[TOOL_CALL]{oh[/TOOL_CALL]", ANSWER_ONLY, 400, Failure.OTHERWISE, None),
     ],
 )
-def test_a_failed_first_turn_goes_on_from_where_it_stopped_or_begins_with_a_call_s_opening(
+def test_a_failed_first_turn_continues_or_starts_with_the_opening_of_a_call(
     said: str, asked: Task, limit: int, failure: Failure | None, text: str | None
 ) -> None:
     policy, episode = first_try(said, asked, max_tokens=limit)
@@ -551,9 +549,7 @@ def test_a_reply_that_was_cut_off_goes_on_with_its_own_ids_however_they_were_spe
     assert tuple(turn.tokens) != tokens_of(turn.text)
 
 
-def test_there_is_no_second_try_without_room_or_with_nothing_more_to_give_or_where_a_thought_has_to_come_first() -> (
-    None
-):
+def test_there_is_no_retry_without_room_or_rest_or_where_a_thought_comes_first() -> None:
     policy, episode = first_try("I would add them.")
     assert retry_prefix(policy, ASKED, episode, thinking=True) is None
     assert (
@@ -593,9 +589,7 @@ def second(most: int, size: int = 16) -> tuple[list[RolloutGroup], RlSection, Sp
     return groups_at(0, {"curriculum": {}, "two_phase_samples_per_group": most}, size)
 
 
-def test_at_most_so_many_failed_replies_of_a_group_are_continued_and_stand_behind_the_first_tries() -> (
-    None
-):
+def test_retries_of_a_group_are_limited_and_come_after_the_first_tries() -> None:
     alone = groups_at(0, {"curriculum": {}}, 16)[0]
     groups, section, policy = second(3)
     for plain, group in zip(alone, groups, strict=True):
@@ -640,9 +634,7 @@ def test_a_group_whose_replies_did_not_fail_has_no_second_try_and_no_reward_of_o
     assert "continued_reward" not in prefill_metrics(groups, section, 0)
 
 
-def test_second_tries_are_measured_by_the_mean_of_the_first_and_change_no_first_try_s_side() -> (
-    None
-):
+def test_retries_use_the_mean_of_first_tries_and_flip_no_first_try() -> None:
     assert group_relative_advantages([1, 0, 0, 0, 1], "none", 4) == [
         0.75,
         -0.25,
@@ -744,7 +736,7 @@ def test_only_what_a_second_try_said_itself_is_learned_from(
         assert row.mask[np.flatnonzero(given)[-1] + 1 :].all()
 
 
-# --------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # refusals
 
 
@@ -757,7 +749,7 @@ def test_a_method_without_episodes_refuses_each_setting_by_name(setting: str) ->
     )
     with pytest.raises(
         ConfigError,
-        match=rf"training\.rl\.{setting.partition('=')[0]}: training\.method dpo .* or use training\.method grpo",
+        match=rf"training\.rl\.{setting.partition('=')[0]}: training\.method dpo .* or use",
     ):
         find_method(plan)
 
@@ -813,7 +805,8 @@ def test_a_curriculum_and_an_enforced_thought_are_refused_together() -> None:
         ),
         (
             ["training.method=grpo", "training.rl.curriculum.steps=3"],
-            "training.rl (curriculum.steps) has no effect without training.rl.curriculum.enabled=true",
+            "training.rl (curriculum.steps) has no effect without "
+            "training.rl.curriculum.enabled=true",
         ),
         (
             [
@@ -834,7 +827,7 @@ def test_a_setting_that_a_method_does_not_read_is_told(
     assert notes == ([] if note is None else [note])
 
 
-def test_the_format_of_a_model_without_thoughts_refuses_them_before_anything_is_trained() -> None:
+def test_a_format_without_thoughts_refuses_them_before_training() -> None:
     tokenizer = llama_tokenizer()
     policy = policy_for(open_dialect(tokenizer), tokenizer)
     with pytest.raises((CapabilityError, DialectError), match="no thought before calls"):

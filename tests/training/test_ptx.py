@@ -67,9 +67,7 @@ def test_the_gradient_is_the_coefficient_times_that_of_the_mean_loss_per_token()
     assert (got["nll"], got["tokens"]) == (pytest.approx(loss["nll"]), tokens)
 
 
-def test_every_update_draws_rows_of_its_own_and_the_same_ones_again_for_the_same_seed_step_and_number() -> (
-    None
-):
+def test_rows_of_an_update_depend_on_seed_step_and_number_alone() -> None:
     many = [
         Row.of([12, 14, a, b], [False, False, True, True]) for a in range(16) for b in range(16)
     ]
@@ -110,7 +108,7 @@ def test_a_coefficient_of_0_changes_nothing(method: str, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_step_in_which_the_reward_says_nothing_is_not_made_one_of_supervised_training(
+def test_a_step_without_signal_is_not_one_of_supervised_training(
     method: str, tmp_path: Path
 ) -> None:
     trainer, run = ran(
@@ -132,7 +130,7 @@ def test_a_run_that_goes_on_draws_what_it_would_have_drawn(method: str, tmp_path
     assert np.array_equal(weights(trainer), weights(resumed))
 
 
-# ------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------
 # from a file
 
 
@@ -154,7 +152,10 @@ SMALL = {
     },
     "evaluation": {"at_end": False},
 }
-IN_TURN = "from itertools import count\n\nNUMBERS = count()\n\n\ndef earned(task, episode):\n    return float(next(NUMBERS) % 2)\n"
+IN_TURN = (
+    "from itertools import count\n\nNUMBERS = count()\n\n\n"
+    "def earned(task, episode):\n    return float(next(NUMBERS) % 2)\n"
+)
 
 
 def small(folder: Path) -> dict[str, Any]:
@@ -186,7 +187,7 @@ def test_a_file_of_tasks_alone_has_nothing_to_learn_beside_the_reward(tmp_path: 
     assert not (tmp_path / "run").exists()
 
 
-def test_a_held_out_row_that_is_too_long_is_no_matter_and_one_to_learn_from_is_counted(
+def test_too_long_rows_count_among_labelled_rows_and_not_among_held_out_ones(
     tmp_path: Path,
 ) -> None:
     values = small(tmp_path)

@@ -50,9 +50,7 @@ def test_what_only_tools_took_and_what_scoring_took_is_told_apart_from_sampling(
     assert taken["reward"] >= 8 * 0.01
 
 
-def test_tokens_per_second_are_sampled_ones_by_sampling_and_trained_ones_by_the_whole_step() -> (
-    None
-):
+def test_tokens_per_second_divide_by_sampling_time_and_by_the_whole_step() -> None:
     moments = iter([0.0, 0.0, 1.0, 3.0, 3.0, 4.0, 4.0])
     clock = Clock(lambda: next(moments))
     with clock.on("sample"), clock.on("tools"):

@@ -28,8 +28,8 @@ MAX_CACHE_TOKENS = 32768
 LAYER_WIDTHS = (13, 5)
 """Floats that a decoder layer keeps per token for its backward pass, in hidden and MLP widths.
 
-Measured on a Llama of 135M parameters by LoRA in float32: 1.6 MB a token in batches of 7,700 tokens,
-2.3 MB in one row of 700 (docs/log.md); this gives 1.8 MB."""
+Measured by LoRA on a Llama of 135M parameters in float32: 1.6 MB a token in batches of 7,700
+tokens, 2.3 MB in one row of 700 (docs/log.md); this gives 1.8 MB."""
 TRAINED_BYTES = 4 + 8
 """Gradient and two float32 moments of each trained weight."""
 
