@@ -8,7 +8,17 @@ import pytest
 from pydantic import BaseModel
 
 from toolhone.errors import DataError
-from toolhone.schema import ANY_CALL, Conversation, Expect, Message, Task, Tool, ToolCall
+from toolhone.schema import (
+    ANY_CALL,
+    WEIGHT_KEYS,
+    Conversation,
+    Expect,
+    Message,
+    Task,
+    Tool,
+    ToolCall,
+    read_weight,
+)
 
 NESTED = {
     "type": "object",
@@ -298,3 +308,58 @@ def test_a_task_with_turns_needs_as_many_expectations() -> None:
 def test_words_do_not_change_after_they_are_made() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Message("user", "x").content = "y"
+
+
+@pytest.mark.parametrize("key", WEIGHT_KEYS)
+@pytest.mark.parametrize(
+    ("value", "weight"),
+    [
+        (False, 0),
+        (True, 1),
+        (None, 1),
+        (0, 0),
+        (0.0, 0),
+        (1, 1),
+        (0.5, 0.5),
+        (2, 2),
+        ("false", 0),
+        (" False ", 0),
+        ("TRUE", 1),
+        ("0", 0),
+        ("0.5", 0.5),
+    ],
+)
+def test_a_message_says_how_much_it_counts(key: str, value: object, weight: float) -> None:
+    message = Message.from_dict({"role": "assistant", "content": "x", key: value})
+    assert message == Message("assistant", "x", weight=weight)
+    assert Message.from_dict(json.loads(json.dumps(message.to_dict()))) == message
+    assert ("weight" in message.to_dict()) == (weight != 1)
+
+
+@pytest.mark.parametrize("key", WEIGHT_KEYS)
+@pytest.mark.parametrize(
+    "value", [-1, 11, "", "no", "[0]", [0], {}, "nan", float("nan"), float("inf"), "1e999"]
+)
+def test_a_weight_that_means_nothing_is_refused_by_name(key: str, value: object) -> None:
+    with pytest.raises(DataError, match=f"'{key}' must be true, false or a number from 0 to 10"):
+        Message.from_dict({"role": "assistant", "content": "x", key: value})
+
+
+@pytest.mark.parametrize(
+    ("keys", "weight"),
+    [
+        ({"train": True, "weight": 0}, 0),
+        ({"train": False, "loss_weight": 0.5}, 0),
+        ({"loss": True, "loss_scale": 0.5}, 0.5),
+        ({"weight": "0.5", "loss_weight": 0.5}, 0.5),
+    ],
+)
+def test_of_two_weights_the_one_that_says_more_counts(
+    keys: dict[str, object], weight: float
+) -> None:
+    assert read_weight(keys) == weight
+
+
+def test_two_weights_that_differ_are_refused() -> None:
+    with pytest.raises(DataError, match=r"'weight' 0\.5 and 'loss_scale' 2, which differ"):
+        read_weight({"loss_scale": 2, "weight": 0.5})

@@ -198,7 +198,7 @@ BROKEN = [
         r"messages\[1\]: a message needs a 'role'",
     ),
     ({"messages": [USER, 7]}, r"messages\[1\]: a message needs a 'role'"),
-    ({"messages": [USER, {**FINAL, "weight": 0}]}, r"messages\[1\]: 'weight' 0"),
+    ({"messages": [USER, {**FINAL, "weight": -1}]}, r"messages\[1\]: 'weight' must be true, fal"),
     (
         {"messages": [USER, {**CALL, **OLD_CALL}]},
         r"messages\[1\]: both 'tool_calls' and 'function_call'",

@@ -789,8 +789,8 @@ def test_parts_become_reasoning_calls_and_text(tmp_path: Path) -> None:
     ("messages", "reason"),
     [
         (
-            [USER, says("assistant", part("text", "a"), loss_weight=0.0)],
-            "a turn of the assistant that is not to be learned in full",
+            [USER, says("assistant", part("text", "a"), loss_weight="some")],
+            "a turn whose weight in training cannot be read",
         ),
         (
             [USER, says("assistant", part("image", "a.png"))],

@@ -16,6 +16,9 @@ from toolhone.schema.tool import Json as Json
 from toolhone.schema.tool import Tool as Tool
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
+WEIGHT_KEYS = ("weight", "train", "training", "loss", "loss_weight", "loss_scale")
+"""Keys of a message that say how much it counts in training."""
+MAX_WEIGHT = 10
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,10 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class Message:
-    """One message. `name` on a tool message is the tool that answered."""
+    """One message. `name` on a tool message is the tool that answered.
+
+    weight: how much an assistant's message counts in training; one of weight 0 is context only.
+    """
 
     role: str
     content: str | None = None
@@ -56,6 +62,7 @@ class Message:
     tool_calls: tuple[ToolCall, ...] = ()
     tool_call_id: str | None = None
     name: str | None = None
+    weight: float = 1
 
     @staticmethod
     def from_dict(source: Mapping[str, Json]) -> Message:
@@ -77,7 +84,7 @@ class Message:
         reasoning = None if reasoning is None else str(reasoning)
         calls = tuple(ToolCall.from_dict(call) for call in calls)
         answers, name = source.get("tool_call_id"), source.get("name")
-        return Message(str(role), content, reasoning, calls, answers, name)
+        return Message(str(role), content, reasoning, calls, answers, name, read_weight(source))
 
     def to_dict(self) -> dict[str, Json]:
         calls = [call.to_dict() | _without_none(id=call.id) for call in self.tool_calls] or None
@@ -86,6 +93,7 @@ class Message:
             tool_calls=calls,
             tool_call_id=self.tool_call_id,
             name=self.name,
+            weight=None if self.weight == 1 else self.weight,
         )
         return {"role": self.role, "content": self.content, **others}
 
@@ -286,6 +294,32 @@ class Task:
             category=self.category,
             source=self.source,
         )
+
+
+def read_weight(source: Mapping[str, Json]) -> float:
+    """Return how much a message counts in training, by any of `WEIGHT_KEYS`; 1 without one.
+
+    A value is true, false or a number, also as text. Of two keys, 0 wins over any other, and any
+    other over 1.
+    """
+    found: dict[float, str] = {1: ""}
+    for key in WEIGHT_KEYS:
+        value = source.get(key)
+        if value is None:
+            continue
+        try:
+            number = json.loads(value.strip().lower()) if isinstance(value, str) else value
+        except ValueError:
+            number = None
+        if not isinstance(number, int | float) or not 0 <= number <= MAX_WEIGHT:
+            right = f"true, false or a number from 0 to {MAX_WEIGHT}"
+            raise DataError(f"{key!r} must be {right}, got {value!r:.40}")
+        found[number * 1] = key
+    others = [number for number in found if number != 1]
+    if len(others) > 1 and 0 not in found:
+        named = " and ".join(f"{found[number]!r} {number}" for number in others)
+        raise DataError(f"a message has {named}, which differ; wanted one of them")
+    return 0 if 0 in found else (others or [1])[0]
 
 
 def dicts_of(items: Iterable[Any]) -> list[dict[str, Json]]:

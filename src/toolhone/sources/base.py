@@ -191,16 +191,16 @@ def tasks_of(conversation: Conversation, category: str = "") -> list[Task]:
     """Return a task for each decision of the assistant; its history is everything before that.
 
     A turn with calls after a user turn or after results expects these calls, a plain reply to the
-    user no call; a final reply after results gives no task. Ids are `<conversation id>#<index of
-    the message>`. The default category is `one_call`, `several_calls`, `later_call` (after results)
-    or `no_call`.
+    user no call; a final reply after results gives no task, nor does a turn of weight 0. Ids are
+    `<conversation id>#<index of the message>`. The default category is `one_call`, `several_calls`,
+    `later_call` (after results) or `no_call`.
     """
     identity = conversation.id or fingerprint(conversation.messages)[:12]
     tasks = []
     for index, message in enumerate(conversation.messages):
         before = conversation.messages[index - 1].role if index else ""
         decides = before == "user" or (before == "tool" and message.tool_calls)
-        if message.role != "assistant" or not decides:
+        if message.role != "assistant" or not decides or not message.weight:
             continue
         shape = "later_call" if before == "tool" else shape_of(message.tool_calls)
         name, history = f"{identity}#{index}", conversation.messages[:index]

@@ -19,13 +19,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from toolhone.schema import Conversation, Json
 from toolhone.sources.base import Context, Skip, Source
 from toolhone.sources.files import Record
 from toolhone.sources.prompt_rows import split_prompt
 from toolhone.sources.sharegpt import add_turns, turns_of
-from toolhone.sources.text_calls import ConversationBuilder, read_tagged, read_values
+from toolhone.sources.text_calls import ConversationBuilder, read_tagged, read_values, turn_weight
 from toolhone.sources.tool_specs import BAD_TOOLS, read_tools
 
 NOT_HERMES = "not a Hermes row"
@@ -55,9 +56,9 @@ def convert(record: Record, context: Context) -> Conversation:
     turns = _turns(record)
     words, listed = _split_system(next(turns)[1])
     talk, tools = ConversationBuilder(words), read_tools(listed, context)
-    for role, text in turns:
+    for role, text, weight in turns:
         if role == "assistant":
-            talk.add_assistant(read_tagged(text), tools)
+            talk.add_assistant(replace(read_tagged(text), weight=weight), tools)
         elif role == "tool":
             for result in _RESPONSES.findall(text) or [text]:
                 talk.add_result(result.strip())
@@ -67,23 +68,23 @@ def convert(record: Record, context: Context) -> Conversation:
     return Conversation(tuple(talk.messages), tools)
 
 
-def _turns(record: Record) -> Iterator[tuple[str, str]]:
-    """Yield role and text of each turn."""
+def _turns(record: Record) -> Iterator[tuple[str, str, float]]:
+    """Yield role, text and weight of each turn."""
     turns, example = record.get("conversations"), record.get("example")
-    pairs: list[tuple[Json, Json]]
+    read: list[tuple[Json, Json, float]]
     if isinstance(example, str):
         parts = _MARKER.split(example.strip().removeprefix("```").removesuffix("```").strip())
-        pairs = list(zip(parts[1::2], parts[2::2], strict=True))
+        read = [(role, said, 1) for role, said in zip(parts[1::2], parts[2::2], strict=True)]
     elif isinstance(turns, list) and all(isinstance(turn, dict) for turn in turns):
-        pairs = [(turn.get("from"), turn.get("value")) for turn in turns]
+        read = [(turn.get("from"), turn.get("value"), turn_weight(turn)) for turn in turns]
     else:
         raise Skip(NOT_HERMES, f"wanted 'conversations' or 'example'; keys {sorted(record)}")
-    if not pairs or pairs[0][0] not in ("system", "SYSTEM"):
-        raise Skip(NO_TOOLS, f"the first turn is that of {pairs[0][0]!r}" if pairs else "no turns")
-    for role, text in pairs:
+    if not read or read[0][0] not in ("system", "SYSTEM"):
+        raise Skip(NO_TOOLS, f"the first turn is that of {read[0][0]!r}" if read else "no turns")
+    for role, text, weight in read:
         if not isinstance(role, str) or role not in _ROLES or not isinstance(text, str):
             raise Skip(NOT_HERMES, f"a turn of {role!r:.40} with {text!r:.40}")
-        yield _ROLES[role], text
+        yield _ROLES[role], text, weight
 
 
 def _split_system(text: str) -> tuple[str, Json]:

@@ -67,9 +67,6 @@ def _with_current_names(record: Record) -> Record:
         renamed.append(message)
         if not isinstance(turn, dict):
             continue
-        if turn.get("weight") == 0:
-            right = "has no place here; remove the row or the weight"
-            raise DataError(f"{where}: 'weight' 0 (a turn not to learn) {right}")
         if turn.get("role") == "function":
             message["role"] = "tool"
         if isinstance(turn.get("tool_calls"), str):

@@ -4,8 +4,7 @@
                   {"role": "assistant", "content": [{"type": "reasoning", "value": "..."},
                                                     {"type": "tool_call", "value": "{...}"}]}]}
 
-A `tool_call` part is one call as JSON or a list of them. A turn of the assistant with a
-`loss_weight` other than 1 has no place here: such a row is skipped.
+A `tool_call` part is one call as JSON or a list of them.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from collections.abc import Sequence
 from toolhone.schema import Conversation, Json
 from toolhone.sources.base import Context, Skip, Source
 from toolhone.sources.files import Record
-from toolhone.sources.text_calls import ConversationBuilder, TextTurn, read_listed
+from toolhone.sources.text_calls import ConversationBuilder, TextTurn, read_listed, turn_weight
 from toolhone.sources.tool_specs import read_tools
 
 NOT_PARTS = "not a row of messages in parts"
@@ -47,14 +46,11 @@ def convert(record: Record, context: Context) -> Conversation:
         texts = _texts_by_type(message["content"])
         text = "".join(texts["text"])
         if role == "assistant":
-            if message.get("loss_weight", 1) != 1:
-                reason = "a turn of the assistant that is not to be learned in full"
-                raise Skip(reason, f"'loss_weight' {message['loss_weight']!r:.20}")
             blocks = [read_listed(value) for value in texts["tool_call"]]
             calls = tuple(call for block in blocks for call in block.calls)
             repairs = frozenset(repair for block in blocks for repair in block.repairs)
             reasoning = "\n".join(texts["reasoning"]).strip() or None
-            turn = TextTurn(text.strip() or None, calls, repairs)
+            turn = TextTurn(text.strip() or None, calls, repairs, turn_weight(message))
             builder.add_assistant(turn, tools, reasoning)
         elif texts["reasoning"] or texts["tool_call"]:
             raise Skip(OTHER_PART, f"a turn of {role} with reasoning or a call")

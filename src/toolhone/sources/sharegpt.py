@@ -11,6 +11,7 @@ tools are given, calls cannot be checked: a row with calls is skipped.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from toolhone.schema import Conversation, Json, Tool
 from toolhone.sources.base import Context, Skip, Source
@@ -20,6 +21,7 @@ from toolhone.sources.text_calls import (
     read_bracketed,
     read_listed,
     read_tagged,
+    turn_weight,
 )
 from toolhone.sources.tool_specs import read_tools
 
@@ -63,8 +65,8 @@ def convert(record: Record, context: Context) -> Conversation:
     return Conversation(tuple(builder.messages), tools)
 
 
-def turns_of(record: Record) -> Iterator[tuple[str, str]]:
-    """Yield role and text of each turn."""
+def turns_of(record: Record) -> Iterator[tuple[str, str, float]]:
+    """Yield role, text and weight of each turn."""
     turns = record.get("conversations")
     if not isinstance(turns, list) or not turns:
         raise Skip("not a sharegpt row", f"wanted turns in 'conversations'; keys {sorted(record)}")
@@ -73,20 +75,21 @@ def turns_of(record: Record) -> Iterator[tuple[str, str]]:
         if role is None or not isinstance(text, str):
             detail = f"the turn {turn!r:.80}; known roles: {', '.join(ROLES)}"
             raise Skip("not a sharegpt row", detail)
-        yield role, text
+        yield role, text, turn_weight(turn)
 
 
 def add_turns(
-    builder: ConversationBuilder, turns: Iterable[tuple[str, str]], tools: Sequence[Tool]
+    builder: ConversationBuilder, turns: Iterable[tuple[str, str, float]], tools: Sequence[Tool]
 ) -> None:
     """Add turns to a conversation, with calls that fit the tools where possible."""
-    for role, text in turns:
-        if role == "call":
-            builder.add_assistant(read_listed(text), tools)
-        elif role == "assistant":
-            tagged = "<tool_call>" in text
-            turn = read_tagged(text) if tagged else read_bracketed(text, tools)
-            builder.add_assistant(turn, tools)
+    for role, text, weight in turns:
+        if role in ("call", "assistant"):
+            if role == "call":
+                turn = read_listed(text)
+            else:
+                tagged = "<tool_call>" in text
+                turn = read_tagged(text) if tagged else read_bracketed(text, tools)
+            builder.add_assistant(replace(turn, weight=weight), tools)
         elif role == "tool":
             builder.add_result(text)
         else:

@@ -20,7 +20,7 @@ from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.literals import LiteralError, LiteralReader, read_literal
 from toolhone.dialects.syntax.model_text import decode
 from toolhone.errors import DataError, FindingKind
-from toolhone.schema import Json, Message, Tool, ToolCall
+from toolhone.schema import Json, Message, Tool, ToolCall, read_weight
 from toolhone.sources.base import Skip
 from toolhone.sources.tool_specs import fit_call
 
@@ -42,11 +42,20 @@ _CODE_STEP = re.compile(r"""[^'"()\[\]{},]+|'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+
 
 @dataclass(frozen=True)
 class TextTurn:
-    """A turn of the assistant: the text beside the calls, the calls, the repairs."""
+    """A turn of the assistant: the text beside the calls, the calls, the repairs, the weight."""
 
     content: str | None
     calls: tuple[ToolCall, ...] = ()
     repairs: frozenset[str] = frozenset()
+    weight: float = 1
+
+
+def turn_weight(turn: Mapping[str, Json]) -> float:
+    """Return how much a turn of the assistant counts in training (`schema.read_weight`)."""
+    try:
+        return read_weight(turn)
+    except DataError as error:
+        raise Skip("a turn whose weight in training cannot be read", str(error)) from None
 
 
 def as_call(value: Json, reason: str = BAD_CALL) -> ToolCall:
@@ -276,11 +285,15 @@ class ConversationBuilder:
         self.repairs |= turn.repairs
         content, last = turn.content, self.messages[-1] if self.messages else None
         if last is not None and last.role == "assistant" and not last.tool_calls:
+            if last.weight != turn.weight:
+                detail = f"{last.weight} and {turn.weight}"
+                raise Skip("two turns of the assistant in a row with different weights", detail)
             self.messages.pop()
             content = "\n\n".join(filter(None, (last.content, content))) or None
             reasoning = "\n\n".join(filter(None, (last.reasoning, reasoning))) or None
             self.repairs.add("two turns of the assistant in a row joined")
-        self.messages.append(Message("assistant", content, reasoning, tuple(calls)))
+        message = Message("assistant", content, reasoning, tuple(calls), weight=turn.weight)
+        self.messages.append(message)
 
     def add_result(self, text: str) -> None:
         """Add a message of results; `Skip` if no call is open."""
