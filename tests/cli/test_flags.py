@@ -2,10 +2,13 @@
 
 import re
 import shlex
+import sys
 
 import pytest
+import typer
 
 from toolhone.cli.flags import FLAGS, Kind, overrides_of, split_flags
+from toolhone.cli.main import app, main
 from toolhone.config.experiment import load_experiment
 from toolhone.config.sections import Experiment
 from toolhone.errors import ConfigError
@@ -158,3 +161,33 @@ def test_a_tool_that_is_also_the_name_of_a_preset_is_a_tool_after_tools() -> Non
     given, rest = split_flags(["demo", "--tools", "weather", "calculator", "t.json", "seed=1"])
     assert overrides_of(given) == ['tools=["weather", "calculator", "t.json"]']
     assert rest == ["demo", "seed=1"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "eval runs/none --num_samples 3 --checkpoint final_checkpoint",
+        "eval runs/none --num_samples=3 --output_dir scores --model_path",
+        "data build --train 1 --tasks",
+        "score --as_jsonl --predictions",
+    ],
+)
+def test_flags_of_every_verb_may_have_underscores(line: str) -> None:
+    group = typer.main.get_group(app)
+    context = group.make_context("toolhone", [], resilient_parsing=True)
+    _, _, words = group.resolve_command(context, line.split())
+    assert words == [
+        word.replace("_", "-") if word[0] == "-" else word for word in line.split()[1:]
+    ]
+
+
+def test_underscores_reach_the_options_of_a_verb(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in ("eval nowhere/none --num_samples 0", "config show --lora_rank many"):
+        monkeypatch.setattr(sys, "argv", ["toolhone", *words.split()])
+        with pytest.raises(SystemExit):
+            main()
+    err = capsys.readouterr().err
+    assert "'--num-samples'" in err
+    assert "training.lora.rank" in err

@@ -3,16 +3,20 @@ effect; nothing is lost silently.
 """
 
 import json
+import random
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from toolhone.backends.base import Adam, Muon
 from toolhone.cli.flags import FLAGS
 from toolhone.config.aliases import MOVED, WITHOUT_MEANING, translate
-from toolhone.config.experiment import load_experiment
+from toolhone.config.experiment import load_experiment, plain_json
 from toolhone.errors import ConfigError
+from toolhone.training.dataset import load_data
+from toolhone.training.update import optimizer_at
 
 
 def translated(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -145,6 +149,7 @@ def test_the_page_for_those_who_come_from_elsewhere_names_every_key_and_flag() -
         "fp16",
         "bf16",
         "adap_kl_ctrl",
+        "optim",
         "use_lora",
     }
     missing = [key for key in keys if not re.search(rf"[`.]{key}\b", page)]
@@ -168,6 +173,119 @@ def test_use_lora_false_trains_every_weight_and_says_what_that_made_idle() -> No
     )
     with pytest.raises(ConfigError, match="use_lora is true or false, got 'no'"):
         translated({"training": {"use_lora": "no"}})
+
+
+def test_the_numbers_of_adam_reach_the_optimizer_of_every_step(tmp_path: Path) -> None:
+    numbers = {"adam_beta1": 0.8, "adam_beta2": 0.999, "adam_epsilon": 1e-6}
+    values = {"training": {"optim": "paged_adamw_8bit", "weight_decay": 0.1, **numbers}}
+    path = tmp_path / "dpo_config.json"
+    path.write_text(json.dumps(values))
+    notes: list[str] = []
+    plan = load_experiment(path, tell=notes.append).training
+    for step in (0, 7):
+        adam = optimizer_at(plan, step, 10)
+        assert isinstance(adam, Adam)
+        assert (adam.beta1, adam.beta2, adam.eps, adam.weight_decay) == (0.8, 0.999, 1e-6, 0.1)
+    assert notes == [
+        "training.optim 'paged_adamw_8bit': AdamW runs with its state in float32 and unpaged"
+    ]
+    plan = load_experiment(path, ["training.optimizer=muon"], tell=notes.append).training
+    muon = optimizer_at(plan, 0, 10)
+    assert isinstance(muon, Muon)
+    assert muon.adam.beta2 == 0.999
+
+
+def test_an_optimizer_that_is_not_here_is_refused() -> None:
+    assert translated({"training": {"optim": "adamw_torch_fused"}}) == (
+        {"training": {"optimizer": {"name": "adamw"}}},
+        [],
+    )
+    for wrong in ("adafactor", "sgd", 3):
+        with pytest.raises(ConfigError, match=r"is not available; training\.optimizer is"):
+            translated({"training": {"optim": wrong}})
+    with pytest.raises(ConfigError, match=r"both training\.optim and"):
+        translated({"training": {"optim": "adamw_torch", "optimizer": "muon"}})
+
+
+def test_tools_in_an_object_are_a_list_and_an_empty_one_leaves_the_built_in_tools() -> None:
+    values, notes = translated({"tools": {}})
+    assert values == {}
+    assert notes == [
+        "tools is {}: the built-in tools calculator, python, weather and search are used"
+    ]
+    assert translated({"tools": {"add": {"description": "Adds"}}}) == (
+        {"tools": [{"name": "add", "description": "Adds"}]},
+        [],
+    )
+
+
+TOOLBENCH = """{
+  // SFT on ToolBench
+  "model": {"name": "pico" /* "microsoft/DialoGPT-medium" */, "torch_dtype": "float16",},
+  "training": {"method": "sft", "num_epochs": 2, "learning_rate": 5e-5, "use_lora": true,},
+  "data": {
+    "strategy": "toolbench", "generation_type": "real", "max_samples": 30, "train_split": 0.8,
+  },
+  "tools": {},
+  "evaluation": {"metrics": ["tool_accuracy", "tool_format_correctness"], "eval_steps": 50,},
+  "wandb": {"enabled": false, "project": "runs // of, ] /* all */"},
+}
+"""
+
+
+def test_a_toolbench_file_with_comments_and_without_data_makes_synthetic_rows(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "sft_toolbench_config.json"
+    path.write_text("\ufeff" + TOOLBENCH, encoding="utf-8")
+    plan = load_experiment(path, tell=lambda _: None)
+    assert plan.tracking.wandb is not None
+    assert plan.tracking.wandb.project == "runs // of, ] /* all */"
+    dataset = load_data(plan)
+    assert (len(dataset.train), len(dataset.held_out)) == (24, 6)
+    assert dataset.report["source"] == (
+        "30 synthetic rows: data.generation_type is 'real', but data.path names no ToolBench file"
+    )
+    with pytest.raises(ConfigError, match=r"'real' needs data\.path"):
+        load_experiment(path, ["data.strategy=manual_templates"], tell=lambda _: None)
+
+
+def any_value(chance: random.Random, depth: int = 0) -> Any:
+    """A JSON value whose texts look like comments, brackets and commas."""
+    text = "".join(chance.choices('/*"\\,]}\n ', k=chance.randrange(6)))
+    kind = chance.randrange(3 if depth > 3 else 5)
+    if kind < 3:
+        return (None, 7, text)[kind]
+    values = [any_value(chance, depth + 1) for _ in range(chance.randrange(4))]
+    return values if kind == 3 else {f"{n}{text}": value for n, value in enumerate(values)}
+
+
+@pytest.mark.parametrize("filler", ["", " ", "// x, ]\n", '/* " } // */', "\n/**/ "])
+def test_comments_and_trailing_commas_change_no_value(filler: str) -> None:
+    for seed in range(200):
+        value = any_value(random.Random(seed))
+        text = json.dumps(value, indent=1)
+        check_decorated(value, text, filler)
+
+
+def check_decorated(value: Any, text: str, filler: str) -> None:
+    assert plain_json(text) == text
+    lines = []
+    for line in text.splitlines():
+        open_ended = line[-1] not in ",[{" and line is not text.splitlines()[-1]
+        closes = line.strip() in ("]", "}", "],", "},")
+        before = filler if closes else ""
+        lines.append(f"{before}{line}{filler if open_ended else ''}")
+    decorated = f"{filler}\n" + "\n".join(lines) + f"\n{filler}"
+    assert json.loads(plain_json(decorated)) == value
+    assert json.loads(plain_json(re.sub(r"\n *([]}])", r",\n\1", text))) == value
+
+
+def test_an_error_in_a_file_with_comments_names_the_line_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "wrong.json"
+    path.write_text('{ // one\n /* two\n */ "seed": 1 "model": {} }')
+    with pytest.raises(ConfigError, match="line 3 column 15"):
+        load_experiment(path)
 
 
 @pytest.mark.parametrize("share", [0, 1, 1.5, "most", True])

@@ -387,8 +387,7 @@ def test_trackios_own_store_holds_the_scalars_once_after_a_resume(
 
 
 @pytest.mark.parametrize(
-    ("service", "package"),
-    [("tensorboard", "tensorboard"), ("wandb", "wandb"), ("trackio", "trackio.sqlite_storage")],
+    ("service", "package"), [("wandb", "wandb"), ("trackio", "trackio.sqlite_storage")]
 )
 def test_a_missing_package_is_one_sentence_that_says_how_to_get_it(
     service: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -407,6 +406,21 @@ def test_a_missing_package_is_one_sentence_that_says_how_to_get_it(
     ):
         pass
     assert not (tmp_path / "run" / "tracking.json").exists()
+
+
+def test_without_the_package_of_tensorboard_a_run_goes_on_with_a_note(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    chosen, notes = section(tensorboard={}), list[str]()
+    check_trackers(chosen)
+    with open_trackers(chosen, tmp_path, {}, None, notes.append) as trackers:
+        trackers.log(1, "train", {"loss": 1.0})
+    assert [note.split(",")[0] for note in notes] == [
+        "note: tracking.tensorboard needs the package tensorboard"
+    ]
+    assert "pip install 'toolhone[track]'" in notes[0]
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_service_that_is_switched_off_opens_nothing(

@@ -94,7 +94,7 @@ def check_plan(plan: Experiment, can: Capabilities) -> None:
         "full fine-tuning (training.lora null); set training.lora": not can.full_training
         and training.lora is None,
         "LoRA; set training.lora to null": not can.lora and training.lora is not None,
-        "training.optimizer muon; use adamw": not can.muon and training.optimizer == "muon",
+        "training.optimizer muon; use adamw": not can.muon and training.optimizer.name == "muon",
         "a value head; use training.rl.ppo.critic 'regression'": not can.value_head
         and training.method == "ppo"
         and rl.ppo.critic == "value_head",

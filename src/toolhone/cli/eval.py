@@ -73,7 +73,7 @@ EvaluationOut = Annotated[
     Path | None,
     Option(
         "--out",
-        "--output",
+        *("--output", "--output-dir", "--outdir"),
         help="write the evaluation folder, or, to a name in .json, one JSON object",
     ),
 ]

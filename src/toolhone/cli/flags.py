@@ -109,15 +109,13 @@ class FlagCommand(TyperCommand):
     `meta["flags"]`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        # --lora_rank=4 and --lora-rank=4 are both in use
-        words = [re.sub("^--[^=]+", lambda name: name[0].replace("_", "-"), word) for word in args]
         known = {*_BY_NAME, *(name for option in self.get_params(ctx) for name in option.opts)}
-        for name in (word.partition("=")[0] for word in words):
+        for name in (word.partition("=")[0] for word in args):
             if name.startswith("--") and name not in known:
                 raise ConfigError(
                     f"there is no option {name}{nearest(name, known)}; see toolhone train --help"
                 )
-        ctx.meta["flags"], left = split_flags(words)
+        ctx.meta["flags"], left = split_flags(args)
         parsed: list[str] = super().parse_args(ctx, left)
         return parsed
 

@@ -48,11 +48,13 @@ VERBS = {
 
 
 class VerbGroup(TyperGroup):
-    """A group that imports the module of a verb when the verb is used."""
+    """A group that imports the module of a verb when the verb is used. Flags of every verb may have
+    underscores in place of dashes."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name, _, rest = super().resolve_command(ctx, args)
-        return name, None if name is None else load_verb(name), rest
+        words = [re.sub("^--[^=]+", lambda flag: flag[0].replace("_", "-"), word) for word in rest]
+        return name, None if name is None else load_verb(name), words
 
 
 def load_verb(name: str) -> Any:

@@ -10,10 +10,12 @@ in docs/coming-from.md."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import Any
 
+from toolhone.config.fields import spell_out
 from toolhone.errors import ConfigError
 
 Values = dict[str, Any]
@@ -32,6 +34,8 @@ def translate(values: Mapping[str, Any], where: str, tell: Callable[[str], None]
     does not change."""
     result: Values = _copy(values)
     _convert(result)
+    _convert_tools(result, tell)
+    _convert_optim(result, tell)
     tokenizer, model = _take(result, "tokenizer.name"), result.get("model")
     model = model.get("name") if isinstance(model, dict) else model
     if tokenizer is not _ABSENT and tokenizer != model:  # naming the model's own is harmless
@@ -85,8 +89,8 @@ def _put(values: Values, key: str, value: Any, both: str) -> None:
     *parents, last = key.split(".")
     for depth, parent in enumerate(parents, 1):
         inner = values.setdefault(parent, {})
-        if parent == "schedule" and isinstance(inner, str):
-            inner = values[parent] = {"shape": inner}
+        if isinstance(inner, str):
+            inner = values[parent] = spell_out(parent, inner)
         if not isinstance(inner, dict):
             raise ConfigError(f"{both} ({'.'.join(parents[:depth])} is {inner!r})")
         values = inner
@@ -118,6 +122,34 @@ def _convert(values: Values) -> None:
     if adaptive is not None:
         both = "both training.adap_kl_ctrl and training.rl.ppo.kl_penalty are given; keep one"
         _put(values, "training.rl.ppo.kl_penalty", "adaptive" if adaptive else "fixed", both)
+
+
+def _convert_tools(values: Values, tell: Callable[[str], None]) -> None:
+    """Turn tools by name into a list; an empty object leaves the default tools, with a note."""
+    tools = values.get("tools")
+    if isinstance(tools, dict) and tools:
+        values["tools"] = [
+            {"name": name, **spec} if isinstance(spec, dict) else spec
+            for name, spec in tools.items()
+        ]
+    elif tools == {}:
+        del values["tools"]
+        tell("tools is {}: the built-in tools calculator, python, weather and search are used")
+
+
+def _convert_optim(values: Values, tell: Callable[[str], None]) -> None:
+    """Turn the optimizer's name in transformers into ours."""
+    optim = _take(values, "training.optim")
+    if optim is _ABSENT:
+        return
+    if not isinstance(optim, str) or not re.fullmatch(r"(paged_)?adamw(_\w+)?|muon", optim):
+        right = "training.optimizer is adamw or muon"
+        raise ConfigError(f"training.optim {optim!r} is not available; {right}")
+    name = "muon" if optim == "muon" else "adamw"
+    both = "both training.optim and training.optimizer are given; keep one"
+    _put(values, "training.optimizer.name", name, both)
+    if re.search(r"paged|bit", optim):
+        tell(f"training.optim {optim!r}: AdamW runs with its state in float32 and unpaged")
 
 
 def _apply_use_lora(values: Values, tell: Callable[[str], None]) -> None:

@@ -10,6 +10,7 @@ data file."""
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from toolhone.config.aliases import translate
-from toolhone.config.fields import Mark, field_types, map_marked, section_in
+from toolhone.config.fields import SHORT, Mark, field_types, map_marked, section_in, spell_out
 from toolhone.config.presets import PICO, for_pico, preset_names, read_preset
 from toolhone.config.sections import Experiment
 from toolhone.config.user_code import USER_CODE
@@ -54,7 +55,7 @@ def load_experiment(
     if is_preset(path):
         values = _read_preset(str(path), changes, tell)
         return _merge_and_check(values, changes, f"the preset {path}", tell)
-    values = _anchor(translate(_read(path), str(path), tell), path.resolve().parent)
+    values = _anchor(translate(read_values(path), str(path), tell), path.resolve().parent)
     return _merge_and_check(values, changes, str(path), tell)
 
 
@@ -152,17 +153,33 @@ def json_schema() -> dict[str, Any]:
         "description": "where this schema is, for editors",
     }
     training = schema["$defs"]["TrainingSection"]["properties"]
-    shapes = schema["$defs"]["ScheduleSection"]["properties"]["shape"]["enum"]
-    training["schedule"] = {
-        "anyOf": [{"$ref": "#/$defs/ScheduleSection"}, {"enum": shapes}],
-        "default": training["schedule"]["default"],
-    }
+    for key, field in SHORT.items():
+        section = f"{key.capitalize()}Section"
+        texts = schema["$defs"][section]["properties"][field]["enum"]
+        either = [{"$ref": f"#/$defs/{section}"}, {"enum": texts}]
+        training[key] = {"anyOf": either, "default": training[key]["default"]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def _read(path: Path) -> dict[str, Any]:
+def plain_json(text: str) -> str:
+    """Return JSON without `//` and `/* */` comments and trailing commas, in the same lines and
+    columns; strings are unchanged."""
+    for extra in (r"//[^\n]*|/\*.*?\*/", r",(?=\s*[]}])"):
+        text = re.sub(
+            rf'("(?:[^"\\]|\\.)*")|{extra}',
+            lambda found: found[1] or re.sub(r"[^\n]", " ", found[0]),
+            text,
+            flags=re.DOTALL,
+        )
+    return text
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """Return the plain values of an experiment file, in the keys of the system it was written for.
+
+    The JSON may have comments and trailing commas."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(plain_json(path.read_text(encoding="utf-8-sig")))
     except FileNotFoundError:
         beside = [p.name for p in path.parent.glob("*.json")] if path.parent.is_dir() else []
         near, presets = nearest(path.name, [*beside, *preset_names()]), ", ".join(preset_names())
@@ -250,10 +267,7 @@ def merged(values: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, An
     """Return the values with those of `change` put over them, section by section."""
     result = dict(values)
     for key, value in change.items():
-        before = result.get(key)
-        if key == "schedule":
-            before = {"shape": before} if isinstance(before, str) else before
-            value = {"shape": value} if isinstance(value, str) else value
+        before, value = spell_out(key, result.get(key)), spell_out(key, value)
         if isinstance(before, dict) and isinstance(value, dict):
             value = merged(before, value)
         result[key] = value

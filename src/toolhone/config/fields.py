@@ -14,7 +14,7 @@ from enum import Enum, auto
 from functools import cache
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 from pydantic.fields import FieldInfo
 
 
@@ -47,6 +47,18 @@ class Flag:
 
 AnchoredPath = Annotated[str, Mark.PATH]
 UserCode = Annotated[str, Mark.CODE]
+SHORT = {"schedule": "shape", "optimizer": "name"}
+"""Sections that may be one text, by the field that it is the value of."""
+
+
+def spell_out(key: str, value: Any) -> Any:
+    """Return the section that a text stands for; other values unchanged."""
+    return {SHORT[key]: value} if key in SHORT and isinstance(value, str) else value
+
+
+def text_for(key: str) -> BeforeValidator:
+    """Let a section of `SHORT` be one text."""
+    return BeforeValidator(lambda value: spell_out(key, value))
 
 
 @cache

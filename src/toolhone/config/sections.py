@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from toolhone.config.fields import AnchoredPath, Flag, Mark, Section, UserCode
+from toolhone.config.fields import AnchoredPath, Flag, Mark, Section, UserCode, text_for
 from toolhone.config.rl import RlSection
 from toolhone.config.user_code import USER_CODE
 from toolhone.errors import nearest
@@ -131,7 +131,7 @@ class DataSection(Section):
             "data.preferences 'file' needs data.path; to make pairs: 'corruptions', 'own_samples', "
             "'own_ranked'": self.preferences == "file" and not path,
             "data.generation_type 'real' needs data.path (a file or folder); 'synthetic' generates "
-            "rows": self.generation_type == "real" and not path,
+            "rows": self.generation_type == "real" and not path and strategy != "toolbench",
             "data.generation_type 'synthetic' generates rows, but data.path names a file; leave "
             "one of them out": self.generation_type == "synthetic" and path,
         }
@@ -156,6 +156,19 @@ class LoraSection(Section):
     """names of linear layers; empty means all but the head"""
 
 
+class OptimizerSection(Section):
+    """AdamW; or Muon on matrices (`training.muon`) and AdamW on the rest."""
+
+    name: Literal["adamw", "muon"] = "adamw"
+    """a text alone is the name"""
+    beta1: float = Field(0.9, ge=0, lt=1)
+    """AdamW: decay of the mean of gradients"""
+    beta2: float = Field(0.95, ge=0, lt=1)
+    """AdamW: decay of the mean of squared gradients"""
+    epsilon: float = Field(1e-8, gt=0)
+    """AdamW: added to the divisor"""
+
+
 class MuonSection(Section):
     """Numbers of Muon, used on matrices when `training.optimizer` is muon."""
 
@@ -175,10 +188,6 @@ class ScheduleSection(Section):
     """share of the steps after warm-up in which the rate falls"""
 
 
-SHAPE_ALONE = BeforeValidator(lambda value: {"shape": value} if isinstance(value, str) else value)
-"""A schedule may be the text of its shape."""
-
-
 class TrainingSection(Section):
     """How to train. Intervals are in optimiser steps; 0 switches one off."""
 
@@ -194,10 +203,10 @@ class TrainingSection(Section):
     """batches in an optimiser step"""
     learning_rate: Annotated[float | None, Flag("--learning-rate", "--lr")] = Field(None, gt=0)
     """none: 2e-4 with LoRA, 2e-5 without; DPO: a tenth"""
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: Annotated[OptimizerSection, text_for("optimizer")] = OptimizerSection()
     muon: MuonSection = MuonSection()
     weight_decay: float = Field(0.0, ge=0)
-    schedule: Annotated[ScheduleSection, SHAPE_ALONE] = ScheduleSection()
+    schedule: Annotated[ScheduleSection, text_for("schedule")] = ScheduleSection()
     max_grad_norm: float = Field(1.0, ge=0)
     """clip the gradient to this norm; 0 is off"""
     loss_on: Literal["completion", "all"] = "completion"

@@ -4,8 +4,8 @@ trackio.
     with open_trackers(plan.tracking, folder, plan.model_dump(), None, progress.report) as trackers:
         trackers.log(10, "train", {"loss": 0.7})      # the curve train/loss
 
-A service that cannot open stops before training; one that fails later is switched off and its lines
-are counted.
+A service that cannot open stops before training, but for TensorBoard without its package, which a
+note reports; one that fails later is switched off and its lines are counted.
 """
 
 from __future__ import annotations
@@ -216,11 +216,11 @@ class Trackers:
 
 
 def check_trackers(section: sections.TrackingSection) -> None:
-    """Raise where an enabled service could not open."""
+    """Raise where an enabled service could not open; TensorBoard's package may be missing."""
     for name in section.services:
         if name == "wandb" and section.wandb is not None:
             _check_wandb(section.wandb)
-        else:
+        elif name != "tensorboard":
             _package(name)
 
 
@@ -232,7 +232,8 @@ def open_trackers(
     resumed_at: int | None,
     report: Report,
 ) -> Iterator[Trackers]:
-    """Open the enabled services; `resumed_at` is the step of a resumed run."""
+    """Open the enabled services; `resumed_at` is the step of a resumed run. Without TensorBoard's
+    package the run has a note in place of event files."""
     resumes = resumed_at is not None and (folder / STATE).is_file()
     before = read_json(folder / STATE) if resumes else {}
     opened: dict[str, Any] = {}
@@ -250,6 +251,12 @@ def open_trackers(
 
     try:
         for name in section.services:
+            if name == "tensorboard":
+                try:
+                    _package(name)
+                except ConfigError as error:
+                    report(f"note: {error}; this run writes no event files")
+                    continue
             identity = before.get(name, {}).get("identity", {})
             opening = Opening(folder, without_secrets(experiment), identity, resumed_at)
             with writing(folder):

@@ -217,7 +217,10 @@ def _from_user_tools(experiment: Experiment) -> Dataset:
     check(train, "data.strategy " + data.chosen_strategy).raise_if_any()
     source = "manual templates"
     if data.chosen_strategy == "toolbench":
-        source = f"{count} synthetic rows: no ToolBench file was named"
+        why = "no ToolBench file was named"
+        if data.generation_type == "real":
+            why = "data.generation_type is 'real', but data.path names no ToolBench file"
+        source = f"{count} synthetic rows: {why}"
     report = {"source": source, "made": made, "not_answered": dict(lost)}
     return _counted(Dataset(train, held_out, tasks, report))
 

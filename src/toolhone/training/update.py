@@ -51,8 +51,9 @@ def optimizer_at(plan: TrainingSection, step: int, total: int) -> Optimizer:
     factor = learning_rate_factor(plan.schedule, step, total)
     assert plan.learning_rate is not None, "an experiment fills in the learning rate"
     rate, clip = plan.learning_rate * factor, plan.max_grad_norm
-    adam = Adam(rate, 0.9, 0.95, 1e-8, plan.weight_decay, clip)
-    if plan.optimizer == "adamw":
+    own = plan.optimizer
+    adam = Adam(rate, own.beta1, own.beta2, own.epsilon, plan.weight_decay, clip)
+    if own.name == "adamw":
         return adam
     muon = plan.muon
     return Muon(muon.learning_rate * factor, adam, muon.momentum, muon.weight_decay, clip)
