@@ -16,33 +16,17 @@ from toolhone.backends.toy import open_toy
 from toolhone.rows import Array, Row
 from toolhone.training.losses import cross_entropy
 
-
-class NumpyOps:
-    """`Ops` in NumPy: what a loss computes does not depend on whose arrays it gets."""
-
-    def exp(self, x: Any) -> Any:
-        return np.exp(x)
-
-    def clip(self, x: Any, low: Any, high: Any) -> Any:
-        return np.clip(x, low, high)
-
-    def minimum(self, x: Any, y: Any) -> Any:
-        return np.minimum(x, y)
-
-    def maximum(self, x: Any, y: Any) -> Any:
-        return np.maximum(x, y)
-
-    def where(self, condition: Any, x: Any, y: Any) -> Any:
-        return np.where(condition, x, y)
-
-    def logaddexp(self, x: Any, y: Any) -> Any:
-        return np.logaddexp(x, y)
-
-    def sum(self, x: Any, axis: int | None = None) -> Any:
-        return np.sum(x, axis=axis)
-
-    def stop_gradient(self, x: Any) -> Any:
-        return x
+NUMPY_OPS = Ops(
+    exp=np.exp,
+    clip=np.clip,
+    minimum=np.minimum,
+    maximum=np.maximum,
+    where=np.where,
+    logaddexp=np.logaddexp,
+    sum=np.sum,
+    stop_gradient=np.asarray,
+)
+"""What a loss computes does not depend on whose arrays it gets."""
 
 
 def a_batch(rows: int = 3, width: int = 6, seed: int = 0) -> tuple[Array, Batch]:
@@ -63,8 +47,8 @@ def slope_by_differences(loss: Loss, logp: Array, batch: Batch, step: float = 1e
     for place in np.ndindex(*wide.shape):
         shift = np.zeros_like(wide)
         shift[place] = step
-        above, _ = loss.fn(NumpyOps(), wide + shift, batch)
-        below, _ = loss.fn(NumpyOps(), wide - shift, batch)
+        above, _ = loss.fn(NUMPY_OPS, wide + shift, batch)
+        below, _ = loss.fn(NUMPY_OPS, wide - shift, batch)
         slope[place] = (above - below) / (2 * step)
     return slope
 

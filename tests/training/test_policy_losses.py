@@ -22,7 +22,7 @@ from toolhone.training.losses import (
     reply_shares,
     token_weights,
 )
-from training.test_losses import NumpyOps, slope_by_differences
+from training.test_losses import NUMPY_OPS, slope_by_differences
 
 
 def rl_rows(count: int = 4, seed: int = 0, far: float = 0.3) -> tuple[list[Row], list[Array]]:
@@ -111,11 +111,11 @@ def test_dpo_is_log_two_at_the_reference_and_falls_as_the_chosen_one_gets_likeli
     rows = [row.with_arrays(ref_logprobs=logp) for row, logp in zip(rows, own, strict=True)]
     logp, batch = batch_of(rows, own)
     weight = batch["weights"].sum(axis=1)[0]
-    total, metrics = preference_loss("dpo", 0.1).fn(NumpyOps(), logp, batch)
+    total, metrics = preference_loss("dpo", 0.1).fn(NUMPY_OPS, logp, batch)
     assert total == pytest.approx(weight * math.log(2), rel=1e-5)
     assert (metrics["pairs"], metrics["accuracy"]) == (1, 0)
     better = logp + np.where(batch.mask, np.array([[0.5], [-0.5]]), 0.0)
-    lower, metrics = preference_loss("dpo", 0.1).fn(NumpyOps(), better, batch)
+    lower, metrics = preference_loss("dpo", 0.1).fn(NUMPY_OPS, better, batch)
     assert lower < total
     assert metrics["accuracy"] == 1
 
@@ -155,7 +155,7 @@ def test_two_halves_of_a_batch_add_up_to_the_whole(variant: Variant) -> None:
         logp = np.zeros(mask.shape, np.float32)
         for line, values in enumerate(own[part]):
             logp[line, : len(values)] = values
-        return float(loss.fn(NumpyOps(), logp, Batch(mask, arrays))[0])
+        return float(loss.fn(NUMPY_OPS, logp, Batch(mask, arrays))[0])
 
     assert value(slice(0, 2)) + value(slice(2, 4)) == pytest.approx(value(slice(0, 4)), rel=1e-5)
 
@@ -173,7 +173,7 @@ def test_at_the_sampling_policy_every_variant_is_minus_its_mean_advantage() -> N
     }
     for variant, value in wanted.items():
         logp, batch = batch_of(rows, own, variant)
-        assert policy_loss(variant, 0.2, 0.2, 0.0).fn(NumpyOps(), logp, batch)[0] == pytest.approx(
+        assert policy_loss(variant, 0.2, 0.2, 0.0).fn(NUMPY_OPS, logp, batch)[0] == pytest.approx(
             value, rel=1e-4
         )
 
@@ -182,14 +182,12 @@ def test_the_kl_estimate_is_never_negative_and_zero_at_the_reference() -> None:
     rows, own = rl_rows(3, seed=6)
     logp, batch = batch_of(rows, own)
     loss = policy_loss("dapo", 0.2, 0.2, 1.0)
-    assert loss.fn(NumpyOps(), logp, batch)[1]["kl_reference"] > 0
+    assert loss.fn(NUMPY_OPS, logp, batch)[1]["kl_reference"] > 0
     same = [row.with_arrays(ref_logprobs=values) for row, values in zip(rows, own, strict=True)]
-    assert loss.fn(NumpyOps(), *batch_of(same, own))[1]["kl_reference"] == pytest.approx(
-        0, abs=1e-6
-    )
+    assert loss.fn(NUMPY_OPS, *batch_of(same, own))[1]["kl_reference"] == pytest.approx(0, abs=1e-6)
 
 
 def test_rows_of_a_preference_loss_must_come_in_pairs() -> None:
     rows, own = rl_rows(3)
     with pytest.raises(AssertionError, match="pairs"):
-        preference_loss("dpo", 0.1).fn(NumpyOps(), *batch_of(rows, own))
+        preference_loss("dpo", 0.1).fn(NUMPY_OPS, *batch_of(rows, own))

@@ -92,17 +92,21 @@ class Sample:
     stop_reason: StopReason
 
 
-class Ops(Protocol):
-    """The few array functions that a loss may use besides + - * / and comparisons."""
+@dataclass(frozen=True)
+class Ops:
+    """The few array functions that a loss may use besides + - * / and comparisons.
 
-    def exp(self, x: Any) -> Any: ...
-    def clip(self, x: Any, low: Any, high: Any) -> Any: ...
-    def minimum(self, x: Any, y: Any) -> Any: ...
-    def maximum(self, x: Any, y: Any) -> Any: ...
-    def where(self, condition: Any, x: Any, y: Any) -> Any: ...
-    def logaddexp(self, x: Any, y: Any) -> Any: ...
-    def sum(self, x: Any, axis: int | None = None) -> Any: ...
-    def stop_gradient(self, x: Any) -> Any: ...
+    Scalars are allowed everywhere: `clip(x, low, high)`, `where(condition, x, y)`, `sum(x, axis)`.
+    """
+
+    exp: Callable[[Any], Any]
+    clip: Callable[[Any, Any, Any], Any]
+    minimum: Callable[[Any, Any], Any]
+    maximum: Callable[[Any, Any], Any]
+    where: Callable[[Any, Any, Any], Any]
+    logaddexp: Callable[[Any, Any], Any]
+    sum: Callable[..., Any]
+    stop_gradient: Callable[[Any], Any]
 
 
 @dataclass(frozen=True)

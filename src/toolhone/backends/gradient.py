@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from toolhone.backends.base import Batch, Loss, Metrics
-from toolhone.backends.torch.trainer import TorchOps
+from toolhone.backends.torch.trainer import TORCH_OPS
 from toolhone.rows import Array
 
 
@@ -24,9 +24,7 @@ def loss_gradient(loss: Loss, logp: Array, batch: Batch) -> tuple[Metrics, Array
     """
     leaf = torch.tensor(logp, requires_grad=True)
     arrays = {name: torch.tensor(values) for name, values in batch.arrays.items()}
-    total, metrics = loss.fn(
-        TorchOps(), leaf, Batch(torch.tensor(batch.mask), arrays, batch.groups)
-    )
+    total, metrics = loss.fn(TORCH_OPS, leaf, Batch(torch.tensor(batch.mask), arrays, batch.groups))
     slope = None
     if isinstance(total, torch.Tensor) and total.requires_grad:
         (slope,) = torch.autograd.grad(total, leaf, allow_unused=True)

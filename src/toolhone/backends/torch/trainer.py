@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from toolhone.backends.base import (
     Lora,
     Loss,
     Metrics,
+    Ops,
     Optimizer,
     pad_rows,
 )
@@ -117,7 +118,7 @@ class TorchTrainer:
         device = self.engine.device
         tensors = {name: torch.from_numpy(values).to(device) for name, values in arrays.items()}
         batch = Batch(torch.from_numpy(mask).to(device), tensors, [row.group for row in rows])
-        total, metrics = loss.fn(TorchOps(), self.engine.logprobs(rows, loss.temperature), batch)
+        total, metrics = loss.fn(TORCH_OPS, self.engine.logprobs(rows, loss.temperature), batch)
         sums = {name: torch.as_tensor(value).detach() for name, value in metrics.items()}
         return total * self._optimizer.loss_scale, {"loss": total.detach(), **sums}
 
@@ -187,37 +188,31 @@ class TorchTrainer:
             self._passes = state["passes"]
 
 
-class TorchOps:
-    """The array functions of a loss (`backends.base.Ops`). Scalars are allowed everywhere."""
+def _with_tensors(function: Callable[..., torch.Tensor]) -> Callable[[Any, Any], torch.Tensor]:
+    """Let a function of two tensors take a scalar for one of them."""
 
-    def exp(self, x: Any) -> Any:
-        return torch.exp(x)
+    def call(x: Any, y: Any) -> torch.Tensor:
+        like = x if isinstance(x, torch.Tensor) else y
+        pair = (torch.as_tensor(value, dtype=like.dtype, device=like.device) for value in (x, y))
+        return function(*pair)
 
-    def clip(self, x: Any, low: Any, high: Any) -> Any:
-        return torch.clamp(x, low, high)
-
-    def minimum(self, x: Any, y: Any) -> Any:
-        return torch.minimum(*_as_tensors(x, y))
-
-    def maximum(self, x: Any, y: Any) -> Any:
-        return torch.maximum(*_as_tensors(x, y))
-
-    def where(self, condition: Any, x: Any, y: Any) -> Any:
-        return torch.where(condition, x, y)
-
-    def logaddexp(self, x: Any, y: Any) -> Any:
-        return torch.logaddexp(*_as_tensors(x, y))
-
-    def sum(self, x: Any, axis: int | None = None) -> Any:
-        return x.sum() if axis is None else x.sum(dim=axis)
-
-    def stop_gradient(self, x: Any) -> Any:
-        return x.detach()
+    return call
 
 
-def _as_tensors(x: Any, y: Any) -> list[torch.Tensor]:
-    like = x if isinstance(x, torch.Tensor) else y
-    return [torch.as_tensor(value, dtype=like.dtype, device=like.device) for value in (x, y)]
+def _sum(x: torch.Tensor, axis: int | None = None) -> torch.Tensor:
+    return torch.sum(x, dim=axis)
+
+
+TORCH_OPS = Ops(
+    exp=torch.exp,
+    clip=torch.clamp,
+    minimum=_with_tensors(torch.minimum),
+    maximum=_with_tensors(torch.maximum),
+    where=torch.where,
+    logaddexp=_with_tensors(torch.logaddexp),
+    sum=_sum,
+    stop_gradient=torch.Tensor.detach,
+)
 
 
 def _read_weights(engine: Engine, folder: Path) -> None:
