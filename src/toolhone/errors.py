@@ -7,7 +7,8 @@
         ├── ModelError       a model, tokenizer, checkpoint or adapter that cannot be used
         ├── DialectError     a chat template or dialect that cannot write or read calls
         ├── CapabilityError  a backend cannot do what was asked (says what can)
-        └── RunError         a run folder: exists, is not a run, cannot be resumed, disk full
+        ├── RunError         a run folder: exists, is not a run, cannot be resumed, disk full
+        └── BusyError        the machine had no time for a program; no fault of the program
 
 A message says what was wrong, what was seen, what would be right, and where. Everything else that
 escapes is a bug of ours and keeps its traceback. What a *model* does wrong is never an exception:
@@ -50,6 +51,10 @@ class CapabilityError(UserError):
 
 
 class RunError(UserError):
+    pass
+
+
+class BusyError(UserError):
     pass
 
 

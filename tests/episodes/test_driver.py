@@ -16,7 +16,7 @@ from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import open_sampler
 from toolhone.episodes.driver import TOOL_THREADS, Clock, run_episodes
 from toolhone.episodes.episode import EpisodeRules, EpisodeStatus
-from toolhone.errors import ConfigError
+from toolhone.errors import BusyError, ConfigError
 from toolhone.schema import Task, Tool, ToolCall
 from toolhone.tools.registry import Implementation, Registry, ToolLimits, builtin_tool
 from toolhone.tools.result import ToolStatus
@@ -141,6 +141,18 @@ def test_after_a_mistake_of_the_user_the_calls_that_wait_for_a_thread_are_not_ma
     with pytest.raises(ConfigError, match="no key for this service"):
         run_episodes(scripted_policy(asks_twice), tasks(3 * TOOL_THREADS), Registry([tool_of(ask)]))
     assert peak.all <= TOOL_THREADS
+
+
+def test_an_episode_for_which_the_machine_had_no_time_fails_and_the_others_go_on():
+    def ask(n: int) -> int:
+        if n == 0:
+            raise BusyError("the machine gave a program too little time")
+        return n
+
+    episodes = run_episodes(scripted_policy(asks_twice), tasks(3), Registry([tool_of(ask)]))
+    endings = [episode.ending for episode in episodes]
+    assert endings == [EpisodeStatus.FAILED, EpisodeStatus.ANSWERED, EpisodeStatus.ANSWERED]
+    assert episodes[0].reason == "BusyError: the machine gave a program too little time"
 
 
 def test_a_tool_may_bound_its_calls_at_once_and_waiting_is_no_part_of_its_time():

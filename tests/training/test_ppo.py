@@ -36,16 +36,18 @@ from toolhone.config.rl import PpoSection, RlSection
 from toolhone.config.sections import Experiment
 from toolhone.episodes.episode import Episode
 from toolhone.episodes.episode import EpisodeStatus
-from toolhone.errors import CapabilityError, ConfigError, RunError
+from toolhone.errors import BusyError, CapabilityError, ConfigError, RunError
 from toolhone.rewards.reward_registry import RewardResult
 from toolhone.rows import Row
+from toolhone.tools.result import ToolResult, ToolStatus
 from toolhone.runs.run import FINAL, Run
+from toolhone.schema import Task
 from toolhone.training.advantages import compute_gae, whiten
 from toolhone.training.losses import policy_loss
 from toolhone.training.ppo import PpoState, adapt_kl_coef, clipped_loss, ppo
 from toolhone.training.trajectory import Trajectory, approx_kl, turn_rewards
 from toolhone.training.advantages import leave_one_out_corrections
-from toolhone.training.rollout import rollout, rows_of
+from toolhone.training.rollout import rollout, rows_of, score
 from toolhone.training.loop import Loop, TrainState, TrainStatus
 from training.test_policy_losses import batch_of, rl_rows
 
@@ -237,6 +239,25 @@ def test_an_episode_that_the_program_broke_off_is_left_out_and_counted(tmp_path:
     assert share > 0
     assert logged(run, "left_out") == [8 * share]
     assert trained == [8 - 8 * share]
+
+
+def test_an_episode_that_cannot_be_scored_in_time_is_left_out_of_its_group() -> None:
+    def busy(task: Task, episode: Episode) -> RewardResult:
+        if episode is first:
+            raise BusyError("the machine gave a program too little time")
+        return first_token(task, episode)
+
+    experiment, trainer = plan(steps=1, batch_size=1), toy()
+    stage = env_of(trainer, experiment)
+    (group,) = rollout(stage, trainer.snapshot(), stage.tasks[:1], experiment, 0)
+    first = group.episodes[0]
+    (scored,) = score([group], replace(stage, score=busy))
+    kept = scored.without_failures()
+    assert len(scored.results) == len(group.episodes) == len(kept.episodes) + 1
+    assert scored.episodes[0].reason == "the machine gave a program too little time"
+    late = replace(first, results=((ToolResult(ToolStatus.TIMEOUT, "no answer"),),))
+    group = replace(scored, episodes=(late, *scored.episodes[1:]))
+    assert group.without_failures() == kept, "a tool that was late is no fault of the policy"
 
 
 def test_the_loss_is_the_clipped_one_under_a_name_that_a_service_may_know() -> None:

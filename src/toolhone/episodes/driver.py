@@ -3,7 +3,8 @@
     episodes = run_episodes(policy, tasks, registry, EpisodeRules(), on_episode=bar)
 
 An episode does not depend on what else is played: the task's index and the turn name its random
-streams. An episode on which the program fails ends as `FAILED`; a `UserError` of a tool is raised.
+streams. An episode on which the program fails, or for which the machine has no time (`BusyError`),
+ends as `FAILED`; another `UserError` of a tool is raised.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from itertools import islice
 from toolhone.data.task_files import refuse_unplayable
 from toolhone.episodes.episode import Episode, EpisodeRules, Play, Request, SampleRequest, episode
 from toolhone.episodes.policy import TokenPolicy, TurnStream
-from toolhone.errors import UserError
+from toolhone.errors import BusyError, UserError
 from toolhone.schema import Task, ToolCall
 from toolhone.tools.registry import Registry
 from toolhone.tools.result import ToolResult
@@ -186,8 +187,9 @@ class _Driver:
         for index in answered:
             futures = self.working.pop(index)
             errors = [error for future in futures if (error := future.exception())]
-            if errors and isinstance(errors[0], UserError):
-                raise errors[0]
+            mistakes = (error for error in errors if isinstance(error, UserError))
+            if mistake := next((one for one in mistakes if not isinstance(one, BusyError)), None):
+                raise mistake
             if errors:
                 self._advance(index, partial(self.plays[index].throw, errors[0]))
             else:

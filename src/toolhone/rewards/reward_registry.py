@@ -18,7 +18,7 @@ from pathlib import Path
 
 from toolhone.config.user_code import USER_CODE, import_callable
 from toolhone.episodes.episode import Episode
-from toolhone.errors import ConfigError, nearest
+from toolhone.errors import BusyError, ConfigError, nearest
 from toolhone.rewards import legacy_rewards as legacy
 from toolhone.rewards import tool_use
 from toolhone.rewards.matching import show
@@ -178,6 +178,8 @@ def _call_reward(reward: Reward, task: Task, episode: Episode) -> dict[str, floa
     """The parts of a reward; a plain number is a part with an empty name."""
     try:
         value: object = reward.function(task, episode)
+    except BusyError:
+        raise
     except Exception as error:
         raise ConfigError(
             f"the reward {reward.name!r} failed on the task {task.id!r}: "

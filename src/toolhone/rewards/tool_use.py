@@ -60,7 +60,7 @@ class CallRecord:
     """A call of an episode.
 
     schema_valid: its tool is on offer and its arguments obey the schema, or it is exactly what the
-    task wants. ran_ok: that, and it did not fail. not_retracted: no later turn replaces it.
+    task wants. ran_ok: that, and it raised no error. not_retracted: no later turn replaces it.
     """
 
     call: ToolCall
@@ -107,7 +107,7 @@ class EpisodeView:
                     valid = tool is not None and not tool.problems(call.arguments)
                 else:
                     valid = status not in _REJECTED
-                ran_ok = valid and status not in (ToolStatus.ERROR, ToolStatus.TIMEOUT)
+                ran_ok = valid and status is not ToolStatus.ERROR
                 kept = index == last or (valid and turn.problem is ParseProblem.NONE)
                 records.append(CallRecord(call, valid, ran_ok, kept))
         return records

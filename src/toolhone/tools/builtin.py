@@ -109,8 +109,6 @@ def python(
     prints nothing."""
     result = shared_sandbox().run(code)
     before = f"; printed before: {result.stdout}" if result.stdout else ""
-    if result.outcome is ToolStatus.TIMEOUT:
-        raise TimeoutError(_reason(result.error) + before)
     if result.outcome is not ToolStatus.OK:
         raise ValueError(result.error + before)
     shown = result.value if isinstance(result.value, str) else result.text

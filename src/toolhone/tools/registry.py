@@ -319,7 +319,7 @@ def builtin_tool(name: str, seed: int = 0) -> Tool:
     # Imported here: the sandbox and its library are needed for built-in tools alone.
     from toolhone.tools.builtin import BUILTIN, calculator, python
     from toolhone.tools.fake_services import SearchWorld, WeatherWorld
-    from toolhone.tools.sandbox import WORKERS
+    from toolhone.tools.sandbox import PATIENCE, WORKERS
 
     functions: Mapping[str, Callable[..., Json]] = {
         "calculator": calculator,
@@ -330,8 +330,10 @@ def builtin_tool(name: str, seed: int = 0) -> Tool:
     if name not in functions:
         known = f"built in: {', '.join(BUILTIN)}; a tool of your own is named 'file.py:function'"
         raise ConfigError(f"no built-in tool {name!r}{nearest(name, BUILTIN)}; {known}")
-    # A call does not wait for a sandbox worker on its own time.
-    limits = ToolLimits(at_once=WORKERS if name in ("calculator", "python") else None)
+    # The sandbox limits the CPU time of a call, which waits for a worker and a processor for free.
+    limits = ToolLimits()
+    if name in ("calculator", "python"):
+        limits = ToolLimits(timeout=3 * PATIENCE, at_once=WORKERS)
     tool = Tool.of(functions[name])
     definition = f"built in: {name}, seed {seed}"
     return replace(tool, function=Implementation(functions[name], limits, definition=definition))

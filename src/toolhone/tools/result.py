@@ -18,6 +18,7 @@ class ToolStatus(StrEnum):
     ERROR = "error"
     """The tool raised, or its return value cannot be written as JSON."""
     TIMEOUT = "timeout"
+    """The tool did not answer in time; of a program in the sandbox: it used up its CPU time."""
     REFUSED = "refused"
     """The tool has no implementation here, is not allowed to run, or reached its limit of calls."""
 

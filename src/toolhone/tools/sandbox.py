@@ -1,9 +1,10 @@
-"""Runs Python written by a model, with limits on time, memory and recursion; no files or network.
+"""Runs Python written by a model, with limits on CPU time, memory and recursion; no files.
 
     with Sandbox() as sandbox:
         sandbox.run("x = 6\\nx * 7")    # SandboxResult(outcome=OK, value=42, text="42", ...)
 
 Monty runs it, a subset of Python in Rust, in worker processes; its own bugs are not contained.
+Only the program's own CPU time counts (on Linux; elsewhere the time that passes).
 """
 
 from __future__ import annotations
@@ -11,18 +12,21 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import math
 import os
 import secrets
+import signal
 import sys
 import threading
 import time
 import weakref
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import pydantic_monty as monty
 
-from toolhone.errors import CapabilityError, ConfigError
+from toolhone.errors import BusyError, CapabilityError, ConfigError
 from toolhone.schema import Json
 from toolhone.tools.result import ToolStatus, truncate
 
@@ -30,12 +34,15 @@ if sys.platform == "linux":
     import resource
 
 GRACE = 0.25
-"""Seconds between a worker's own time limit and its end by force."""
+"""Seconds between a worker's own limit of time and its end by force."""
+PATIENCE = 100
+"""How long a program may take in all, as a multiple of its limit of CPU time."""
 WORKERS = max(4, os.cpu_count() or 1)
 """Default number of workers."""
 MAX_SOURCE = 20_000
 """Longest program in characters."""
 _SPLIT_SECONDS = 0.25
+_TICK = 0.005
 _CHECKOUTS_PER_WORKER = 100
 _POLICY = {"sleep": "zero", "random_start": {"seed": 0}}
 
@@ -86,7 +93,10 @@ if NAME is not None:
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one run. `recursion` is the depth of calls; `output_chars` also cuts the value."""
+    """Limits of one run; `output_chars` also cuts the value.
+
+    seconds: of CPU time. recursion: depth of calls.
+    """
 
     seconds: float = 1.0
     memory_mb: int = 64
@@ -106,7 +116,7 @@ class SandboxResult:
 
     value: of its last expression; as JSON up to `Limits.output_chars` characters, else its `repr`,
     cut. text: its `repr`, cut. stdout: the text of both streams, cut with a visible mark. error:
-    one line. seconds: includes the wait for a worker.
+    one line. seconds: that passed, with the wait for a worker.
     """
 
     outcome: ToolStatus
@@ -120,9 +130,9 @@ class SandboxResult:
 class Sandbox(contextlib.AbstractContextManager["Sandbox"]):
     """Runs programs, at most one in each of `workers` processes; further runs wait.
 
-    Threads may share it. A worker that does not answer `GRACE` seconds after its limit is killed
-    and replaced. A process forked after the first run is refused: the serving threads do not
-    survive a fork.
+    Threads may share it. A worker whose program has used up its time is killed and replaced. A
+    `BusyError` means that the machine gave a program too little time to tell how it ends. A process
+    forked after the first run is refused: the serving threads do not survive a fork.
     """
 
     def __init__(self, limits: Limits | None = None, workers: int = 0) -> None:
@@ -144,18 +154,17 @@ class Sandbox(contextlib.AbstractContextManager["Sandbox"]):
         program = f"{code[:split]}{name} = ({code[split:].lstrip()}\n)\n{show}"
         program = f"{code}\nNone" if split < 0 else program
         printed, sent = _Printed(limit), [("", "")]
-        outcome, error, resources = ToolStatus.OK, "", self._resources(self.limits.seconds)
+        outcome, error = ToolStatus.OK, ""
         try:
-            with pool.checkout(limits=resources, os_policy=_POLICY) as session:
-                if sys.platform == "linux" and session.worker_pid is not None:
-                    # Bounds how long a worker outlives its parent.
-                    cpu = int(_CHECKOUTS_PER_WORKER * (self.limits.seconds + GRACE)) + 1
-                    with contextlib.suppress(OSError):
-                        resource.prlimit(session.worker_pid, resource.RLIMIT_CPU, (cpu, cpu))
-                lookup = {f"{name}_send": lambda *texts: sent.append(texts)}
-                session.feed_run(program, external_lookup=lookup, print_callback=printed)
+            lookup = {f"{name}_send": lambda *texts: sent.append(texts)}
+            options = {"external_lookup": lookup, "print_callback": printed}
+            self._feed(pool, program, self.limits.seconds, options)
+        except TimeoutError:
+            late = f"the program ran longer than {self.limits.seconds:g} s"
+            outcome, error = ToolStatus.TIMEOUT, f"TimeoutError: {late}"
         except monty.MontyError as caught:
-            outcome, error = _how_it_ended(caught, code.count("\n") + 1, self.limits)
+            outcome = ToolStatus.ERROR
+            error = _show_error(caught, code.count("\n") + 1, self.limits)
         failed = outcome is not ToolStatus.OK
         value, text = (None, "") if failed else _read_value(*sent[-1], limit)
         seconds = time.perf_counter() - started
@@ -181,7 +190,7 @@ class Sandbox(contextlib.AbstractContextManager["Sandbox"]):
             if self._pool is None:
                 pool = monty.Monty(
                     max_processes=self._workers or WORKERS,
-                    request_timeout=self.limits.seconds + GRACE,
+                    request_timeout=max(self.limits.seconds, _SPLIT_SECONDS) * PATIENCE + GRACE,
                     max_checkouts_per_worker=_CHECKOUTS_PER_WORKER,
                     feed_duration_limit_grace=GRACE,
                 )
@@ -194,12 +203,34 @@ class Sandbox(contextlib.AbstractContextManager["Sandbox"]):
             return self._pool
 
     def _last_expression(self, pool: monty.Monty, code: str) -> int:
+        options = {"inputs": {"source": code}, "print_callback": _Printed(0)}
         try:
-            with pool.checkout(limits=self._resources(_SPLIT_SECONDS)) as session:
-                inputs = {"source": code}
-                return int(session.feed_run(_SPLIT, inputs=inputs, print_callback=_Printed(0)))
-        except monty.MontyError:
+            return int(self._feed(pool, _SPLIT, _SPLIT_SECONDS, options))
+        except (TimeoutError, monty.MontyError):
             return -1
+
+    def _feed(
+        self, pool: monty.Monty, program: str, seconds: float, options: dict[str, Any]
+    ) -> Any:
+        """Run a program and return its value; `TimeoutError` where it has used its CPU time."""
+        watch = None
+        try:
+            longest = self._resources(seconds * PATIENCE)
+            with pool.checkout(limits=longest, os_policy=_POLICY) as session:
+                watch = _CpuWatch(session.worker_pid, seconds)
+                try:
+                    return session.feed_run(program, **options)
+                finally:
+                    watch.stop()
+        except monty.MontyError as error:
+            if watch is not None and watch.is_late:
+                raise TimeoutError from None
+            if not _ran_out_of_time(error):
+                raise
+            raise BusyError(
+                f"the machine gave a program less than {seconds:g} s of CPU time within "
+                f"{seconds * PATIENCE:g} s; run fewer programs beside this one"
+            ) from None
 
     def _resources(self, seconds: float) -> dict[str, float]:
         return {
@@ -228,6 +259,43 @@ def _end_pool(pool: monty.Monty) -> None:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(pool))
 
 
+class _CpuWatch(threading.Thread):
+    """Kills a worker when it has used `seconds` of CPU time from now on."""
+
+    def __init__(self, pid: int, seconds: float) -> None:
+        super().__init__(daemon=True, name="sandbox")
+        self._pid, self._lock, self._ended = pid, threading.Lock(), threading.Event()
+        self._clock, self.is_late = time.CLOCK_MONOTONIC, False
+        if sys.platform == "linux":
+            self._clock = (~pid << 3) | 2  # the CPU clock of a process: clock_getcpuclockid(3)
+            # Bounds how long a worker outlives its parent.
+            cpu = int(_CHECKOUTS_PER_WORKER * (seconds + GRACE)) + 1
+            with contextlib.suppress(OSError):
+                resource.prlimit(pid, resource.RLIMIT_CPU, (cpu, cpu))
+        self._end = 0.0
+        self._end = seconds - self._left()
+        self.start()
+
+    def _left(self) -> float:
+        """Return how many seconds are left; after the end of the worker, all."""
+        try:
+            return self._end - time.clock_gettime(self._clock)
+        except OSError:
+            return math.inf
+
+    def run(self) -> None:
+        while not self._ended.wait(max(_TICK, self._left())):
+            with self._lock:
+                self.is_late = self._left() <= 0 and not self._ended.is_set()
+                if self.is_late:
+                    os.kill(self._pid, signal.SIGKILL)
+                    return
+
+    def stop(self) -> None:
+        with self._lock:
+            self._ended.set()
+
+
 @dataclass
 class _Printed:
     """Keeps the first `keep` characters of the output and counts all."""
@@ -252,17 +320,21 @@ def _read_value(as_json: str, as_repr: str, limit: int) -> tuple[Json, str]:
         return text, text
 
 
-def _how_it_ended(error: monty.MontyError, lines: int, limits: Limits) -> tuple[ToolStatus, str]:
-    late = ToolStatus.TIMEOUT, f"TimeoutError: the program ran longer than {limits.seconds:g} s"
+def _ran_out_of_time(error: monty.MontyError) -> bool:
+    """Whether the time that an attempt may take ended it."""
     if isinstance(error, monty.MontyCrashedError):
-        wrong = f"RuntimeError: the program broke the interpreter ({error})"
-        return late if error.timed_out else (ToolStatus.ERROR, wrong)
+        return bool(error.timed_out)
+    return str(error.display("type-msg")).startswith("TimeoutError: feed time limit exceeded")
+
+
+def _show_error(error: monty.MontyError, lines: int, limits: Limits) -> str:
+    """Return an error in one line."""
+    if isinstance(error, monty.MontyCrashedError):
+        return f"RuntimeError: the program broke the interpreter ({error})"
     text = " ".join(error.display("type-msg").split())
-    if text.startswith("TimeoutError: feed time limit exceeded"):
-        return late
     if text.startswith("MemoryError: "):
         text = f"MemoryError: the program needed more than {limits.memory_mb} MB"
     own = "<python-input"
     frames = [frame.line for frame in error.traceback() if frame.filename.startswith(own)]
     where = f" (line {frames[-1]})" if frames and frames[-1] <= lines else ""
-    return ToolStatus.ERROR, truncate(text, 500) + where
+    return truncate(text, 500) + where

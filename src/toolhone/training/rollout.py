@@ -23,12 +23,14 @@ from toolhone.config.sections import Experiment
 from toolhone.episodes.driver import Clock, run_episodes
 from toolhone.episodes.episode import Episode, EpisodeRules, EpisodeStatus
 from toolhone.episodes.policy import TokenPolicy
+from toolhone.errors import BusyError
 from toolhone.rewards.reward_registry import RewardResult
 from toolhone.rewards.schedule import PhaseState, RewardSchedule
 from toolhone.rows import Origin, Row
 from toolhone.runs.run import Run
 from toolhone.schema import Task
 from toolhone.tools.registry import Registry
+from toolhone.tools.result import ToolStatus
 from toolhone.training.loop import Hooks, TrainState
 from toolhone.training.prefill import curriculum_ratio, gold_prefix, retry_prefix
 
@@ -96,11 +98,18 @@ class RolloutGroup:
         return RolloutGroup(self.task, self.episodes[:count], self.results[:count])
 
     def without_failures(self) -> RolloutGroup:
-        """Drop episodes that the environment broke or that hold no turn: not the policy's doing."""
+        """Drop episodes that are not the policy's doing.
+
+        They failed, hold no turn, or have a tool that did not answer in time.
+        """
         kept = [
             i
             for i, episode in enumerate(self.episodes)
-            if episode.turns and episode.ending is not EpisodeStatus.FAILED
+            if episode.turns
+            and episode.ending is not EpisodeStatus.FAILED
+            and all(
+                one.outcome is not ToolStatus.TIMEOUT for each in episode.results for one in each
+            )
         ]
         return RolloutGroup(
             self.task,
@@ -170,12 +179,20 @@ def with_retries(
 
 
 def score(groups: Sequence[RolloutGroup], env: RLEnv) -> list[RolloutGroup]:
-    """The groups with the reward of every episode."""
+    """The groups with the reward of every episode; one that cannot be computed is left out."""
+    scored = []
     with env.clock.on("reward"):
-        return [
-            replace(group, results=tuple(env.score(group.task, one) for one in group.episodes))
-            for group in groups
-        ]
+        for group in groups:
+            episodes, results = [], []
+            for episode in group.episodes:
+                try:
+                    results.append(env.score(group.task, episode))
+                except BusyError as error:
+                    episode = replace(episode, ending=EpisodeStatus.FAILED, reason=str(error))
+                    results.append(RewardResult(0.0, {}))
+                episodes.append(episode)
+            scored.append(replace(group, episodes=tuple(episodes), results=tuple(results)))
+    return scored
 
 
 def rows_of(episode: Episode, group: str | None = None) -> list[Row]:
