@@ -39,7 +39,7 @@ from toolhone.runs.trackers import check_trackers, open_trackers
 from toolhone.schema import Json, Task
 from toolhone.sources.messages import read_tasks
 from toolhone.tokenizer import TextTokenizer
-from toolhone.tools.loading import open_registry
+from toolhone.tools.loading import open_registry, tool_notes
 from toolhone.tools.registry import Registry
 from toolhone.training.dataset import Dataset, held_out_tasks, load_data, source_request
 from toolhone.training.dpo import dpo
@@ -126,7 +126,8 @@ def train(
         check_trackers(plan.tracking)
     metrics, registry = UserMetrics.of(plan), open_registry(plan)
     data = load_data(plan)
-    progress.report(data.summary())
+    for line in (data.summary(), *tool_notes(plan, registry, [*data.tasks, *data.play])):
+        progress.report(line)
     if data.play:
         check_ids(data.play)
     check_ids(data.tasks)

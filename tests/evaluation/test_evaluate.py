@@ -540,6 +540,13 @@ def test_the_table_shows_every_metric_every_category_and_how_episodes_ended():
     assert "-" in shown(metrics_table(run(registry=None)))
 
 
+def test_the_table_says_why_no_execution_was_measured():
+    empty = "execution_success is empty: nothing runs the wanted tools here ("
+    assert empty in shown(metrics_table(run(registry=None)))
+    assert empty not in shown(metrics_table(run()))
+    assert empty not in shown(metrics_table(run(registry=None), ["exact_match"]))
+
+
 def test_mismatches_show_what_was_expected_what_came_and_why():
     text = shown(mismatches(run(rome=write(("weather", {"city": "Paris"})), hi=""), 5))
     assert "2 of 7 tasks were not fully correct" in text

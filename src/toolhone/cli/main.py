@@ -42,6 +42,10 @@ VERBS = {
     "check": ("env_report", "Check versions, devices, extras, folders and the sandbox; exit code"),
     "data": ("data", "Generate data, and read published data."),
     "config": ("train", "The experiment file: its schema, and what a file resolves to."),
+    "migrate": (
+        "migrate",
+        "Print another system's configuration or command line as an experiment and a command.",
+    ),
     "rewards": ("rewards", "Rewards: what they pay for, and what cheats them."),
 }
 """The module of each verb, and its line in the help."""

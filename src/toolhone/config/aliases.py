@@ -118,6 +118,10 @@ def _convert(values: Values) -> None:
                 f"model.torch_dtype is {model['torch_dtype']!r}, but a switch in training sets "
                 f"{wanted}; keep one"
             )
+    for switch in ("completion_only_loss", "assistant_only_loss"):
+        if (only := _take_switch(values, f"training.{switch}")) is not None:
+            both = f"both training.{switch} and training.loss_on are given; keep one"
+            _put(values, "training.loss_on", "completion" if only else "all", both)
     adaptive = _take_switch(values, "training.adap_kl_ctrl")
     if adaptive is not None:
         both = "both training.adap_kl_ctrl and training.rl.ppo.kl_penalty are given; keep one"

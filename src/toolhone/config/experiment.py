@@ -49,13 +49,13 @@ def load_experiment(
 ) -> Experiment:
     """Read the experiment of a file or a preset (none: all defaults), with `key=value` overrides
     applied."""
-    changes = [_parse(override, tell) for override in overrides]
+    changes = [parse_override(override, tell) for override in overrides]
     if path is None:
         return _merge_and_check({}, changes, "the command line", tell)
     if is_preset(path):
         values = _read_preset(str(path), changes, tell)
         return _merge_and_check(values, changes, f"the preset {path}", tell)
-    values = _anchor(translate(read_values(path), str(path), tell), path.resolve().parent)
+    values = anchor(translate(read_values(path), str(path), tell), path.resolve().parent)
     return _merge_and_check(values, changes, str(path), tell)
 
 
@@ -82,7 +82,7 @@ def experiment_of(
     """Read an experiment from plain values, which may use the keys of other systems, with overrides
     applied."""
     plain = translate(values, where, tell)
-    return _merge_and_check(plain, [_parse(text, tell) for text in overrides], where, tell)
+    return _merge_and_check(plain, [parse_override(text, tell) for text in overrides], where, tell)
 
 
 def overridden(
@@ -91,7 +91,7 @@ def overridden(
     """Return the experiment with `key=value` overrides applied."""
     values: dict[str, Any] = experiment.model_dump()
     for override in overrides:
-        values = merged(values, _parse(override, tell))
+        values = merged(values, parse_override(override, tell))
     return make_experiment(values, "the command line")
 
 
@@ -218,7 +218,7 @@ def _note_unused(experiment: Experiment, tell: Tell) -> None:
         tell("training.rl (ptx.batch_size) has no effect without training.rl.ptx.coef")
 
 
-def _anchor(values: dict[str, Any], base: Path) -> dict[str, Any]:
+def anchor(values: dict[str, Any], base: Path) -> dict[str, Any]:
     """Make relative paths absolute, those of code too."""
 
     def anchored(spec: str) -> str:
@@ -247,7 +247,7 @@ def _anchor(values: dict[str, Any], base: Path) -> dict[str, Any]:
     return result
 
 
-def _parse(override: str, tell: Tell) -> dict[str, Any]:
+def parse_override(override: str, tell: Tell) -> dict[str, Any]:
     """Parse one `key=value` into nested values; a path in it is relative to the working folder."""
     key, sign, text = override.partition("=")
     if not sign or not key:
@@ -260,7 +260,7 @@ def _parse(override: str, tell: Tell) -> dict[str, Any]:
         change = text
     for part in reversed(key.split(".")):
         change = {part: change}
-    return _anchor(translate(change, "the command line", tell), Path.cwd())
+    return anchor(translate(change, "the command line", tell), Path.cwd())
 
 
 def merged(values: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def metrics_table(evaluation: Evaluation, names: Sequence[str] = ()) -> Renderab
     for name, mean in evaluation.rewards.items():
         table.add_row(Text(clean(name)), f"{mean:.3f}", "", "")
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in evaluation.outcomes.items())
-    ending = Text(f"ended: {outcomes}")
+    ending = Text("\n".join([*_why_empty(evaluation, names), f"ended: {outcomes}"]))
     if len(evaluation.by_category) < 2:
         return Group(table, ending)
     categories = _new_table("by category", ["category"], [*(_SHORT[name] for name in METRICS), "n"])
@@ -101,6 +101,17 @@ def metrics_table(evaluation: Evaluation, names: Sequence[str] = ()) -> Renderab
         values = [_points(metrics[name])[0] for name in METRICS]
         categories.add_row(Text(clean(category)), *values, str(metrics["valid_format"].n))
     return Group(table, categories, ending)
+
+
+def _why_empty(evaluation: Evaluation, names: Sequence[str]) -> list[str]:
+    """A sentence where calls are wanted, but none of their tools can run."""
+    needed = not names or any(name.endswith("execution_success") for name in names)
+    choices = (choice for sample in evaluation.samples for choice in sample.expected.choices)
+    wanted = sorted({call.name for choice in choices for call in choice.wanted})
+    if not needed or not wanted or evaluation.metrics["execution_success"].n:
+        return []
+    named = ", ".join(map(shorten, wanted[:NAMED])) + (", ..." if len(wanted) > NAMED else "")
+    return [f"execution_success is empty: nothing runs the wanted tools here ({named})"]
 
 
 def _points(score: Score, sign: str = "") -> tuple[str, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, get_type_hints
@@ -18,8 +18,9 @@ from typing import Any, cast, get_type_hints
 from toolhone.config.sections import Experiment
 from toolhone.config.user_code import USER_CODE, import_callable, module_in_file
 from toolhone.errors import ConfigError, nearest
-from toolhone.schema import Json, Tool
+from toolhone.schema import Json, Task, Tool
 from toolhone.schema.tool import schema_of_callable
+from toolhone.tools.builtin import BUILTIN
 from toolhone.tools.command import CommandTool
 from toolhone.tools.http import HttpTool
 from toolhone.tools.registry import (
@@ -161,7 +162,8 @@ def _function_tool(spec: Mapping[str, Json], base: Path) -> Tool:
             if key in spec:
                 right = remedies.get(key, "an 'implementation'")
                 raise ConfigError(f"{where} has {key!r}, but nothing that runs; it needs {right}")
-        return Tool.of(schema)
+        tool = Tool.of(schema)
+        return _with_builtin(tool) if tool.name in BUILTIN else tool
     _check_keys(f"{where} has", spec, _KEYS["function"])
     if len(sources) > 1:
         raise ConfigError(f"{where} has both 'implementation' and 'function'; give one of them")
@@ -182,6 +184,49 @@ def _function_tool(spec: Mapping[str, Json], base: Path) -> Tool:
     limits = replace(limits, at_once=limits.at_once or inner.limits.at_once)
     definition = f"{source}\n{inner.definition or source_of(inner.function)}"
     return replace(tool, function=Implementation(adapted, limits, cache, definition=definition))
+
+
+def _with_builtin(tool: Tool) -> Tool:
+    """Return the schema with the built-in function of its name, where its parameters fit."""
+    inner = builtin_tool(tool.name).function
+    assert isinstance(inner, Implementation), tool.name
+    try:
+        adapted = adapt_function(tool, inner.function)
+    except ConfigError:
+        return tool
+    own = schema_of_callable(adapted)[2]["properties"]
+    fits = not any(key in tool.parameters for key in COMPOSED)
+    for name, declared in tool.properties.items():
+        kind, choices = own[name].get("type"), own[name].get("enum", [])
+        fits = fits and declared.get("type", kind) == kind
+        if choices:  # a value that the function refuses must not be allowed
+            fits = fits and all(value in choices for value in declared.get("enum", [None]))
+    return replace(tool, function=replace(inner, function=adapted)) if fits else tool
+
+
+def tool_notes(plan: Experiment, registry: Registry, tasks: Iterable[Task]) -> Iterator[str]:
+    """Yield a sentence on schemas that a built-in function runs, and one on tools that cannot
+    run."""
+    if plan.tool_results.replay is not None:
+        return
+    for spec in plan.tools:
+        if isinstance(spec, Mapping) and not any(
+            isinstance(spec.get(key), str) for key in ("implementation", "function")
+        ):
+            body = spec["function"] if isinstance(spec.get("function"), Mapping) else spec
+            if (name := body.get("name")) in BUILTIN and name in registry.runnable:
+                yield f"note: tool {name!r} is a schema alone: the built-in {name} runs its calls"
+    missing = {tool.name for task in tasks for tool in task.tools} - {
+        t.name for t in registry.tools
+    }
+    reasons = [
+        *registry.refusals.values(),
+        *(f"tool {n!r} is not in tools" for n in sorted(missing)),
+    ]
+    if reasons:
+        more = f"; and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+        effect = "calls get no result, and execution_success leaves tasks that want them out"
+        yield f"note: {'; '.join(reasons[:3])}{more}: {effect}"
 
 
 def adapt_function(tool: Tool, function: Callable[..., Json]) -> Callable[..., Json]:

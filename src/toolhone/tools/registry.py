@@ -94,7 +94,7 @@ class Registry:
     timeout: seconds per call; the thread of a late function runs on until it returns. max_chars:
     longest `content`. seed: of `weather` and `search`. journals: asked in order before a tool runs;
     each records every call. runnable: names of the tools whose calls get a result, from an
-    implementation or a journal.
+    implementation or a journal; refusals: why the others cannot run.
     """
 
     def __init__(
@@ -116,9 +116,9 @@ class Registry:
             self._entries[tool.name] = _Entry.of(tool)
         entries, is_answered = self._entries.items(), any(one.answers_all for one in journals)
         self.tools = tuple(entry.tool for _, entry in entries)
-        self.runnable = frozenset(
-            name for name, entry in entries if is_answered or not entry.own.refusal
-        )
+        refusals = {name: entry.own.refusal for name, entry in entries if entry.own.refusal}
+        self.refusals = {} if is_answered else refusals
+        self.runnable = frozenset(name for name, _ in entries if name not in self.refusals)
 
     def run(self, call: ToolCall) -> ToolResult:
         """Check the call and make it."""
