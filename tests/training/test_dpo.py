@@ -396,7 +396,7 @@ def test_a_report_says_loss_margin_and_accuracy(tmp_path: Path) -> None:
     assert first.startswith("Iteration 3/12 | Loss: 0.")
     assert "| Margin: " in first
     assert "| Accuracy: " in first
-    assert MetricsAccumulator(lambda: 0.0).mean("loss") == 0
+    assert MetricsAccumulator({}, lambda: 0.0).mean("loss") == 0
 
 
 SMALL = (

@@ -58,8 +58,8 @@ class Run:
             raise RunError(f"{folder} holds a run already; {right}")
         with writing(folder):
             (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-            write_json(folder / "experiment.json", experiment.model_dump())
             write_json(folder / "environment.json", environment())
+            write_json(folder / "experiment.json", experiment.model_dump())  # last: makes it a run
         return Run(folder, experiment)
 
     @staticmethod
@@ -183,13 +183,19 @@ class Run:
         return str(self.state(checkpoint).get("weights", checkpoint))
 
     def cut_back(self, step: int) -> None:
-        """Remove what was logged after `step`, and a last line that was cut off."""
+        """Remove what was logged after `step`, a last line that was cut off, and the samples of a
+        validation that did not end."""
+        validated: set[int] = set()
         names = ("metrics.jsonl", "samples.jsonl")
         for path in (self.folder / name for name in names if (self.folder / name).exists()):
             kept = []
             for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
                 with contextlib.suppress(ValueError, KeyError, TypeError):
-                    kept += [f"{line}\n"] if json.loads(line)["step"] <= step else []
+                    value = json.loads(line)
+                    at, kind = value["step"], value.get("kind")
+                    validated |= {at} if kind == "validation" else set()
+                    whole = kind or "scores" not in value or at in validated
+                    kept += [f"{line}\n"] if at <= step and whole else []
             with writing(path):
                 write_text(path, "".join(kept))
 

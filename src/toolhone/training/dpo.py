@@ -61,7 +61,7 @@ def dpo(
     state = resume(trainer, run, resume_from, TrainState())
     total = planned_steps(plan, len(pairs))
     loop = Loop(trainer, run, replace(hooks, validate=validate), total, state)
-    sums = MetricsAccumulator(loop.seconds)
+    sums = MetricsAccumulator(state.sums, loop.seconds)
     for step in loop:
         batch = with_pair_weights(next_pairs(pairs, plan, seed, step))
         metrics = train_step(trainer, [batch], loss, optimizer_at(plan, step, total))
@@ -70,7 +70,7 @@ def dpo(
         loop.finish_step(f"loss {metrics['loss']:.3f}")
         if loop.due(plan.log_every):
             report_dpo(loop, sums)
-            sums = MetricsAccumulator(loop.seconds)
+            sums.clear()
     return loop.status
 
 

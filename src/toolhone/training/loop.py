@@ -21,7 +21,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from toolhone.backends.base import Metrics, Sampler, Trainer
+from toolhone.backends.base import Metrics, Sampler, Trainer, WeightSampler
 from toolhone.errors import RunError
 from toolhone.rows import Row
 from toolhone.runs.progress import Progress
@@ -43,9 +43,32 @@ STOP_SIGNALS = tuple(
 class TrainStatus(StrEnum):
     FINISHED = "finished"
     INTERRUPTED = "interrupted"
-    """Stopped by SIGINT, SIGTERM or SIGHUP after the current step; the state was saved."""
+    """Stopped by SIGINT, SIGTERM or SIGHUP after the current step, or in a validation, which the
+    resumed run does; the state was saved."""
     FINISHED_ON_REQUEST = "finished_on_request"
     """The signal came in the last step: training is complete, the evaluation is skipped."""
+
+
+class Stop(BaseException):
+    """A stop signal came in work that is broken off."""
+
+
+@dataclass
+class StopRequest:
+    """Whether a stop signal came; inside `breaking()` the first one raises `Stop` there."""
+
+    received: bool = False
+    breaks: bool = False
+
+    @contextmanager
+    def breaking(self) -> Iterator[None]:
+        if self.received:
+            raise Stop
+        self.breaks = True
+        try:
+            yield
+        finally:
+            self.breaks = False
 
 
 @dataclass(frozen=True)
@@ -66,9 +89,17 @@ class TrainState:
     best_score: float | None = None
     phase: dict[str, int] = field(default_factory=dict)
     """State of the reward schedule, where its rewards change during training."""
+    sums: Metrics = field(default_factory=dict)
+    """Sums of the metrics since the last report."""
+    sampled_at: int | None = None
+    """Step of the snapshot that the next step samples from, where the checkpoint holds it."""
 
 
 S = TypeVar("S", bound=TrainState)
+ADDED = ("phase", "sums", "sampled_at")
+"""Fields of a state that checkpoints of older versions lack."""
+SNAPSHOT = "snapshot"
+"""Folder in a checkpoint: the snapshot that samples, where it is older than the weights."""
 
 
 def resume(trainer: Trainer, run: Run, folder: Path | None, initial: S) -> S:
@@ -81,7 +112,7 @@ def resume(trainer: Trainer, run: Run, folder: Path | None, initial: S) -> S:
         return initial
     saved = run.state(folder)
     names = [own.name for own in fields(initial)]
-    missing = [name for name in names if name not in saved and name != "phase"]
+    missing = [name for name in names if name not in {*saved, *ADDED}]
     if missing:
         raise RunError(
             f"{folder}/state.json lacks {', '.join(missing)}; "
@@ -108,38 +139,45 @@ class Loop:
     ) -> None:
         self.trainer, self.run, self.hooks = trainer, run, hooks
         self.total, self.state, self.held_out = total, state, held_out
-        self.status, self.snapshot_age = TrainStatus.FINISHED, 0
+        self.status, self.snapshot_age, self._every = TrainStatus.FINISHED, 0, 1
         self._started, self._validating = time.monotonic() - state.seconds, 0.0
         self._saved_at, self.skipped_in_a_row, self._scores = state.step, 0, ""
         self._sampler: Sampler | None = None
         self._sampled_at = state.step
+        self._stop, self._owed = StopRequest(), False
 
     def __iter__(self) -> Iterator[int]:
         plan = self.run.experiment.training
         self.hooks.progress.start("training", self.total, self.state.step)
-        with stop_requested() as stopping:
-            while self.state.step < self.total and not stopping():
+        with stop_requested() as self._stop:
+            if self.state.step and self.due(plan.validate_every) and not self._is_validated():
+                self._validate()  # the run was stopped before it or in its midst
+            while self.state.step < self.total and not self._stop.received:
                 yield self.state.step
                 if self.due(plan.save_every):
+                    self._sampler = None
                     self._save(f"checkpoint_step_{self.state.step}")
-                    self._saved_at, self._sampler = self.state.step, None
+                    self._saved_at = self.state.step
                 if self.due(plan.validate_every):
                     self._validate()
-            stopped = stopping()
-        if stopped and self.state.step < self.total:
+        if self._stop.received and (self.state.step < self.total or self._owed):
             if self._saved_at != self.state.step:
                 self._save(f"checkpoint_step_{self.state.step}")
             self.status = TrainStatus.INTERRUPTED
             return
         self._save(FINAL, optimizer=False)
-        if stopped:
+        if self._stop.received:
             self.status = TrainStatus.FINISHED_ON_REQUEST
 
     def sampler(self, every: int) -> Sampler:
         """Return a snapshot of the policy that is at most `every` - 1 steps old.
 
-        After a checkpoint the snapshot is always new, as it is in a resumed run.
+        After a checkpoint that was due the snapshot is new, as it is in a resumed run.
         """
+        self._every = every
+        if self._sampler is None and self.state.sampled_at is not None:
+            self._sampler, self._sampled_at = self._saved_sampler(), self.state.sampled_at
+            self.state.sampled_at = None
         if self._sampler is None or self.state.step - self._sampled_at >= every:
             self._sampler, self._sampled_at = self.trainer.snapshot(), self.state.step
         self.snapshot_age = self.state.step - self._sampled_at
@@ -173,19 +211,51 @@ class Loop:
             )
 
     def _save(self, name: str, optimizer: bool = True) -> None:
-        hooks = self.hooks
-        self.run.save_checkpoint(
-            name, vars(self.state), lambda folder: hooks.save(folder, optimizer)
-        )
+        """Save a checkpoint, with the snapshot that the next steps sample from if it is older."""
+        sampler, state = self._sampler, dict(vars(self.state))
+        older = optimizer and isinstance(sampler, WeightSampler)
+        older = older and 0 < self.state.step - self._sampled_at < self._every
+
+        def save(folder: Path) -> str | None:
+            if older:
+                assert isinstance(sampler, WeightSampler)
+                (folder / SNAPSHOT).mkdir()
+                adapter = sampler.info.has_adapter
+                (sampler.write_adapter if adapter else sampler.write_merged)(folder / SNAPSHOT)
+            return self.hooks.save(folder, optimizer)
+
+        state["sampled_at"] = self._sampled_at if older else None
+        self.run.save_checkpoint(name, state, save)
+
+    def _saved_sampler(self) -> Sampler:
+        """The snapshot in the checkpoint that was resumed from."""
+        folder = self.run.folder / "checkpoints" / f"checkpoint_step_{self.state.step}"
+        self.trainer.load(folder / SNAPSHOT, optimizer=False)
+        sampler = self.trainer.snapshot()
+        self.trainer.load(folder)
+        return sampler
+
+    def _is_validated(self) -> bool:
+        here = ("validation", self.state.step)
+        return here in {(line["kind"], line["step"]) for line in self.run.metrics()}
 
     def _validate(self) -> None:
-        """Log held-out loss and scores of generated replies; keep the best checkpoint."""
+        """Log held-out loss and scores of generated replies; keep the best checkpoint.
+
+        A stop signal breaks it off; a resumed run does it again.
+        """
         began, state, sampler = time.monotonic(), self.state, self.trainer.snapshot()
-        scores, samples = self.hooks.validate(sampler)
-        loss = mean_nll(sampler, self.held_out)
+        self._owed = True
+        try:
+            with self._stop.breaking():
+                scores, samples = self.hooks.validate(sampler)
+                loss = mean_nll(sampler, self.held_out)
+        except Stop:
+            return
+        self._owed = False
         values = {**({} if loss is None else {"loss": loss}), **scores}
-        self.run.log("validation", state.step, values)
         self.run.log_samples(state.step, samples)
+        self.run.log("validation", state.step, values)  # last: it says that all was logged
         shown = " | ".join(f"{name} {value:.3f}" for name, value in values.items())
         self.hooks.progress.report(f"Validation at {state.step} | {shown}")
         fallback = scores.get("pair_accuracy", 0.0 if loss is None else -loss)
@@ -212,48 +282,52 @@ def mean_nll(sampler: Sampler, rows: Sequence[Row]) -> float | None:
 
 
 class MetricsAccumulator:
-    """Sums of step metrics since the last report.
+    """Sums of step metrics since the last report, kept in the state of a checkpoint.
 
     A step whose gradient was not finite (`skipped`) counts as skipped and adds nothing else.
     `seconds` is a clock, such as `Loop.seconds`.
     """
 
-    def __init__(self, seconds: Callable[[], float]) -> None:
-        self._seconds, self._started = seconds, seconds()
-        self.sums, self.steps, self.tokens, self.skipped = Metrics(), 0, 0, 0
+    def __init__(self, sums: Metrics, seconds: Callable[[], float]) -> None:
+        self.sums, self._seconds, self._started, self._read = sums, seconds, seconds(), 0
 
     def add(self, metrics: Metrics, rows: Sequence[Row]) -> None:
         """Add the metrics of a step on these rows."""
-        self.tokens += sum(map(len, rows))
-        if metrics.get("skipped"):
-            self.skipped += 1
-            return
-        self.steps += 1
-        for name, value in metrics.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
+        self._read += sum(map(len, rows))
+        skipped = metrics.get("skipped", 0.0)
+        for name, value in ({"skipped": skipped} if skipped else {**metrics, "steps": 1}).items():
+            self.sums[name] = self.sums.get(name, 0) + value
 
-    def mean(self, name: str, count: str | None = None) -> float:
+    def clear(self) -> None:
+        self.sums.clear()
+        self._started, self._read = self._seconds(), 0
+
+    def mean(self, name: str, count: str = "steps") -> float:
         """The mean of a metric per step, or per unit of another metric."""
-        units = self.steps if count is None else self.sums.get(count, 0.0)
-        return self.sums.get(name, 0.0) / max(1.0, units)
+        return self.sums.get(name, 0.0) / max(1.0, self.sums.get(count, 0.0))
+
+    def count(self, name: str) -> int:
+        return int(self.sums.get(name, 0))
 
     def tokens_per_second(self) -> float:
-        return self.tokens / max(1e-9, self._seconds() - self._started)
+        return self._read / max(1e-9, self._seconds() - self._started)
 
 
 @contextmanager
-def stop_requested() -> Iterator[Callable[[], bool]]:
+def stop_requested() -> Iterator[StopRequest]:
     """Turn SIGINT, SIGTERM and SIGHUP into a request to stop after this step; a second one stops
     at once.
 
-    Yields a function that tells whether a signal came. Outside the main thread it never does.
+    Outside the main thread none is ever received.
     """
-    received: list[int] = []
+    stop = StopRequest()
 
     def request(number: int, frame: Any) -> None:  # noqa: ARG001
-        if received:
+        if stop.received:
             raise KeyboardInterrupt
-        received.append(number)
+        stop.received = True
+        if stop.breaks:
+            raise Stop
 
     try:
         found = {number: signal.getsignal(number) for number in STOP_SIGNALS}
@@ -261,10 +335,10 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
         for number in before:  # nohup ignores SIGHUP, and so does the loop
             signal.signal(number, request)
     except ValueError:
-        yield lambda: False
+        yield stop
         return
     try:
-        yield lambda: bool(received)
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

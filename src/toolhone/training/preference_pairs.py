@@ -223,8 +223,8 @@ def report_dpo(loop: Loop, sums: MetricsAccumulator) -> None:
     rest = {
         "learning_rate": optimizer_at(plan, state.step - 1, loop.total).learning_rate,
         "tokens_per_second": sums.tokens_per_second(),
-        "trained_tokens": int(sums.sums.get("tokens", 0.0)),
-        "skipped_steps": sums.skipped,
+        "trained_tokens": sums.count("tokens"),
+        "skipped_steps": sums.count("skipped"),
         "seconds": round(state.seconds, 3),
     }
     loop.run.log("train", state.step, {**means, **rest})
@@ -233,7 +233,7 @@ def report_dpo(loop: Loop, sums: MetricsAccumulator) -> None:
         f"Margin: {means['margin']:.3f} | Accuracy: {means['accuracy']:.3f} | "
         f"{rest['tokens_per_second']:,.0f} tokens/s"
     )
-    if sums.steps and (sentence := pair_advice(means, state.step / loop.total)) is not None:
+    if sums.count("steps") and (sentence := pair_advice(means, state.step / loop.total)) is not None:
         loop.hooks.progress.report(f"  note: {sentence}")
 
 

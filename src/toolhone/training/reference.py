@@ -9,6 +9,7 @@ rows = with_ref_logprobs(rows, reference, temperature)
 from __future__ import annotations
 
 import hashlib
+import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,7 +70,7 @@ def _digest(rows: Sequence[Row]) -> str:
 
 def _write(path: Path, values: Sequence[Array], digest: str) -> None:
     joined = np.concatenate(values) if values else np.zeros(0, np.float32)
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     with writing(path):
         with partial.open("wb") as file:
             np.savez(file, reference=joined, rows_sha256=np.array(digest))

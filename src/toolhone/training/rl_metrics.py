@@ -75,7 +75,7 @@ def reward_means(results: Sequence[RewardResult]) -> Metrics:
     """`reward/NAME` of each reward, unweighted; `reward/NAME.PART` of its parts, which add up."""
     means = {
         name: float(np.mean([result.parts.get(name, 0.0) for result in results]))
-        for name in {key for result in results for key in result.parts}
+        for name in sorted({key for result in results for key in result.parts})
     }
     for name, value in list(means.items()):
         whole, dot, _ = name.partition(".")

@@ -33,7 +33,7 @@ def sft(
     plan, seed = run.experiment.training, run.experiment.seed
     total, state = planned_steps(plan, len(rows)), resume(trainer, run, resume_from, TrainState())
     loop = Loop(trainer, run, hooks, total, state, held_out)
-    sums = MetricsAccumulator(loop.seconds)
+    sums = MetricsAccumulator(state.sums, loop.seconds)
     for step in loop:
         batch = with_token_weights(next_rows(rows, plan, seed, step))
         metrics = train_step(trainer, [batch], cross_entropy(), optimizer_at(plan, step, total))
@@ -43,7 +43,7 @@ def sft(
         loop.finish_step(f"loss {metrics['loss']:.3f}  {speed}")
         if loop.due(plan.log_every):
             report(loop, sums)
-            sums = MetricsAccumulator(loop.seconds)
+            sums.clear()
     return loop.status
 
 
@@ -66,8 +66,8 @@ def report(loop: Loop, sums: MetricsAccumulator) -> None:
         "grad_norm": sums.mean("grad_norm"),
         "learning_rate": optimizer_at(plan, state.step - 1, loop.total).learning_rate,
         "tokens_per_second": sums.tokens_per_second(),
-        "trained_tokens": int(sums.sums.get("tokens", 0.0)),
-        "skipped_steps": sums.skipped,
+        "trained_tokens": sums.count("tokens"),
+        "skipped_steps": sums.count("skipped"),
         "seconds": round(state.seconds, 3),
     }
     loop.run.log("train", state.step, values)
