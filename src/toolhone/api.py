@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from toolhone.backends.base import Sampler
-from toolhone.backends.open import open_sampler
+from toolhone.backends.open import open_sampler, with_own_lora
 from toolhone.config.experiment import experiment_of, load_experiment, overridden, to_stderr
 from toolhone.config.sections import Experiment, ToolResultsSection
 from toolhone.config.trust import restrict_untrusted_run
@@ -114,6 +114,7 @@ def train(
     """
     progress = progress or Progress()
     algorithm = find_method(plan)
+    plan = with_own_lora(plan, adapter_of(plan) or Path(plan.model.name), progress.report)
     folder = Path(out)
     run, checkpoint = None, None
     if resume or resume_from:

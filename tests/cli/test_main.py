@@ -164,9 +164,6 @@ CASES = {
     "a validation file without a training file": Case(
         "describe a file, but there is no data.path", "train", "data.validation=v.jsonl"
     ),
-    "an adapter with other settings of LoRA": Case(
-        "brings its own LoRA", "train", "model.adapter=x", "training.lora.rank=3"
-    ),
     "a device that is not here": Case(
         "model.device_map: 'cuda:7' cannot be used here", "train", "model.device_map=cuda:7"
     ),

@@ -207,7 +207,7 @@ def test_debug_shows_where_an_error_comes_from(
     assert shown.splitlines()[-1].startswith("error: no experiment file nowhere.json")
 
 
-def test_an_adapter_may_be_a_run_and_brings_its_own_lora(
+def test_an_adapter_may_be_a_run_and_brings_its_own_lora_but_for_its_dropout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -216,15 +216,28 @@ def test_an_adapter_may_be_a_run_and_brings_its_own_lora(
         "training": {"steps": 1, "batch_size": 2, "validate_every": 0},
         "evaluation": {"at_end": False, "max_new_tokens": 4},
     }
-    train(experiment_of(small, "the test"), "first")
-    run, ending = train(
-        experiment_of({**small, "model": {"adapter": "first"}}, "the test"), "second"
-    )
+    train(experiment_of(small, "the test", ["training.lora.rank=4"]), "first")
+    small["model"] = {"adapter": "first"}
+    plan = experiment_of(small, "the test", ["training.lora.dropout=0.25"])
+    run, ending = train(plan, "second")
     assert ending == "finished"
     assert evaluate(open_model(run.folder), num_samples=1).metrics["valid_format"].n == 1
+    kept = Run.open(run.folder).experiment.training.lora
+    assert kept is not None
+    assert (kept.rank, kept.dropout) == (4, 0.25)
+    written = json.loads((run.checkpoint() / "adapter_config.json").read_text())
+    assert (written["r"], written["lora_dropout"]) == (4, 0.25)
+    with pytest.raises(
+        ConfigError, match=r"training\.lora\.rank is 3, in .* it is 4; leave it out"
+    ):
+        train(experiment_of(small, "the test", ["training.lora.rank=3"]), "third")
     told: list[str] = []
     load_experiment(Path("sft-json"), ["model.adapter=first"], tell=told.append)
     assert told == ["training.lora of the preset has no effect: model.adapter brings its own"]
+    (tmp_path / "whole" / "checkpoints").mkdir(parents=True)
+    whole = load_experiment(Path("demo-grpo"), ["model.adapter=whole"], tell=told.append)
+    assert whole.training.lora is None, "a run of full training goes on in full"
+    assert len(told) == 1
 
 
 def test_another_experiments_tools_and_evaluation_are_used_where_they_are_named(

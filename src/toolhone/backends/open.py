@@ -7,13 +7,15 @@ check_plan(plan, trainer.can)                      # refuses what this backend c
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolhone.backends.base import Capabilities, Lora, Sampler, Trainer
-from toolhone.config.sections import Experiment, ModelSection, TrainingSection
+from toolhone.config.sections import Experiment, LoraSection, ModelSection, TrainingSection
 from toolhone.config.user_code import import_callable
-from toolhone.errors import CapabilityError
+from toolhone.errors import CapabilityError, ConfigError
 
 MEMORY_ERROR = 1.25
 """A step is refused when its predicted peak is above this times the memory of the device."""
@@ -55,6 +57,32 @@ def open_sampler(
     from toolhone.backends.torch.trainer import open_sampler as open_torch
 
     return open_torch(ref, _engine_options(model, seed), adapter)
+
+
+def with_own_lora(plan: Experiment, folder: Path, report: Callable[[str], None]) -> Experiment:
+    """Return the plan with the LoRA settings of `folder`, if that is a PEFT folder to start from.
+
+    `training.lora` may change the dropout, which is reported; `ConfigError` for the others.
+    """
+    given = plan.training.lora
+    if given is None or not (folder / "adapter_config.json").is_file():
+        return plan
+    from toolhone.backends.torch.lora import read_lora_config
+
+    own, usual = asdict(read_lora_config(folder)[0]), LoraSection().model_dump()
+    own["target_modules"] = sorted(own["target_modules"])
+    for name, wanted in given.model_dump().items():
+        if name == "dropout" or wanted in (own[name], usual[name]):
+            continue
+        raise ConfigError(
+            "model.adapter brings its own LoRA settings, of which dropout alone may be changed: "
+            f"training.lora.{name} is {wanted}, in {folder} it is {own[name]}; leave it out"
+        )
+    if "dropout" in given.model_fields_set and given.dropout != own["dropout"]:
+        report(f"training.lora.dropout {given.dropout} in place of the adapter's {own['dropout']}")
+        own["dropout"] = given.dropout
+    training = plan.training.model_copy(update={"lora": LoraSection(**own)})
+    return plan.model_copy(update={"training": training})
 
 
 def check_memory(trainer: Trainer, plan: Experiment, longest: int) -> str | None:

@@ -65,13 +65,17 @@ def _read_preset(name: str, changes: Sequence[Mapping[str, Any]], tell: Tell) ->
     model: dict[str, Any] = values["model"]
     for change in changes:
         model = merged(model, change["model"]) if isinstance(change.get("model"), dict) else model
-    if model.get("adapter") and "lora" in values["training"]:
+    start, adapted = Path(model.get("adapter") or ""), False
+    if model.get("adapter"):  # a run of full training leaves training.lora as it is
+        places = ("adapter_config.json", "checkpoints/*/adapter_config.json")
+        adapted = any(next(start.glob(place), None) for place in places)
+    if adapted and "lora" in values["training"]:
         tell("training.lora of the preset has no effect: model.adapter brings its own")
     if values["model"]["name"] != PICO == model["name"]:
         values = for_pico(values)
         command = f"toolhone config show {name} model.name={PICO}"
         tell(f"{name}: sizes and recipe are those for {PICO} ({command})")
-    if model.get("adapter"):
+    if adapted:
         values["training"].pop("lora", None)
     return values
 

@@ -345,10 +345,7 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _fill_by_rule(self) -> Experiment:
-        """Refuse settings that contradict each other, and fill in the learning rate and DPO's
-        beta."""
-        if self.model.adapter is not None and self.training.lora not in (None, LoraSection()):
-            raise ValueError("model.adapter brings its own LoRA settings; leave training.lora out")
+        """Refuse a beta with which DPO learns nothing; fill in the learning rate and DPO's beta."""
         training, filled = self.training, dict[str, Any]()
         is_dpo = training.method == "dpo"
         if is_dpo and not training.rl.beta:

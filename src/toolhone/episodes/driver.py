@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,9 +30,13 @@ AT_ONCE = 1024
 """Episodes that are alive at the same time: a bound on memory."""
 TOOL_THREADS = 64
 """Calls that run at once; most only wait. A tool that computes has its own bound (`at_once`)."""
-GRACE, GRACE_SHARE = 0.02, 0.1
-"""How long sampling waits for calls that have just started, so that rows with quick tools share a
-batch: seconds, or this share of the sampling since the last wait. Slow tools cost no more."""
+PATIENCE, PATIENCE_SHARE = 2.0, 0.1
+"""How long sampling waits for running calls, in all: seconds, and this share of its own time.
+
+Rows with quick tools so share the same batches each time, on which the last bits depend, on a busy
+machine too; slow tools cost no more."""
+GRACE = 0.02
+"""Seconds that a call which has ended waits for others when nothing else can be sampled."""
 TO_THE_END = EpisodeRules()
 NO_TOOLS = Registry([])
 
@@ -135,9 +139,7 @@ class _Driver:
     first: int
     threads: ThreadPoolExecutor
     stream: TurnStream
-    fresh: list[Future[ToolResult]] = field(default_factory=list)
-    next_wait: float = 0.0
-    sampled: float = 0.0
+    patience: float = PATIENCE
     plays: dict[int, Play] = field(default_factory=dict)
     sampling: dict[int, int] = field(default_factory=dict)
     working: dict[int, list[Future[ToolResult]]] = field(default_factory=dict)
@@ -157,30 +159,29 @@ class _Driver:
             self._collect(answered)
             started = time.monotonic()
             turns = self.stream.poll() if self.sampling else []
-            self.sampled += time.monotonic() - started
+            self.patience += PATIENCE_SHARE * (time.monotonic() - started)
             for key, turn in turns:
                 index = self.sampling.pop(key)
                 self._advance(index, partial(self.plays[index].send, turn))
 
     def _wait(self) -> list[int]:
-        """Wait a moment for new calls; if nothing samples, until an episode can continue.
+        """Wait for calls with what patience is left; if nothing samples, until an episode can
+        continue.
 
         Returns the episodes whose calls have all ended.
         """
-        fresh, self.fresh = self.fresh, []
-        grace = max(GRACE, GRACE_SHARE * self.sampled)
-        if fresh and time.monotonic() >= self.next_wait:
-            self.sampled = 0.0
-            if wait(fresh, grace).not_done:
-                self.next_wait = time.monotonic() + grace / GRACE_SHARE
+        running = [one for futures in self.working.values() for one in futures]
+        if running and self.patience > 0:
+            started = time.monotonic()
+            wait(running, self.patience, FIRST_EXCEPTION)
+            self.patience -= time.monotonic() - started
         while True:
             calls = self.working.items()
             answered = [index for index, futures in calls if all(one.done() for one in futures)]
             if answered or self.sampling or not self.working:
                 return answered
-            running = [one for futures in self.working.values() for one in futures]
             wait([one for one in running if not one.done()], return_when=FIRST_COMPLETED)
-            wait(running, grace)
+            wait(running, GRACE)
 
     def _collect(self, answered: Sequence[int]) -> None:
         """Hand finished tool results to their episodes."""
@@ -215,4 +216,3 @@ class _Driver:
                 self.threads.submit(run_call, self.registry, self.tasks[index], call)
                 for call in request.calls
             ]
-            self.fresh += self.working[index]

@@ -233,7 +233,10 @@ def report_dpo(loop: Loop, sums: MetricsAccumulator) -> None:
         f"Margin: {means['margin']:.3f} | Accuracy: {means['accuracy']:.3f} | "
         f"{rest['tokens_per_second']:,.0f} tokens/s"
     )
-    if sums.count("steps") and (sentence := pair_advice(means, state.step / loop.total)) is not None:
+    if (
+        sums.count("steps")
+        and (sentence := pair_advice(means, state.step / loop.total)) is not None
+    ):
         loop.hooks.progress.report(f"  note: {sentence}")
 
 

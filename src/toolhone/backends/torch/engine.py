@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -315,7 +315,8 @@ def open_engine(
                 f"model.adapter: {adapter} holds no {CONFIG}; "
                 "give a PEFT folder (a LoRA checkpoint of a run is one)"
             )
-        lora = read_lora_config(adapter)[0]
+        own = read_lora_config(adapter)[0]
+        lora = replace(own, dropout=lora.dropout) if lora else own
     dtype = DTYPES[options.torch_dtype] if lora or not learns else torch.float32
     model = load_causal_model(str(name), options, dtype)
     _disable_dropout(model)
