@@ -1,14 +1,13 @@
-"""Stop trainings at random moments and resume them: is the end, bit for bit, that of a training that
-was never stopped?
+"""Stop trainings at random moments and resume them: do they end, bit for bit, like an unbroken one?
 
     python benchmarks/kills.py [--kills 10] [--per-run 2] [--seed 0] [--methods sft dpo ppo grpo]
 
-Each run of pico (SFT from random weights; DPO, PPO and GRPO from a short SFT that calls a calculator)
-is stopped `--per-run` times by SIGKILL, SIGTERM or SIGINT, at moments drawn from the time that the
-unbroken run took, in its start and its end too, then resumed until it ends. Compared: the weights of
-the final and the best checkpoint, `metrics.jsonl` and `samples.jsonl` but for what the clock wrote,
-and the scores of the evaluation at the end. Prints a JSON line for each run and one in the end; exit
-code 1 where something differs. Every process has a hash seed of its own.
+Each run of pico (SFT from random weights; DPO, PPO and GRPO from a short SFT that calls a
+calculator) is stopped `--per-run` times by SIGKILL, SIGTERM or SIGINT, at moments drawn from the
+time that the unbroken run took, its start and its end included, and resumed until it ends.
+Compared: the weights of the final and the best checkpoint, `metrics.jsonl` and `samples.jsonl` but
+for what the clock wrote. Prints a JSON line for each run and one in the end; exit code 1 where
+something differs. Every process has a hash seed of its own.
 """
 
 from __future__ import annotations

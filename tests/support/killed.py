@@ -1,5 +1,5 @@
-"""A training of the toy policy that can be killed: `python killed.py METHOD FOLDER SIGNAL SEED` sends
-itself the signal at a moment drawn from the seed, in a step, a save or a validation.
+"""A training of the toy policy that can be killed: `python killed.py METHOD FOLDER SIGNAL SEED`
+sends itself the signal at a moment drawn from the seed, in a step, a save or a validation.
 """
 
 from __future__ import annotations
