@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from support import killed
-from support.one_token import env_of, plan, timeless, toy, weights, without_end
+from support.one_token import PROBES, env_of, plan, timeless, toy, weights, without_end
 from toolhone.backends.toy import ToySampler, ToyTrainer
 from toolhone.runs.progress import Progress
 from toolhone.runs.run import BEST, FINAL, Run
@@ -56,7 +56,7 @@ def test_a_stop_in_a_validation_saves_at_once_and_the_resumed_run_validates(
     real, seen = ToySampler.logprobs, []
 
     def stops(self: ToySampler, rows: Any, temperature: float = 1.0) -> Any:
-        if rows is killed.PROBES:
+        if rows is PROBES:
             seen.append(1)
             if len(seen) == after:
                 os.kill(os.getpid(), signal.SIGTERM)
