@@ -28,15 +28,19 @@ from toolhone.dialects.base import ParsedReply, ParseProblem, Syntax
 from toolhone.dialects.chat_template.dialect import check_reading
 from toolhone.dialects.choose import open_syntax
 from toolhone.dialects.syntax import model_text
-from toolhone.dialects.syntax.parameters import typed_call
+from toolhone.dialects.syntax.bodies import JsonCalls
+from toolhone.dialects.syntax.delimited import DelimitedFormat, DelimitedSyntax
+from toolhone.dialects.syntax.parameters import typed_call, typed_value
 from toolhone.errors import DialectError
 from toolhone.schema import Message, Tool, ToolCall
+from toolhone.schema.keys import ARGUMENTS
 
 EVERY_MESSAGE = [
     pytest.param(name, *message, id=f"{name}-{message[0]}")
     for name in SYNTAX_NAMES
     for message in MESSAGES
 ]
+SHAPE = ParseProblem.NOT_A_CALL
 EVERY_MALFORMED = [(name, *case) for name in SYNTAX_NAMES for case in MALFORMED[name]]
 
 
@@ -366,3 +370,53 @@ def test_a_value_written_as_text_has_the_type_that_its_schema_asks_for(
 def test_a_value_that_no_tool_speaks_of_has_its_first_reading() -> None:
     said = ToolCall("f", {"x": "1", "y": "one", "z": [1]})
     assert typed_call(said, None).arguments == {"x": 1, "y": "one", "z": [1]}
+
+
+ALIASES = [key for key in ARGUMENTS if key not in ("arguments", "parameters")]
+
+
+@pytest.mark.parametrize("key", [*ALIASES, "argument", "body", "payload"])
+@pytest.mark.parametrize("name", ["tool_call_tags", "tagged", "bare_json", "json"])
+def test_arguments_under_another_key_are_never_a_call_without_arguments(
+    name: str, key: str
+) -> None:
+    written = open_syntax(name).write(None, [ToolCall("edit", {"path": "a"})])
+    own = next(one for one in ("args", "parameters", "arguments") if f'"{one}"' in written)
+    if key == own:
+        return
+    reply = open_syntax(name).read(written.replace(f'"{own}"', json.dumps(key)))
+    is_answer = name == "bare_json" and key not in ALIASES
+    assert reply.calls == ()
+    assert (reply.problem is ParseProblem.NONE) == is_answer
+
+
+@pytest.mark.parametrize("key", ["notes", "tool_input", "arguments_json"])
+def test_a_call_with_a_key_that_is_not_read_is_a_problem(key: str) -> None:
+    frame = DelimitedFormat("<call>", "</call>")
+    body = {"name": "edit", "arguments": {"path": "a"}, key: {"count": 3}}
+    text = json.dumps(body)
+    assert open_syntax("tool_call_tags").read(f"<tool_call>{text}</tool_call>").problem is SHAPE
+    assert open_syntax("tagged").read(f"[TOOL_CALL]{text}[/TOOL_CALL]").problem is SHAPE
+    assert open_syntax("bare_json").read(text).problem is SHAPE
+    assert DelimitedSyntax(frame, JsonCalls()).read(f"<call>{text}</call>").problem is SHAPE
+    nested = JsonCalls(("function", "name"), ("function", "arguments"))
+    outer = json.dumps({"function": {"name": "edit"}, key: {"count": 3}})
+    reply = DelimitedSyntax(frame, nested).read(f"<call>{outer}</call>")
+    assert (reply.calls, reply.problem) == ((), SHAPE)
+
+
+def test_keys_that_say_nothing_are_no_problem() -> None:
+    harmless = {"id": "c1", "type": "function", "index": 0, "comment": None, "notes": ""}
+    body = json.dumps({"name": "edit", "arguments": {"path": "a"}} | harmless)
+    reply = open_syntax("tool_call_tags").read(f"<tool_call>{body}</tool_call>")
+    assert (reply.calls, reply.problem) == ((ToolCall("edit", {"path": "a"}),), ParseProblem.NONE)
+
+
+@pytest.mark.parametrize(
+    "digits", ["\uff11\uff12", "\u0661\u0662", "1\uff12", "\u0967.5", "1e\uff12"]
+)
+def test_digits_of_other_scripts_are_text_and_no_number(digits: str) -> None:
+    assert typed_value(digits, {"type": "integer"}) == digits
+    assert typed_value(digits, None) == digits
+    assert typed_value("12", {"type": "integer"}) == 12
+    assert open_syntax("calls").read(f"edit(count={digits})").calls == ()

@@ -22,6 +22,7 @@ from toolhone.dialects.syntax.model_text import Decoded, as_call, skip_space
 from toolhone.dialects.syntax.parameters import Parameters
 from toolhone.errors import Fault, FindingKind
 from toolhone.schema import Json, Tool, ToolCall
+from toolhone.schema.keys import ARGUMENTS
 
 MARK = re.compile(
     r"(?i:<[/|]{0,2}(?:start_|end_)?(?:tool|function)[_▁ ]?(?:calls?|use)"
@@ -50,10 +51,7 @@ _INLINE = re.compile(r"`[^`\n]+`")
 _ACTION = re.compile(
     r"^[ \t]*Action[ \t]*:([^\n]*)\n+[ \t]*Action[ _]?Input[ \t]*:[ \t]*(?=\{)", re.MULTILINE
 )
-_KEYS = (
-    ("name", ("arguments", "parameters", "args", "input")),
-    ("tool", ("args", "arguments", "parameters")),
-)
+_KEYS = (("name", ARGUMENTS), ("tool", ARGUMENTS))
 _XML = Parameters("<parameter=", ">\n", "\n</parameter>\n")
 _NAMED_XML = Parameters('<parameter name="', '">\n', "\n</parameter>\n")
 _PAIRS = Parameters("<arg_key>", "</arg_key>\n<arg_value>", "</arg_value>\n")
@@ -226,10 +224,10 @@ def _calls(value: Json, name: str | None) -> list[ToolCall]:
         fields = body if isinstance(body, dict) else {}
         usable = (keys for keys in _KEYS if isinstance(fields.get(keys[0]), str))
         keys = next((keys for keys in usable if not fields.keys().isdisjoint(keys[1])), None)
-        found = () if keys is None else as_call(fields, *keys).calls
-        if not found:
+        found = None if keys is None else as_call(fields, *keys)
+        if found is None or found.problem is not ParseProblem.NONE:
             return []
-        calls += found
+        calls += found.calls
     return calls
 
 

@@ -22,6 +22,7 @@ from toolhone.rewards.matching import Match, judges_calls, match_calls, show, sh
 from toolhone.rewards.tool_use import select_reference
 from toolhone.rewards.values import carries_answer
 from toolhone.schema import Expect, Json, Task, ToolCall
+from toolhone.schema.keys import ARGUMENTS
 from toolhone.tools.result import ToolStatus, truncate
 
 METRICS = (
@@ -320,8 +321,8 @@ def read_json_calls(text: str) -> ParsedReply:
                 return
             found, calls = decode(body, start), tuple[ToolCall, ...]()
             if found.ok:
-                calls = as_call(found.value, "name", ("arguments", "parameters")).calls or (
-                    as_call(found.value, "tool", ("args", "arguments", "parameters")).calls
+                calls = as_call(found.value, "name", ARGUMENTS).calls or (
+                    as_call(found.value, "tool", ARGUMENTS).calls
                 )
             yield from calls
             start = body.find("{", found.end if calls else start + 1)

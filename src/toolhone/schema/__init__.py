@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from toolhone.errors import DataError, nearest
+from toolhone.schema.keys import ARGUMENTS, first_value
 from toolhone.schema.tool import Json as Json
 from toolhone.schema.tool import Tool as Tool
 
@@ -37,8 +38,7 @@ class ToolCall:
         if not isinstance(name, str) or not name:
             raise DataError(f"a tool call needs a 'name' (a string); got {source!r:.80}")
         where = f"call of {name!r}: 'arguments'"
-        arguments = body.get("arguments", body.get("parameters"))
-        arguments = decode_text(arguments, where, 80)
+        arguments = decode_text(first_value(body, ARGUMENTS, f"the call of {name!r}"), where, 80)
         blank = arguments is None or (isinstance(arguments, str) and not arguments.strip())
         arguments = {} if blank else arguments
         _need(arguments, Mapping, f"{where} must be an object", 80)

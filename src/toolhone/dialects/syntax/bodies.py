@@ -15,6 +15,7 @@ from toolhone.dialects.syntax.delimited import SPACE, DelimitedFormat, followed,
 from toolhone.dialects.syntax.literals import CONSTANTS, LiteralError, LiteralReader, read_value
 from toolhone.dialects.syntax.model_text import Decoded, FoundCalls, as_call, decode
 from toolhone.schema import Json, ToolCall
+from toolhone.schema.keys import check_keys
 
 _NAME_TO_END = re.compile(r"\s*+[\w.:/-]{0,256}\Z")
 _NAME_BEFORE_JSON = re.compile(rf"{SPACE}(?=\{{|\"\{{)")
@@ -32,8 +33,8 @@ _KEY = re.compile(rf"\s*({_KEY_TEXT})\s*=(?!=)\s*")
 class JsonCalls:
     """`{"name": "f", "arguments": {...}}`: an object, a list, or several objects.
 
-    Name and arguments are at these paths, which differ in their last key only. Other keys are
-    ignored. Arguments may be a JSON string.
+    Name and arguments are at these paths, which differ in their last key only. Another key that
+    holds something is `NOT_A_CALL`. Arguments may be a JSON string.
     """
 
     name: tuple[str, ...] = ("name",)
@@ -50,7 +51,8 @@ class JsonCalls:
         problem = ParseProblem.NONE if found.value != [] else ParseProblem.NOT_A_CALL
         for value in found.value if isinstance(found.value, list) else [found.value]:
             for key in self.name[:-1]:
-                value = value.get(key) if isinstance(value, Mapping) else None
+                outer = value if isinstance(value, Mapping) else {}
+                value = None if check_keys(outer, (key,), "a call", set()) else outer.get(key)
             check = as_call(value, self.name[-1], self.arguments[-1:])
             calls += check.calls
             problem = problem if problem is not ParseProblem.NONE else check.problem

@@ -25,7 +25,9 @@ CONSTANTS: Mapping[str, Json] = {
     "false": False,
     "null": None,
 }
-NUMBER = re.compile(r"[-+]?(?:\d[\d_]*\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?)(?!\w)")
+NUMBER = re.compile(
+    r"[-+]?(?:[0-9][0-9_]*\.?[0-9]*(?:[eE][-+]?[0-9]+)?|\.[0-9]+(?:[eE][-+]?[0-9]+)?)(?!\w)"
+)
 KEYWORD = re.compile(r"[ \t\r\n]*([^\W\d]\w*)[ \t\r\n]*=")
 """The name of an argument, as Python writes it."""
 _NAME = re.compile(r"[^\W\d]\w*")

@@ -17,10 +17,13 @@ from importlib import resources
 from toolhone.dialects.base import ParsedReply, ParseProblem, Syntax
 from toolhone.errors import DialectError
 from toolhone.schema import Json, Message, Tool, ToolCall
+from toolhone.schema.keys import check_keys
 
 MAX_DEPTH = 100
 CALL_ID = re.compile(r"[A-Za-z0-9]{9}")
 """Call ids that every template accepts (Mistral's accept no others)."""
+_IDS = ("call_id", "tool_call_id")
+"""Keys of ids beside `id`; what they hold is not kept."""
 _WINDOW = 2048
 _LONGEST_WORD = 16
 """A pair of escaped surrogates, or `-Infinity`: the end of a window may cut these."""
@@ -193,13 +196,19 @@ class FoundCalls:
 def as_call(value: Json, name_key: str, argument_keys: Sequence[str], end: int = 0) -> FoundCalls:
     """Read a call out of a decoded object. Arguments may be absent, or a JSON string of an object.
 
-    The id is kept only if it matches `CALL_ID`: a template may refuse others when it writes the
-    result. end: where the object ends in its text.
+    Another key that holds something is `NOT_A_CALL`; without arguments there is then no call, since
+    it may hold them. The id is kept only if it matches `CALL_ID`: a template may refuse others when
+    it writes the result. end: where the object ends in its text.
     """
     name = value.get(name_key) if isinstance(value, Mapping) else None
     present = [key for key in argument_keys if key in value] if name else []
     if not isinstance(name, str) or not name or len(present) > 1:
         return FoundCalls(end, (), ParseProblem.NOT_A_CALL)
+    problem = ParseProblem.NONE
+    if check_keys(value, (name_key, *argument_keys, *_IDS), "a call", set()):
+        problem = ParseProblem.NOT_A_CALL
+        if not present:
+            return FoundCalls(end, (), problem)
     arguments = value[present[0]] if present else {}
     if isinstance(arguments, str):
         inner = decode(arguments or "{}", 0)
@@ -208,7 +217,7 @@ def as_call(value: Json, name_key: str, argument_keys: Sequence[str], end: int =
         return FoundCalls(end, (), ParseProblem.BAD_ARGUMENTS)
     identity = value.get("id")
     kept = identity if isinstance(identity, str) and CALL_ID.fullmatch(identity) else None
-    return FoundCalls(end, (ToolCall(name, dict(arguments), kept),))
+    return FoundCalls(end, (ToolCall(name, dict(arguments), kept),), problem)
 
 
 def write_json(value: Json) -> str:

@@ -24,7 +24,8 @@ from toolhone.dialects.syntax.model_text import (
     write_json,
 )
 from toolhone.errors import DialectError
-from toolhone.schema import Message, Tool, ToolCall
+from toolhone.schema import Json, Message, Tool, ToolCall
+from toolhone.schema.keys import ARGUMENTS
 
 _ARGUMENT_KEYS = ("parameters", "arguments")
 _BEGINS = re.compile(r"\s*\{")
@@ -94,7 +95,7 @@ class BareJson(PromptedSyntax):
     """The syntax `bare_json`, with text beside calls as in `json`.
 
     Calls follow one another with white space, `;` or `,` between, or stand in one list. An object
-    without a name, or without arguments, is a plain answer in JSON.
+    without arguments is a plain answer in JSON.
     """
 
     name = "bare_json"
@@ -116,7 +117,7 @@ class BareJson(PromptedSyntax):
                 reads.append(FoundCalls(end, (), found.problem))
                 break
             for value in found.value if isinstance(found.value, list) else [found.value]:
-                if not isinstance(value, Mapping) or value.keys().isdisjoint(_ARGUMENT_KEYS):
+                if not isinstance(value, Mapping) or not _may_be_call(value):
                     reads.append(FoundCalls(end, (), ParseProblem.NOT_A_CALL))
                     return reply_of(text, (), reads if any(one.calls for one in reads) else ())
                 reads.append(as_call(value, "name", _ARGUMENT_KEYS))
@@ -125,6 +126,12 @@ class BareJson(PromptedSyntax):
         if any(around):
             reads.append(FoundCalls(end, (), ParseProblem.STRAY_TEXT))
         return reply_of(text, around, reads)
+
+
+def _may_be_call(value: Mapping[str, Json]) -> bool:
+    """Whether an object has arguments, or a name and something under another name of arguments."""
+    keys = ARGUMENTS if isinstance(value.get("name"), str) else _ARGUMENT_KEYS
+    return not value.keys().isdisjoint(keys)
 
 
 def _write_objects(

@@ -1,0 +1,110 @@
+"""The keys of calls, tools, messages and rows: the spellings that are read, and the harmless ones.
+
+    first_value(call, ARGUMENTS, "a call")            # two spellings with two values are an error
+    check_keys(call, known, "a call", unread)
+
+A key that is neither known nor harmless, and that holds something, goes into `unread` by name,
+such as `'notes' of a message`; without `unread` it is a `DataError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from toolhone.errors import DataError, nearest
+
+ARGUMENTS = ("arguments", "parameters", "args", "input", "kwargs", "params")
+"""Spellings of the arguments of a call."""
+SCHEMAS = ("parameters", "inputSchema", "input_schema", "parametersJsonSchema")
+"""Spellings of the schema of a tool's arguments."""
+THOUGHTS = ("reasoning", "reasoning_content", "thinking", "reasoning_details", "tool_plan")
+"""Spellings of the reasoning of a turn."""
+CALL_KEYS = frozenset({*ARGUMENTS, "name", "id", "type"})
+MESSAGE_KEYS = frozenset({*THOUGHTS, "role", "content", "tool_calls", "tool_call_id", "name"})
+TOOL_KEYS = frozenset({*SCHEMAS, "name", "description", "type", "function"})
+HARMLESS = frozenset(
+    {
+        *("annotations", "audio", "cache_control", "citations", "created", "created_at"),
+        *("finish_reason", "id", "index", "logprobs", "model", "object", "refusal"),
+        *("provider_specific_fields", "service_tier", "stop_reason", "system_fingerprint"),
+        *("timestamp", "type", "usage", "uuid"),
+    }
+)
+"""Keys that say nothing to learn, wherever they are."""
+HARMLESS_OF_TOOLS = frozenset(
+    {
+        *("_meta", "defer_loading", "execution", "icons", "outputSchema", "output_schema"),
+        *("strict", "title"),
+    }
+)
+
+
+def is_empty(value: Any) -> bool:
+    """Return whether a value holds nothing; false and 0 say something."""
+    return value is None or (isinstance(value, str | list | tuple | Mapping) and not value)
+
+
+def first_value(source: Mapping[str, Any], keys: Sequence[str], where: str) -> Any:
+    """Return the value of the first key that holds something, else of the first that is there."""
+    found = [key for key in keys if not is_empty(source.get(key))]
+    for other in found[1:]:
+        if source[other] != source[found[0]]:
+            both = f"both {found[0]!r} and {other!r}"
+            raise DataError(f"{where} has {both}, which differ; wanted one of them")
+    present = found or [key for key in keys if source.get(key) is not None]
+    return source[present[0]] if present else None
+
+
+def check_keys(
+    source: Mapping[str, Any], known: Collection[str], where: str, unread: set[str] | None
+) -> bool:
+    """Put keys that are not read into `unread`, or raise; return whether there were any."""
+    names = [
+        str(key)
+        for key, value in source.items()
+        if key not in known and key not in HARMLESS and not is_empty(value)
+    ]
+    if names and unread is None:
+        right = f"{nearest(names[0], known)}; known: {', '.join(sorted(known))}"
+        raise DataError(f"{where} has the key {names[0]!r}, which is not read{right}")
+    if unread is not None:
+        unread |= {f"{name!r} of {where}" for name in names}
+    return bool(names)
+
+
+def read_texts(parts: Any, key: str) -> str:
+    """Return the text of text parts; a part may hold nothing besides its text."""
+    if not isinstance(parts, Sequence) or not all(
+        isinstance(part, Mapping) and part.get("type") == "text" for part in parts
+    ):
+        right = "text, null or a list of text parts"
+        raise DataError(f"'{key}' must be {right}; got {parts!r:.60}")
+    texts = []
+    for part in parts:
+        text = part.get("text", part.get("value"))
+        if not isinstance(text, str):
+            raise DataError(f"'{key}' has a text part without text; got {text!r:.60}")
+        check_keys(part, {"text", "value"}, "a text part", None)
+        texts.append(text)
+    return "".join(texts)
+
+
+def read_reasoning(source: Mapping[str, Any], unread: set[str] | None) -> str | None:
+    """Return the thoughts of a turn: the first spelling that says something, once."""
+    said: str | None = None
+    for key in THOUGHTS:
+        value = source.get(key)
+        if isinstance(value, list | tuple):
+            given = [part if isinstance(part, Mapping) else {} for part in value]
+            texts = [first_value(part, ("text", "thinking", "summary"), key) for part in given]
+            if not all(isinstance(text, str) for text in texts):
+                check_keys({key: value}, (), "a message", unread)
+            value = "\n".join(text for text in texts if isinstance(text, str))
+        if is_empty(value):
+            continue
+        if said is None:
+            said = str(value)
+        elif "".join(str(value).split()) != "".join(said.split()):
+            check_keys({key: value}, (), "a message", unread)
+    return said
