@@ -55,7 +55,10 @@ def plot_runs(
                 f"no metric {metric!r} in these logs{nearest(metric, known)}; "
                 f"they have {', '.join(known) or 'none'}"
             )
-    panels = [(metric,) for metric in metrics] or _default_panels(known)
+    defaults = [("reward",), SCORES, WATCHED] if "reward" in known else [("loss",), SCORES]
+    panels: list[tuple[str, ...]] = [(metric,) for metric in metrics]
+    if not metrics:
+        panels = [panel for panel in defaults if any(name in known for name in panel)]
     if not panels:
         names = ", ".join(map(str, files.values()))
         raise RunError(f"nothing to draw: {names} holds no loss and no scores yet")
@@ -68,11 +71,6 @@ def plot_runs(
         out.parent.mkdir(parents=True, exist_ok=True)
         FigureCanvasAgg(figure).print_png(str(out))
     return out
-
-
-def _default_panels(known: Sequence[str]) -> list[tuple[str, ...]]:
-    first = [("reward",), SCORES, WATCHED] if "reward" in known else [("loss",), SCORES]
-    return [panel for panel in first if any(name in known for name in panel)]
 
 
 def _is_number(value: Any) -> bool:

@@ -22,7 +22,6 @@ from toolhone.config.sections import Experiment
 from toolhone.data.negatives import corrupt
 from toolhone.data.preferences import (
     PairBatch,
-    PairRows,
     PreferencePair,
     Sampled,
     against_samples,
@@ -137,7 +136,10 @@ class PairSource:
     def _prepare(
         self, pairs: Sequence[Sequence[PreferencePair]], reports: Sequence[dict[str, Any]]
     ) -> PreparedPairs:
-        train, held_out = (self._rows(part) for part in pairs)
+        train, held_out = (
+            pair_rows(part, self.dialect, self.tokenizer, self.max_length, self.plan.data.too_long)
+            for part in pairs
+        )
         report = {
             "train": {**reports[0], **train.report},
             "held_out": {**reports[1], **held_out.report},
@@ -146,10 +148,6 @@ class PairSource:
             counts = json.dumps(report["train"], ensure_ascii=False)
             raise DataError(f"there is no pair to train on: {counts:.300}")
         return PreparedPairs(pairs[0], pairs[1], train.rows, held_out.rows, report)
-
-    def _rows(self, pairs: Iterable[PreferencePair]) -> PairRows:
-        too_long = self.plan.data.too_long
-        return pair_rows(pairs, self.dialect, self.tokenizer, self.max_length, too_long)
 
     def _against_gold(
         self, conversations: Sequence[Conversation], sampler: Sampler, part: int

@@ -253,7 +253,8 @@ class _RunningBatch:
         if self.steps == 0:
             logits = self._prefill(engine)
         else:
-            logits = self._forward(engine, self.chosen[:, None])
+            self.mask = torch.cat([self.mask, self.mask.new_ones((len(self.mask), 1))], dim=1)
+            logits = self._run_model(engine, self.chosen[:, None])
         chosen, logprobs = self._choose(logits)
         self.steps += 1
         for row, token, logprob in zip(self.alive, chosen.tolist(), logprobs.tolist(), strict=True):
@@ -295,10 +296,6 @@ class _RunningBatch:
             self.cache.batch_select_indices(index)
             logits, self.mask = logits[index], self.mask[index]
         return logits
-
-    def _forward(self, engine: Engine, ids: torch.Tensor) -> torch.Tensor:
-        self.mask = torch.cat([self.mask, self.mask.new_ones((len(self.mask), 1))], dim=1)
-        return self._run_model(engine, ids)
 
     def _run_model(self, engine: Engine, ids: torch.Tensor) -> torch.Tensor:
         """float32 logits [rows, vocabulary] after the last id; `mask` covers the cache."""

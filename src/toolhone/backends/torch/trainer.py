@@ -199,10 +199,6 @@ def _with_tensors(function: Callable[..., torch.Tensor]) -> Callable[[Any, Any],
     return call
 
 
-def _sum(x: torch.Tensor, axis: int | None = None) -> torch.Tensor:
-    return torch.sum(x, dim=axis)
-
-
 TORCH_OPS = Ops(
     exp=torch.exp,
     clip=torch.clamp,
@@ -210,7 +206,7 @@ TORCH_OPS = Ops(
     maximum=_with_tensors(torch.maximum),
     where=torch.where,
     logaddexp=_with_tensors(torch.logaddexp),
-    sum=_sum,
+    sum=torch.sum,
     stop_gradient=torch.Tensor.detach,
 )
 
