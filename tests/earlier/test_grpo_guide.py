@@ -1,0 +1,177 @@
+"""The GRPO guide: its thirteen command lines as they are typed, rows in its format, its evaluation
+script; a model folder stands in place of each name on the hub."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from earlier.conftest import Shell
+from toolhone.cli.flags import FLAGS, overrides_of, split_flags
+from toolhone.config.experiment import load_experiment
+
+START = "--model MODEL --data DATA --train --train-type lora"
+FULL = (
+    "--learning-rate 1e-5 --max-completion-length 256 --temperature 0.7 --beta 0.1 "
+    "--reward-functions tool_call_exact tool_call_function tool_call_overall "
+    "--reward-weights 0.3 0.4 0.3"
+)
+SIZES = "--iters 1000 --batch-size 4 --group-size 8"
+LINES = {
+    "recommended": f"{START} {SIZES} {FULL} --save-every 100 --adapter-path adapters/tool_calling",
+    "strict": f"{START} --reward-functions tool_call_exact --reward-weights 1.0 --epsilon 0.1 "
+    "--epsilon-high 0.2",
+    "phase 1": f"{START} --reward-functions tool_call_function tool_call_parseable "
+    "--reward-weights 0.8 0.2 --iters 100",
+    "phase 2": f"{START} --reward-functions tool_call_function tool_call_params "
+    "--reward-weights 0.5 0.5 --iters 200",
+    "phase 3": f"{START} --reward-functions tool_call_exact tool_call_overall "
+    "--reward-weights 0.7 0.3 --iters 200",
+    "balanced": f"{START} --reward-functions tool_call_exact tool_call_function tool_call_overall "
+    "--reward-weights 0.3 0.4 0.3 --beta 0.1",
+    "no thoughts": f"{START} --enforce-thinking false --two-phase-samples-per-group -1",
+    "curriculum": f"{START} --curriculum-enabled true --curriculum-start-ratio 1.0 "
+    "--curriculum-end-ratio 0.0 --curriculum-steps 500",
+    "memory": f"{START} --grad-checkpoint true --max-completion-length 128 --batch-size 2 "
+    "--group-size 4",
+    "adapters": f"{START} --train-mode grpo --lora-layers 16 --lora-rank 32 --lora-alpha 64 "
+    "--lora-dropout 0.1",
+    "quick": f"{START} --iters 50 --batch-size 2 --group-size 4 --max-completion-length 128 "
+    "--reward-functions tool_call_function --adapter-path adapters/tool_test",
+    "full": f"{START} {SIZES} {FULL} --lora-layers 16 --lora-rank 32 --save-every 100 "
+    "--adapter-path adapters/tool_calling_full --wandb-project tool-calling-grpo",
+    "production": f"{START} --iters 2000 --batch-size 8 --group-size 16 --learning-rate 5e-6 "
+    "--max-completion-length 384 --temperature 0.6 --beta 0.08 --reward-functions tool_call_exact "
+    "tool_call_function tool_call_params tool_call_overall --reward-weights 0.25 0.3 0.2 0.25 "
+    "--lora-layers 24 --lora-rank 64 --lora-alpha 128 --grad-checkpoint --save-every 50 "
+    "--adapter-path adapters/tool_calling_production --wandb-project tool-calling-grpo",
+}
+"""The thirteen commands of the guide; those that it prints as fragments follow its common start."""
+FUNCTIONS = [
+    {
+        "name": "calculate_factorial",
+        "description": "The factorial of a whole number.",
+        "parameters": {"n": {"description": "The number.", "type": "int"}},
+    },
+    {
+        "name": "reverse_words",
+        "description": "A text with its words reversed.",
+        "parameters": {"text": {"description": "The text.", "type": "str"}},
+    },
+]
+
+
+def guide_rows(count: int) -> list[dict]:
+    """Rows as the guide describes them: everything in the prompt, the answer as lines of calls."""
+    rng = random.Random(0)
+    rows = []
+    for number in range(count):
+        if number % 2:
+            numbers = rng.sample(range(1, 40), 1 + number % 3 // 2)
+            question = f"What is the factorial of {' and of '.join(map(str, numbers))}?"
+            answer = "\n".join(f"calculate_factorial(n={n})" for n in numbers)
+        else:
+            words = " ".join(rng.sample(["red", "blue", "sun", "sea", "cat", "dog", "tree"], 3))
+            question, answer = f"Reverse the words of: {words}", f"reverse_words(text={words!r})"
+        name = answer.partition("(")[0]
+        rows.append(
+            {
+                "prompt": f"Use these functions.\n\n{json.dumps(FUNCTIONS)}\n\n{question}",
+                "answer": answer,
+                "type": "tool_call",
+                "ground_truth": name,
+                "ground_truth_text": name,
+                "possible_boxed_answers": [each["name"] for each in FUNCTIONS],
+                "is_multi_answer": "\n" in answer,
+                "confidence": 1.0,
+                "source": "tool_calling",
+            }
+        )
+    return rows
+
+
+@pytest.fixture(scope="session")
+def guide(shell: Shell) -> Shell:
+    """A folder with `train.jsonl`, and `model`: pico after a few steps of SFT on such rows."""
+    (shell.folder / "train.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in guide_rows(60))
+    )
+    shell(
+        "train data.path=train.jsonl model.dialect=calls training.lora=null training.steps=8 "
+        "training.batch_size=4 training.learning_rate=2e-3 training.validate_every=0 "
+        "evaluation.at_end=false --out runs/before-grpo"
+    )
+    return shell
+
+
+def typed(name: str, model: str = "runs/before-grpo") -> str:
+    return LINES[name].replace("MODEL", model).replace("DATA", "train.jsonl")
+
+
+QUICK = (
+    "training.steps=1 training.batch_size=2 training.rl.group_size=2 training.validate_every=0 "
+    "training.rl.max_completion_length=12 evaluation.at_end=false"
+)
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_each_of_its_commands_trains_on_its_rows(guide: Shell, name: str) -> None:
+    words = shlex.split(typed(name))
+    if "--adapter-path" not in words:
+        words += ["--adapter-path", f"adapters/{name.replace(' ', '-')}"]
+    folder = words[words.index("--adapter-path") + 1]
+    offline = " tracking.wandb.mode=offline" if "--wandb-project" in words else ""
+    said = guide(f"train {shlex.join(words)} {QUICK}{offline}")
+    assert re.search(r"Iteration 1/1 \| Loss: -?\d+\.\d{3} \| Mean Reward: -?\d+\.\d{3}", said)
+    plan = json.loads((guide.folder / folder / "experiment.json").read_text())
+    reward = plan["training"]["rl"]["reward"]
+    for function in reward["functions"]:
+        assert re.search(rf"^  {function}: -?\d+\.\d{{3}}$", said, re.M)
+    assert plan["model"]["dialect"] == "calls"
+    assert (guide.folder / folder / "checkpoints/final_checkpoint").is_dir()
+
+
+@pytest.mark.parametrize("flag", [name for flag in FLAGS for name in flag.names])
+def test_each_of_its_flags_stands_in_the_help(shell: Shell, flag: str) -> None:
+    assert re.search(rf"{flag}\b", shell("train --help"))
+
+
+def test_its_default_rewards_hold_where_its_flags_are_used() -> None:
+    given, rest = split_flags(shlex.split("--data rows.jsonl --group-size 4"))
+    plan = load_experiment(None, [*overrides_of(given), *rest], tell=lambda _: None)
+    assert plan.training.rl.reward.functions == ["tool_call_exact", "tool_call_function"]
+
+
+def test_its_evaluation_prints_mismatches_and_one_line_of_accuracy(guide: Shell) -> None:
+    said = guide(
+        "eval runs/before-grpo --num-samples 3 evaluation.max_new_tokens=8 evaluation.max_turns=1"
+    )
+    assert re.search(r"^Exact Match Accuracy: \d+\.\d\d% \(\d+/3\)$", said, re.M)
+    assert "expected:" in said
+
+
+def test_its_row_keys_are_read_and_its_newer_rows_as_well(shell: Shell, tmp_path: Path) -> None:
+    rows = guide_rows(4)
+    newer = {"prompt": "Factorial of 3?", "tools": [{"type": "function", "function": FUNCTIONS[0]}]}
+    call = {"name": "calculate_factorial", "arguments": {"n": 3}}
+    rows.append({**newer, "answer": f"<tool_call>\n{json.dumps(call)}\n</tool_call>"})
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shell(f"data import {path} --to {tmp_path / 'out.jsonl'}")
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    calls = [json.loads(line)["messages"][-1]["tool_calls"] for line in lines]
+    assert len(calls) == 5
+    assert calls[-1][0]["function"]["name"] == "calculate_factorial"
+
+
+def test_three_phases_run_in_one_command(guide: Shell) -> None:
+    said = guide(
+        "train grpo-progressive model.name=runs/before-grpo data.strategy=file "
+        f"data.path=train.jsonl {QUICK} training.steps=3 --out runs/phases"
+    )
+    assert "phase" in said or "tool_call_parseable" in said
