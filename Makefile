@@ -7,6 +7,7 @@
 #   make fix      repair format and lint where a program can
 #   make bench    measure speed and memory (on purpose, never part of the tests)
 #   make test-slow, make test-all   the long tests; all tests
+#   make earlier  the checks of what four earlier systems promise (tests/earlier/statements.md)
 #   make constraints                write the versions of .venv to constraints/
 #
 # PYTHON=python3.12 chooses the interpreter, ARGS="--seed 1" is passed to the command.
@@ -16,7 +17,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help core dev peers demo test test-slow test-all check wheel fix bench constraints clean
+.PHONY: help core dev peers demo test test-slow test-all earlier check wheel fix bench constraints clean
 
 help:
 	@sed -n 's/^#   \(make .*\)/  \1/p' Makefile
@@ -41,6 +42,9 @@ test-slow: dev
 
 test-all: dev
 	$(BIN)/python -m pytest $(ARGS)
+
+earlier: dev
+	$(BIN)/python -m pytest -m "earlier and not slow" $(ARGS)
 
 check: dev
 	$(BIN)/ruff format --check .

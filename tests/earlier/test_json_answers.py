@@ -6,7 +6,8 @@ import json
 import re
 
 import pytest
-from earlier.conftest import SHORT, Shell
+
+from earlier.conftest import NOT_YET, SHORT, Shell
 from toolhone.config.experiment import load_experiment
 
 RATES = ("valid_json", "correct_format", "correct_tool")
@@ -26,6 +27,7 @@ def test_sft_reports_validates_and_saves_at_its_intervals(shell: Shell, json_run
     }
 
 
+@NOT_YET
 def test_validation_shows_valid_json_correct_format_and_correct_tool(
     shell: Shell, json_run: str
 ) -> None:
@@ -36,6 +38,7 @@ def test_validation_shows_valid_json_correct_format_and_correct_tool(
     assert all(any(key.endswith(name) for key in each) for name in RATES for each in logged)
 
 
+@NOT_YET
 @pytest.mark.usefixtures("json_run")
 def test_a_checkpoint_is_evaluated_by_name_and_samples_are_shown(shell: Shell) -> None:
     said = shell(
@@ -56,7 +59,7 @@ def test_ppo_goes_on_from_the_sft_run_and_logs_rewards_by_part(shell: Shell, ppo
     parts = {f"reward/json_answer.{name}" for name in ("format", "tool", "arguments", "length")}
     assert all(parts <= each.keys() for each in logged)
     assert re.findall(r"Iteration (\d+)/12 ", ppo_run) == ["10", "12"]
-    assert checkpoints(shell, "runs/ppo-json") >= {"checkpoint_step_6", "final_checkpoint"}
+    assert checkpoints(shell, "runs/ppo-json") >= {"checkpoint_step_11", "final_checkpoint"}
     plan = json.loads((shell.folder / "runs/ppo-json/experiment.json").read_text())
     assert plan["model"]["adapter"].endswith("runs/sft-json")
 
@@ -67,9 +70,10 @@ def test_its_sampler_is_refreshed_every_ten_steps(shell: Shell) -> None:
     assert plan.training.rl.sampler_refresh_every == 1
     assert '"sampler_refresh_every": 10' in shell("config show ppo-json")
     logged = [each for each in shell.lines("runs/ppo-json/metrics.jsonl") if "staleness" in each]
-    assert logged[10]["staleness"] <= logged[9]["staleness"]
+    assert [each["staleness"] for each in logged[8:11]] == [8, 9, 0]
 
 
+@NOT_YET
 @pytest.mark.usefixtures("ppo_run")
 def test_kl_to_the_sft_model_is_logged_though_it_costs_nothing(shell: Shell) -> None:
     logged = [each for each in shell.lines("runs/ppo-json/metrics.jsonl") if "staleness" in each]
