@@ -356,13 +356,18 @@ def _with_settings(plan: Experiment, settings: Experiment, is_run: bool) -> Expe
     return settings.model_copy(update={"model": settings.model.model_copy(update=own)})
 
 
+def began_with(run: Run, plan: Experiment) -> bool:
+    """Tell whether a run has these settings, but for what was chosen by rule when it began."""
+    plan = with_own_lora(plan, adapter_of(plan) or Path(plan.model.name), lambda _: None)
+    if plan.model.micro_batch_tokens is None:
+        chosen = {"micro_batch_tokens": run.experiment.model.micro_batch_tokens}
+        plan = plan.model_copy(update={"model": plan.model.model_copy(update=chosen)})
+    return run.experiment == plan
+
+
 def _open_unfinished(folder: Path, plan: Experiment) -> Run:
     run = Run.open(folder)
-    model = plan.model
-    if model.micro_batch_tokens is None:  # the backend chose when the run began
-        chosen = {"micro_batch_tokens": run.experiment.model.micro_batch_tokens}
-        plan = plan.model_copy(update={"model": model.model_copy(update=chosen)})
-    if run.experiment != plan:
+    if not began_with(run, plan):
         right = f"resume it with its own: toolhone train --resume --out {folder}"
         raise ConfigError(f"{folder} was made with other settings; {right}")
     if FINAL in run.checkpoints():

@@ -210,3 +210,18 @@ def test_a_file_of_the_same_name_wins_over_a_preset(
     monkeypatch.chdir(tmp_path)
     Path("calculator").write_text('{"seed": 5}')
     assert preset("calculator").seed == 5
+
+
+def test_bfloat16_of_a_preset_is_kept_only_where_it_is_fast(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chosen = {}
+    for slow in (False, True):
+        monkeypatch.setattr(
+            "toolhone.config.experiment.bfloat16_is_slow", lambda _, slow=slow: slow
+        )
+        told: list[str] = []
+        chosen[slow] = load_experiment(Path("dpo"), tell=told.append).model.torch_dtype
+        assert any("no fast bfloat16" in line for line in told) is slow
+    asked = load_experiment(Path("dpo"), ["model.torch_dtype=float16"]).model.torch_dtype
+    assert (chosen, asked) == ({False: "bfloat16", True: "float32"}, "float16")

@@ -232,7 +232,8 @@ def test_an_adapter_may_be_a_run_and_brings_its_own_lora_but_for_its_dropout(
     ):
         train(experiment_of(small, "the test", ["training.lora.rank=3"]), "third")
     told: list[str] = []
-    load_experiment(Path("sft-json"), ["model.adapter=first"], tell=told.append)
+    chosen = ["model.adapter=first", "model.torch_dtype=float32"]
+    load_experiment(Path("sft-json"), chosen, tell=told.append)
     assert told == ["training.lora of the preset has no effect: model.adapter brings its own"]
     (tmp_path / "whole" / "checkpoints").mkdir(parents=True)
     whole = load_experiment(Path("demo-grpo"), ["model.adapter=whole"], tell=told.append)

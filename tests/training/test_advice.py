@@ -5,6 +5,7 @@ and when nothing is said.
 import pytest
 
 from support.scripted import scripted_policy, task
+from toolhone.config.experiment import make_experiment
 from toolhone.config.rl import EpisodeSection
 from toolhone.dialects.base import ParseProblem
 from toolhone.episodes.driver import run_episodes
@@ -50,6 +51,16 @@ HEALTHY = {
 def test_each_sign_has_its_remedy(change: dict[str, float], said: str | None) -> None:
     sentence = Trend().advice(HEALTHY | change)
     assert sentence is None if said is None else said in str(sentence)
+
+
+def test_no_advice_is_what_the_run_does_already() -> None:
+    wrong, silent = HEALTHY | {"right_calls": 0.4}, HEALTHY | {"calls": 0.0, "calls_wanted": 1.0}
+    others = {"training": {"rl": {"reward": {"functions": ["answer_correct"]}}}}
+    assert "reward arguments in parts" in str(Trend(make_experiment(others, "a")).advice(wrong))
+    assert Trend().advice(wrong) == "right tools, wrong arguments: raise group_size", "tool_use"
+    begun = Trend(make_experiment({"model": {"adapter": "runs/sft"}}, "a")).advice(silent)
+    assert "start with SFT" in str(Trend().advice(silent))
+    assert "start with SFT" not in str(begun)
 
 
 @pytest.mark.parametrize(

@@ -104,11 +104,14 @@ def check_memory(trainer: Trainer, plan: Experiment, longest: int) -> str | None
     there = device_bytes(engine.device) / 1e9
     figures = f"about {needed:.1f} GB of the {there:.1f} GB of this device"
     if needed > MEMORY_ERROR * there:
-        raise CapabilityError(
-            f"a training step needs {figures}; lower model.micro_batch_tokens "
-            f"({engine.micro_batch_tokens}) or training.max_length, set "
-            "training.gradient_checkpointing, or train adapters (training.lora)"
-        )
+        remedies = {
+            f"lower model.micro_batch_tokens ({engine.micro_batch_tokens})": tokens > longest,
+            f"lower training.max_length (the longest row has {longest} tokens)": tokens <= longest,
+            "set training.gradient_checkpointing": not plan.training.gradient_checkpointing,
+            "train adapters (training.lora)": plan.training.lora is None,
+        }
+        right = ", or ".join(remedy for remedy, helps in remedies.items() if helps)
+        raise CapabilityError(f"a training step needs {figures}; {right}")
     return f"memory: {figures}"
 
 

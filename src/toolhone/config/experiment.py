@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from toolhone.config.aliases import translate
 from toolhone.config.fields import SHORT, Mark, field_types, map_marked, section_in, spell_out
-from toolhone.config.presets import PICO, for_pico, preset_names, read_preset
+from toolhone.config.presets import PICO, bfloat16_is_slow, for_pico, preset_names, read_preset
 from toolhone.config.sections import Experiment
 from toolhone.config.user_code import USER_CODE
 from toolhone.errors import ConfigError, nearest
@@ -77,6 +77,10 @@ def _read_preset(name: str, changes: Sequence[Mapping[str, Any]], tell: Tell) ->
         tell(f"{name}: sizes and recipe are those for {PICO} ({command})")
     if adapted:
         values["training"].pop("lora", None)
+    wanted = {values["model"].get("torch_dtype"), model.get("torch_dtype")}
+    if wanted == {"bfloat16"} and bfloat16_is_slow(model.get("device_map", "auto")):
+        values["model"]["torch_dtype"] = "float32"
+        tell(f"{name}: model.torch_dtype float32, since this processor has no fast bfloat16")
     return values
 
 

@@ -17,7 +17,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from toolhone.api import Model, experiment, open_model, train
+from toolhone.api import Model, began_with, experiment, open_model, train
 from toolhone.config.sections import Experiment
 from toolhone.episodes.chat_session import ChatSession, Event
 from toolhone.errors import UserError
@@ -165,7 +165,7 @@ def place_for(folder: Path, plan: Experiment) -> tuple[Path, Run | None]:
         if not (path / "experiment.json").exists():
             return path, None
         run = _open(path)
-        if run is not None and run.experiment == plan:
+        if run is not None and began_with(run, plan):
             return path, run
     raise AssertionError("count never ends")
 

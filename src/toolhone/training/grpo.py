@@ -51,7 +51,7 @@ def grpo(trainer: Trainer, env: RLEnv, run: Run, resume_from: Path | None = None
     loss = policy_loss(rl.loss, rl.epsilon, rl.epsilon_high or rl.epsilon, rl.beta, rl.temperature)
     weigh = partial(with_loss_weights, rl.loss, rl.max_completion_length)
     scale = "none" if rl.loss == "dr_grpo" else rl.scale_rewards  # Dr. GRPO only centres
-    trend = Trend()
+    trend = Trend(experiment)
     for step in loop:  # saves and validates when due, ends at `total` steps or on a signal
         sampler = loop.sampler(every=rl.sampler_refresh_every)
         with env.clock.on("sample"):

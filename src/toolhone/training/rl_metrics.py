@@ -12,6 +12,7 @@ import numpy as np
 
 from toolhone.backends.base import Metrics
 from toolhone.config.rl import RlSection
+from toolhone.config.sections import Experiment
 from toolhone.episodes.driver import Clock
 from toolhone.rewards.matching import judges_calls
 from toolhone.rewards.reward_registry import RewardResult
@@ -217,7 +218,8 @@ def report_rl(
 class Trend:
     """The rewards and losses of the last steps. A resumed run starts a new one."""
 
-    def __init__(self) -> None:
+    def __init__(self, plan: Experiment | None = None) -> None:
+        self.plan = plan or Experiment()
         self.rewards: deque[float] = deque(maxlen=TREND_STEPS)
         self.losses: deque[float] = deque(maxlen=TREND_STEPS)
 
@@ -241,16 +243,22 @@ class Trend:
         )
 
     def advice(self, metrics: Metrics) -> str | None:
-        """One sentence about the most unusual metric; None where all are usual."""
+        """One sentence about the most unusual metric; None where all are usual.
+
+        It never advises what the experiment does already.
+        """
+        started, rl = self.plan.model.adapter is not None, self.plan.training.rl
+        sft = "longer SFT" if started else "start with SFT"
         malformed, tools = metrics.get("outcome/malformed", 0.0), metrics.get("right_tools", 0.0)
         if malformed > 0.5:
-            return f"{malformed:.0%} of the turns cannot be parsed: train the format first (SFT)"
+            learn = (
+                "train the format for longer (SFT)" if started else "train the format first (SFT)"
+            )
+            return f"{malformed:.0%} of the turns cannot be parsed: {learn}"
         wanted = metrics.get("calls_wanted", 0.0) > 0.5
         if metrics["calls"] < 0.05 and (wanted or metrics["reward"] < 0.1):
-            return (
-                "almost no episode calls a tool: start with SFT, "
-                "or check the format with toolhone doctor --model"
-            )
+            check = "or check the format with toolhone doctor --model"
+            return f"almost no episode calls a tool: {sft}, {check}"
         if metrics.get("ending/truncated", 0.0) > 0.3:
             return "many replies are truncated: raise training.rl.max_completion_length"
         if metrics.get("groups_without_signal", 0.0) > 0.9:
@@ -259,14 +267,14 @@ class Trend:
                 "raise temperature or group_size"
             )
         if tools > 0.8 and metrics["right_calls"] < 0.5 * tools:
-            return (
-                "right tools, wrong arguments: reward arguments in parts (tool_use, right_calls), "
-                "or raise group_size"
-            )
+            functions = [*rl.reward.functions, *(f for p in rl.reward.phases for f in p.functions)]
+            in_parts = not functions or {"tool_use", "right_calls"} & set(functions)
+            parts = "" if in_parts else "reward arguments in parts (tool_use, right_calls), or "
+            return f"right tools, wrong arguments: {parts}raise group_size"
         if self.is_flat():
             return (
                 f"the reward has not risen for {TREND_STEPS} steps: change learning_rate, "
-                "raise temperature, or start with SFT"
+                f"raise temperature, or {sft}"
             )
         return None
 

@@ -99,3 +99,15 @@ def for_pico(values: Mapping[str, Any]) -> dict[str, Any]:
         values = {**values, "tools": values["tools"][:PICO_TOOLS]}
     evaluation = {**values.get("evaluation", {}), "max_new_tokens": PICO_REPLY}
     return {**values, "model": model, "data": data, "training": training, "evaluation": evaluation}
+
+
+def bfloat16_is_slow(device_map: object) -> bool:
+    """Whether a model on this device computes on a processor without instructions for bfloat16."""
+    import torch
+
+    if device_map == "auto":
+        on_cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
+    else:
+        on_cpu = device_map == "cpu"
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return on_cpu and not (supported is not None and supported())
