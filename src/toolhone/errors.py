@@ -123,6 +123,10 @@ class FindingKind(StrEnum):
     MAYBE_TOO_LONG = "a row that is probably longer than the limit"
     NO_LIMIT = "no limit to check lengths against"
 
+    NOT_LEARNED = "a turn that is not learned ('weight', 'train', 'loss', ... is 0)"
+    LEARNED_IN_PART = "a turn with another weight than 1 in the loss"
+    NO_TURN_LEARNED = "a row of which no turn is learned"
+
     NO_CALLS = "no row calls a tool"
     ONLY_CALLS = "hardly a row answers without a call"
     FEW_CALLS = "hardly a row calls a tool"

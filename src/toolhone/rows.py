@@ -37,9 +37,10 @@ class Row:
 
     tokens: int64 [T]. mask: bool [T], the positions whose log-probability the loss sees. arrays by
     name: float32 [T], or a scalar for the whole row. `behavior_logprobs` are the sampler's,
-    `old_logprobs` those of the policy before the update, `ref_logprobs` those of the reference.
-    origin: uint8 [T] of `Origin`. group: rows with the same group (a DPO pair, the episodes of one
-    task) are never split between micro-batches.
+    `old_logprobs` those of the policy before the update, `ref_logprobs` those of the reference;
+    `turn_weights` are the weights of messages in the loss, where one is not 1. origin: uint8 [T] of
+    `Origin`. group: rows with the same group (a DPO pair, the episodes of one task) are never split
+    between micro-batches.
     """
 
     tokens: NDArray[np.int64]
@@ -60,6 +61,11 @@ class Row:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    @property
+    def turn_weights(self) -> Array:
+        """The weight of each token's message in the loss: [T], or the one number 1."""
+        return self.arrays.get("turn_weights", np.ones((), np.float32))
+
     @staticmethod
     def of(
         tokens: Tokens,
@@ -76,6 +82,12 @@ class Row:
         """Return the row with further per-token arrays, or numbers for the whole row."""
         added = {name: np.asarray(values, dtype=np.float32) for name, values in arrays.items()}
         return Row(self.tokens, self.mask, {**self.arrays, **added}, self.origin, self.group)
+
+    def with_mask(self, mask: NDArray[np.bool_]) -> Row:
+        """Return the row with another mask, without entry 0 and messages of weight 0."""
+        mask = mask & (self.turn_weights > 0)
+        mask[:1] = False
+        return Row(self.tokens, mask, self.arrays, self.origin, self.group)
 
 
 def micro_batches(

@@ -17,6 +17,8 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from toolhone.errors import DataError, ModelError
 from toolhone.rows import Origin, Row, Tokens
 
@@ -27,7 +29,7 @@ class Span:
 
     trained: what the assistant writes, its stop mark included. control: only such text may become
     control tokens; text of users, tools and data never does. turn: the assistant's turn (from 0)
-    that a span of an earlier turn belongs to.
+    that a span belongs to. weight: that of its turn in the loss.
     """
 
     text: str
@@ -35,6 +37,7 @@ class Span:
     trained: bool = False
     control: bool = True
     turn: int | None = None
+    weight: float = 1
 
 
 Spans = list[Span]
@@ -153,6 +156,9 @@ class TextTokenizer:
     ) -> Row:
         """Return the ids of rendered spans with mask (trained) and origin.
 
+        `turn_weights` are among the arrays where a turn has another weight than 1; the mask does
+        not depend on them (see `Row.with_mask`).
+
         A list that begins with an empty span continues an earlier text; an empty span is a cut.
         kept: sampled ids by turn. They are never encoded again: of a turn those ids are kept whose
         text the template keeps, all or all after the place where the template changes it. ends:
@@ -162,14 +168,16 @@ class TextTokenizer:
         tokens: list[int] = []
         mask: list[bool] = []
         origins: list[int] = []
+        weights: list[float] = []
         starts_text = not spans or bool(spans[0].text)
 
-        def key(span: Span) -> tuple[int | None, bool, bool, bool]:
+        def key(span: Span) -> tuple[int | None, bool, bool, bool, float]:
             if span.turn in kept:
-                return span.turn, False, False, True
-            return None, span.trained, span.origin == Origin.SAMPLED, bool(span.text)
+                return span.turn, False, False, True, span.weight
+            sampled = span.origin == Origin.SAMPLED
+            return None, span.trained, sampled, bool(span.text), span.weight
 
-        for (turn, trained, _, has_text), group in groupby(spans, key):
+        for (turn, trained, _, has_text, weight), group in groupby(spans, key):
             if not has_text:
                 continue
             if turn is None:
@@ -180,8 +188,10 @@ class TextTokenizer:
             tokens += ids
             origins += kinds
             mask += [trained] * len(ids)
+            weights += [weight] * len(ids)
             starts_text = False
-        return Row.of(tokens, mask, origins)
+        row = Row.of(tokens, mask, origins)
+        return row if set(weights) <= {1} else row.with_arrays(turn_weights=np.array(weights))
 
     def _keep(self, written: str, sampled: Tokens, ends: Tokens) -> list[int]:
         """The ids of a sampled turn, as far as the template's text for it keeps them."""

@@ -188,21 +188,26 @@ def pair_rows(
     """Return the rows of all pairs: two rows of one group after the same prompt.
 
     Turns of the assistant after the prompt are trained, with their stop marks. A `raw` side keeps
-    its marks, a sampled one its ids. Pairs with equal sides, or too long ones, are dropped and
-    counted. A rejected side that the dialect cannot write drops a made pair; in a file it is an
-    error.
+    its marks, a sampled one its ids. Pairs with equal sides, with a side whose turns all weigh 0,
+    or too long ones, are dropped and counted. A rejected side that the dialect cannot write
+    drops a made pair; in a file it is an error.
     """
     rows: list[Row] = []
     kinds: list[PairKind] = []
-    identical = unwritable = 0
+    identical = unwritable = not_learned = 0
     for number, pair in enumerate(pairs):
+        sides = (pair.preference.chosen, pair.preference.rejected)
+        if not all(Conversation(side).is_learned for side in sides):
+            not_learned += 1
+            continue
         chosen, rejected = _sides(pair, dialect, tokenizer)
         if rejected is None:
             unwritable += 1
         elif chosen.tokens.tolist() == rejected.tokens.tolist():
             identical += 1
         else:
-            rows += [replace(row, group=f"pair-{number}") for row in (chosen, rejected)]
+            both = (row.with_mask(row.mask) for row in (chosen, rejected))
+            rows += [replace(row, group=f"pair-{number}") for row in both]
             kinds.append(pair.kind)
     if identical and not rows:
         same = "chosen and rejected are the same once they are written; there is nothing to prefer"
@@ -215,6 +220,7 @@ def pair_rows(
         "pairs": len(lengths.rows) // 2,
         "identical": identical,
         "unwritable": unwritable,
+        "not_learned": not_learned,
         "too_long": lengths.dropped // 2,
         "longest_row": lengths.longest,
         "kinds": dict(sorted(kept.items())),
@@ -274,7 +280,8 @@ def _row_of(
     mask[: starts[len(starts) - turns]] = False
     end = int(np.flatnonzero(mask)[-1]) + 1
     origin = None if row.origin is None else row.origin[:end]
-    return Row(row.tokens[:end], mask[:end], {}, origin)
+    arrays = {name: values[:end] for name, values in row.arrays.items()}
+    return Row(row.tokens[:end], mask[:end], arrays, origin)
 
 
 def _raw_tokens(

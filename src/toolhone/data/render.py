@@ -8,7 +8,7 @@ A conversation gives one row, or one for each assistant turn where its template 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -35,12 +35,19 @@ def render_rows(
 ) -> Lengths:
     """Render, encode and check the lengths; `loss_on="all"` trains every token but the first.
 
-    `may_be_empty`: no row need be left, as of rows that are held out.
+    Turns of weight 0 are not trained. `may_be_empty`: no row need be left, as of rows that are held
+    out.
     """
     rows: list[Row] = []
+    not_learned = 0
     progress = progress or Progress()
     for conversation in track(conversations, progress, "rendering", len(conversations)):
         where = f"conversation {conversation.id!r}"
+        if not conversation.is_learned:
+            not_learned += 1
+            continue
+        if training.loss_on == "all":
+            check_weights(conversation, where)
         try:
             own = encode_rows(dialect.render(conversation), dialect, tokenizer)
         except DialectError as error:
@@ -50,31 +57,52 @@ def render_rows(
                 f"{where} has no supervised token: wanted an assistant message with text or a call"
             )
         rows += own
+    if not_learned and not rows and not may_be_empty:
+        what = f"all {not_learned} conversations have only turns of weight 0"
+        raise DataError(f"no row is left: {what}; wanted a turn to learn")
     if training.loss_on == "all":
-        rows = [Row.of(row.tokens.tolist(), np.ones(len(row), bool)) for row in rows]
-    return check_lengths(rows, training.max_length, too_long, may_be_empty)
+        rows = [row.with_mask(np.ones(len(row), bool)) for row in rows]
+    lengths = check_lengths(rows, training.max_length, too_long, may_be_empty)
+    return replace(lengths, not_learned=not_learned)
+
+
+def check_weights(conversation: Conversation, where: str) -> None:
+    """Refuse weights that `loss_on="all"` cannot obey: those of users, systems and tools."""
+    for index, message in enumerate(conversation.messages):
+        if message.role != "assistant" and message.weight != 1:
+            raise DataError(
+                f"{where}: messages[{index}] ({message.role}) has the weight {message.weight}, "
+                "which training.loss_on 'all' cannot obey; use loss_on 'assistant'"
+            )
 
 
 def encode_rows(lists: Sequence[Spans], dialect: Dialect, tokenizer: TextTokenizer) -> list[Row]:
-    """Return the rows of a rendered conversation; a turn has the same ids in every row."""
-    if len(lists) == 1:
-        return [tokenizer.encode_spans(lists[0])]
+    """Return the rows of a rendered conversation; a turn has the same ids in every row.
+
+    Turns of weight 0 are not in the mask; a row for such a turn alone is left out.
+    """
     trained: dict[int, list[int]] = {}
     rows = []
     for number, spans in enumerate(lists):
-        row = tokenizer.encode_spans(spans, trained, tokenizer.stop_ids(dialect.ends))
+        ends = tokenizer.stop_ids(dialect.ends) if number else ()
+        row = tokenizer.encode_spans(spans, trained, ends)
         trained[number] = row.tokens[row.mask].tolist()
-        rows.append(row)
+        learned = row.with_mask(row.mask)
+        rows += [learned] if learned.mask.any() or not row.mask.any() else []
     return rows
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Rows that fit; how many did not; and the longest row seen, in tokens."""
+    """Rows that fit; how many did not; and the longest row seen, in tokens.
+
+    not_learned: conversations without a row, since their turns have weight 0.
+    """
 
     rows: list[Row]
     dropped: int
     longest: int
+    not_learned: int = 0
 
 
 def check_lengths(

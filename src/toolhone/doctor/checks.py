@@ -24,7 +24,7 @@ from toolhone.dialects.syntax.model_text import split_reasoning
 from toolhone.doctor.typed_calls import MARK, mark_faults, typed_results
 from toolhone.errors import DataError, Fault, FindingKind
 from toolhone.schema import Conversation, Json, texts_in
-from toolhone.sources.base import conversation_faults, order_faults
+from toolhone.sources.base import conversation_faults, order_faults, weight_faults
 from toolhone.sources.files import FileLine
 
 COMMON_MARKS = re.compile(
@@ -191,7 +191,7 @@ def row_faults(
 ) -> Iterator[Fault]:
     """Yield the faults of one row; `control` finds texts that are control tokens."""
     yield from conversation_faults(row)
-    yield from order_faults(row.messages)
+    yield from (*order_faults(row.messages), *weight_faults(row))
     tools = {tool.name: tool for tool in row.tools}
     for index, message in enumerate(row.messages):
         text, field = message.content or "", f"messages[{index}].content"
@@ -258,7 +258,7 @@ def fingerprints(conversations: Iterable[Conversation]) -> list[Fingerprint]:
         decisions = []
         for index, message in enumerate(conversation.messages):
             calls = [json.dumps([c.name, c.arguments], sort_keys=True) for c in message.tool_calls]
-            if message.role == "assistant":
+            if message.role == "assistant" and message.weight:
                 answer = _digest("\n".join(sorted(calls)).encode()).digest()
                 shown = ", ".join(calls)[:100] or "no call"
                 decisions.append(Decision(index, exact.digest(), answer, shown))

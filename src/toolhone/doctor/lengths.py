@@ -83,7 +83,7 @@ class LengthCheck:
         if measured.problem:
             right = "wanted a row that the format of this model can write"
             yield Fault(FindingKind.CANNOT_RENDER, "messages", measured.problem, right)
-        elif not measured.supervised:
+        elif not measured.supervised and conversation.is_learned:
             what = f"none of its {measured.tokens} tokens is learnt from"
             yield Fault(FindingKind.NO_SUPERVISED, "messages", what, "wanted an assistant turn")
         elif self.limit and measured.tokens > self.limit:

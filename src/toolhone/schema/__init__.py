@@ -107,6 +107,12 @@ class Conversation:
     id: str = ""
     source: str = ""
 
+    @property
+    def is_learned(self) -> bool:
+        """Whether there are turns of the assistant to learn: not if all of them have weight 0."""
+        weights = [one.weight for one in self.messages if one.role == "assistant"]
+        return not weights or any(weights)
+
     @staticmethod
     def from_dict(source: Mapping[str, Json]) -> Conversation:
         messages = _messages(source.get("messages"))

@@ -363,6 +363,16 @@ def order_faults(messages: Sequence[Message]) -> Iterator[Fault]:
             yield Fault(FindingKind.REORDERED_RESULTS, field, what, right)
 
 
+def weight_faults(row: Conversation) -> Iterator[Fault]:
+    """Yield each turn with another weight than 1, and a row of which no turn is learned."""
+    for index, message in enumerate(row.messages):
+        if message.role == "assistant" and message.weight != 1:
+            kind = FindingKind.LEARNED_IN_PART if message.weight else FindingKind.NOT_LEARNED
+            yield Fault(kind, f"messages[{index}]", f"its weight is {message.weight}", "")
+    if not row.is_learned:
+        yield Fault(FindingKind.NO_TURN_LEARNED, "messages", "all its turns have weight 0", "")
+
+
 def result_runs(messages: Sequence[Message]) -> Iterator[tuple[int, int, list[int]]]:
     """Yield start and end of the results behind each turn with several calls, and their order.
 

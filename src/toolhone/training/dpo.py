@@ -117,10 +117,13 @@ def next_pairs(pairs: Sequence[Pair], plan: TrainingSection, seed: int, step: in
 
 
 def with_pair_weights(rows: Sequence[Row]) -> list[Row]:
-    """Add `share`, and `weights` float32 [T] that sum to 1 / (pairs of the step) over each row."""
+    """Add `share`, and `weights` float32 [T] that sum to 1 / (pairs of the step) over each row.
+
+    A pair counts as much as the trained messages of its chosen side, on average over tokens.
+    """
     each = np.float32(2 / max(1, len(rows)))
     return [
-        row.with_arrays(share=share, weights=share * each)
+        row.with_arrays(share=share, weights=share * each * row.turn_weights)
         for row, share in zip(rows, reply_shares(rows), strict=True)
     ]
 

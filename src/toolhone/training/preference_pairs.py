@@ -72,7 +72,9 @@ class PreparedPairs:
         train = self.report["train"]
         kinds = ", ".join(f"{count} {kind}" for kind, count in train["kinds"].items())
         lost = [
-            f"{n} {why}" for why in ("identical", "unwritable", "too_long") if (n := train[why])
+            f"{n} {why}"
+            for why in ("identical", "unwritable", "not_learned", "too_long")
+            if (n := train[why])
         ]
         lost += [
             f"{n} turns without a pair: {why}" for why, n in train.get("without_pair", {}).items()

@@ -114,7 +114,11 @@ class TrainingSetup:
             "too_long": train.dropped,
             "longest_row": train.longest,
             "held_out_too_long": kept.dropped,
+            "not_learned": train.not_learned,
         }
+        if not_learned := train.not_learned + kept.not_learned:
+            what = "only turns of weight 0 ('weight', 'train', 'loss', ...) and give no row"
+            self.progress.report(f"{not_learned} conversations have {what}")
         if dropped := train.dropped + kept.dropped:
             self.progress.report(
                 f"{dropped} rows are longer than training.max_length={section.max_length} "
@@ -133,7 +137,7 @@ class TrainingSetup:
         if not self.plan.training.rl.ptx.coef:
             return [], {}
         rows, _, report = self.rows(replace(data, held_out=[], report={}))
-        names = ("rows", "too_long", "longest_row", "rows_sha256")
+        names = ("rows", "too_long", "longest_row", "not_learned", "rows_sha256")
         return rows, {f"ptx_{name}": report[name] for name in names}
 
     def pair_source(self) -> PairSource:

@@ -65,9 +65,12 @@ def planned_rl_steps(plan: TrainingSection, tasks: int) -> int:
 
 
 def with_token_weights(rows: Sequence[Row]) -> list[Row]:
-    """Add `weights` float32 [T], 1 / (trained tokens of all rows): the loss is a mean per token."""
-    weight = np.float32(1 / max(1, sum(int(row.mask.sum()) for row in rows)))
-    return [row.with_arrays(weights=row.mask.astype(np.float32) * weight) for row in rows]
+    """Add `weights` float32 [T], 1 / (trained tokens of all rows): the loss is a mean per token.
+
+    A token counts as much as its message: with weight 0.5 its gradient is half of what it were.
+    """
+    each = np.float32(1 / max(1, sum(int(row.mask.sum()) for row in rows)))
+    return [row.with_arrays(weights=row.mask * row.turn_weights * each) for row in rows]
 
 
 def with_loss_weights(variant: Variant, longest: int, rows: Sequence[Row]) -> list[Row]:

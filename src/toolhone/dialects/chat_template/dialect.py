@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from toolhone.dialects.base import History, ParsedReply, ParseProblem, Syntax
 from toolhone.dialects.chat_template.sanitise import Chat, ChatMessage, ChatWriter, Markup
@@ -71,7 +72,13 @@ class MarkupDialect:
         def check(k: int, text: str) -> None:
             check_reading(split_reasoning(turns[k]), self.parse(text, tools), text)
 
-        return self._turns.render(*self._chat(conversation.messages, tools), check)
+        lists = self._turns.render(*self._chat(conversation.messages, tools), check)
+        changed = [(k, turn.weight) for k, turn in enumerate(turns) if turn.weight != 1]
+        weights = dict[int | None, float](changed)
+        return [
+            [replace(one, weight=weights.get(one.turn, 1)) for one in spans] if weights else spans
+            for spans in lists
+        ]
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Spans:
         return self._turns.prompt(*self._chat(messages, tools))

@@ -139,9 +139,9 @@ class Turns:
         )
         if all(turn.prompt.startswith(before) for turn, before in following):
             spans: Spans = []
-            for turn, before in following:
+            for k, (turn, before) in enumerate(following):
                 spans += spans_of(turn.prompt[len(before) :])
-                spans += spans_of(turn.text, Origin.SAMPLED, trained=True)
+                spans += spans_of(turn.text, Origin.SAMPLED, trained=True, turn=k)
             return [[*spans, *rest]]
         if self.keep_history:
             texts = [turn.text for turn in turns]
@@ -150,7 +150,7 @@ class Turns:
         return [
             [
                 *self._mark_earlier(turn.prompt, earlier[:k]),
-                *spans_of(turn.text, Origin.SAMPLED, trained=True),
+                *spans_of(turn.text, Origin.SAMPLED, trained=True, turn=k),
                 *spans_of(turn.rest),
             ]
             for k, turn in enumerate(turns)
@@ -213,8 +213,7 @@ class Turns:
         spans = self.guard.to_spans(self.markup.write(messages[: places[0]], tools, True))
         ends = [*places[1:], len(messages)]
         for number, (text, index, end) in enumerate(zip(texts, places, ends, strict=True)):
-            turn = None if trained else number
-            spans += self.guard.to_spans(text, Origin.SAMPLED, trained, turn)
+            spans += self.guard.to_spans(text, Origin.SAMPLED, trained, number)
             if not trained or end < len(messages):
                 spans += [span for span in self.suffix(messages[:end], index, tools) if span.text]
         return spans
