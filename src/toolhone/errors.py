@@ -88,6 +88,7 @@ class FindingKind(StrEnum):
     REFUSED = "a row that its format cannot use"
     REPAIRED = "repaired while reading"
     UNCHECKED = "kept, though something could not be checked"
+    UNREAD_KEY = "a key that holds something and is not read"
     NOTHING_TO_LEARN = "nothing to learn from"
 
     NO_ASSISTANT = "no assistant message"

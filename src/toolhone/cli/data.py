@@ -105,7 +105,12 @@ def import_(
         if loaded.preferences:
             kept += f"  ({len(loaded.preferences)} of them as preference pairs)"
         print(f"format   {imported.format}\nread     {loaded.read:6d}\n{kept}")
-        counts = {"repaired": loaded.repaired, "unchecked": loaded.noted, "refused": loaded.skipped}
+        counts = {
+            "repaired": loaded.repaired,
+            "unchecked": loaded.noted,
+            "not read": loaded.unread,
+            "refused": loaded.skipped,
+        }
         for word, reasons in counts.items():
             for reason, count in reasons.most_common():
                 print(f"{word:9s}{count:6d}  {reason}")

@@ -54,6 +54,7 @@ class ImportResult:
             "tasks": len(loaded.tasks),
             "repaired": dict(loaded.repaired.most_common()),
             "unchecked": dict(loaded.noted.most_common()),
+            "unread": dict(loaded.unread.most_common()),
             "refused": dict(loaded.skipped.most_common()),
             "files": {k: {"path": str(f.path), "rows": f.rows} for k, f in self.files.items()},
         }

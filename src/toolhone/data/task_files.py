@@ -36,7 +36,12 @@ def tasks_from_any(
     """
     stream = open_records(source)
     if _is_own_form(stream):
-        return read_tasks(stream)
+        unread = None if report is None else Counter[str]()
+        tasks = read_tasks(stream, unread)
+        if unread and report is not None:
+            names = ", ".join(f"{count} {name}" for name, count in unread.most_common())
+            report(f"{stream.path}: keys not read: {names}")
+        return tasks
     name = detect_format(stream)
     wanted = {**(options or {}), **({"tools": tools} if tools else {})}
     known = {key: value for key, value in wanted.items() if key in SOURCES[name].options}
@@ -45,8 +50,8 @@ def tasks_from_any(
     summary = f"{stream.path}: {loaded.summary()}; for example: {example}"
     if not loaded.tasks or (loaded.skipped and report is None):
         raise DataError(summary if loaded.skipped else f"{stream.path}: its rows give no task")
-    if loaded.skipped and report is not None:
-        report(summary)
+    if (loaded.skipped or loaded.unread) and report is not None:
+        report(summary if example else summary.partition("; for example")[0])
     return distinct(loaded.tasks)
 
 

@@ -140,7 +140,11 @@ def _file_findings(
         if row % _STEP == _STEP - 1:
             progress.advance(_STEP)
     progress.advance(len(file.cases) % _STEP)
-    counted = [(FindingKind.REPAIRED, file.repaired), (FindingKind.UNCHECKED, file.noted)]
+    counted = [
+        (FindingKind.REPAIRED, file.repaired),
+        (FindingKind.UNCHECKED, file.noted),
+        (FindingKind.UNREAD_KEY, file.unread),
+    ]
     return findings + [
         DataFinding(kind, WHOLE_FILE, str(file.path), "", "", reason, "", count)
         for kind, counts in counted

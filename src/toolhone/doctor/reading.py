@@ -48,7 +48,7 @@ class DataFile:
     """All rows of a file.
 
     only_tasks: rows that are no case, since they give tasks only. tasks: those of a task file,
-    whose prompts are held out. repaired, noted: as the source counted them.
+    whose prompts are held out. repaired, noted, unread: as the source counted them.
     """
 
     path: Path
@@ -58,6 +58,7 @@ class DataFile:
     tasks: list[Task] = field(default_factory=list)
     repaired: Counter[str] = field(default_factory=Counter)
     noted: Counter[str] = field(default_factory=Counter)
+    unread: Counter[str] = field(default_factory=Counter)
 
     @property
     def read(self) -> int:
@@ -95,7 +96,8 @@ def read_file(path: str | Path, format: str = "auto", progress: Progress | None 
     cases = [Case(place, one, tuple(faults.get(place, ()))) for place, one in pairs]
     cases += [_refused_case(row, name, faults.get(row.line, [])) for row in loaded.refused]
     cases.sort(key=lambda case: (str(case.place.path), case.place.number))
-    return DataFile(path, name, cases, loaded.only_tasks, [], loaded.repaired, loaded.noted)
+    counted = loaded.repaired, loaded.noted, loaded.unread
+    return DataFile(path, name, cases, loaded.only_tasks, [], *counted)
 
 
 def _refused_case(refused: Refused, name: str, faults: list[Fault]) -> Case:

@@ -12,7 +12,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from toolhone.errors import DataError, nearest
-from toolhone.schema.keys import ARGUMENTS, first_value
+from toolhone.schema.json_text import parse_json
+from toolhone.schema.keys import (
+    ARGUMENTS,
+    CALL_KEYS,
+    MESSAGE_KEYS,
+    check_keys,
+    first_value,
+    read_reasoning,
+    read_texts,
+)
 from toolhone.schema.tool import Json as Json
 from toolhone.schema.tool import Tool as Tool
 
@@ -31,8 +40,14 @@ class ToolCall:
     id: str | None = field(default=None, compare=False)
 
     @staticmethod
-    def from_dict(source: Mapping[str, Json]) -> ToolCall:
-        """Read `{"name", "arguments"}` or the OpenAI form; arguments may be a JSON string."""
+    def from_dict(
+        source: Mapping[str, Json], unread: set[str] | None = None, more: Sequence[str] = ()
+    ) -> ToolCall:
+        """Read `{"name", "arguments"}` or the OpenAI form; arguments may be a JSON string.
+
+        unread: gets the keys that are not read; a call without arguments has none of these. more:
+        further keys that are known.
+        """
         body = source.get("function", source) if isinstance(source, Mapping) else source
         name = body.get("name") if isinstance(body, Mapping) else None
         if not isinstance(name, str) or not name:
@@ -42,6 +57,10 @@ class ToolCall:
         blank = arguments is None or (isinstance(arguments, str) and not arguments.strip())
         arguments = {} if blank else arguments
         _need(arguments, Mapping, f"{where} must be an object", 80)
+        unread = unread if arguments else None
+        check_keys(body, {*CALL_KEYS, *more}, "a call", unread)
+        if body is not source:
+            check_keys(source, {"id", "type", "function", *more}, "a call", unread)
         identity = source.get("id")
         return ToolCall(name, dict(arguments), None if identity is None else str(identity))
 
@@ -65,7 +84,8 @@ class Message:
     weight: float = 1
 
     @staticmethod
-    def from_dict(source: Mapping[str, Json]) -> Message:
+    def from_dict(source: Mapping[str, Json], unread: set[str] | None = None) -> Message:
+        """Read a message. unread: gets the keys that are not read; an empty message has none."""
         role = source.get("role") if isinstance(source, Mapping) else source
         if not isinstance(source, Mapping) or role not in ROLES:
             known = f"{', '.join(ROLES)}; got {role!r:.40}{nearest(str(role), ROLES)}"
@@ -74,15 +94,11 @@ class Message:
         _need(calls, list | tuple, "'tool_calls' must be a list")
         content = source.get("content")
         if not isinstance(content, str | None):
-            if not isinstance(content, Sequence) or not all(
-                isinstance(part, Mapping) and part.get("type") == "text" for part in content
-            ):
-                right = "text, null or a list of text parts"
-                raise DataError(f"'content' must be {right}; got {content!r:.60}")
-            content = "".join(str(part.get("text", part.get("value", ""))) for part in content)
-        reasoning = source.get("reasoning", source.get("reasoning_content"))
-        reasoning = None if reasoning is None else str(reasoning)
-        calls = tuple(ToolCall.from_dict(call) for call in calls)
+            content = read_texts(content, "content")
+        reasoning = read_reasoning(source, unread)
+        calls = tuple(ToolCall.from_dict(call, unread) for call in calls)
+        says = content or reasoning or calls
+        check_keys(source, MESSAGE_KEYS.union(WEIGHT_KEYS), "a message", unread if says else None)
         answers, name = source.get("tool_call_id"), source.get("name")
         return Message(str(role), content, reasoning, calls, answers, name, read_weight(source))
 
@@ -114,12 +130,14 @@ class Conversation:
         return not weights or any(weights)
 
     @staticmethod
-    def from_dict(source: Mapping[str, Json]) -> Conversation:
-        messages = _messages(source.get("messages"))
+    def from_dict(source: Mapping[str, Json], unread: set[str] | None = None) -> Conversation:
+        messages = _messages(source.get("messages"), unread)
         if "assistant" not in (roles := [message.role for message in messages]):
             found = ", ".join(roles)
             raise DataError(f"a conversation needs an assistant message; found roles {found}")
-        return Conversation(messages, _tools(source), _word(source, "id"), _word(source, "source"))
+        check_keys(source, {"messages", "tools", "source"}, "a row", unread)
+        tools = _tools(source, unread)
+        return Conversation(messages, tools, _word(source, "id"), _word(source, "source"))
 
     def to_dict(self) -> dict[str, Json]:
         messages, tools = dicts_of(self.messages), dicts_of(self.tools)
@@ -142,7 +160,7 @@ class ExpectedCall:
 
     @staticmethod
     def from_dict(source: Mapping[str, Json]) -> ExpectedCall:
-        call = ToolCall.from_dict(source)
+        call = ToolCall.from_dict(source, more=("accept", "optional", "any_arguments"))
         accept, optional = source.get("accept") or {}, source.get("optional") or ()
         free = source.get("any_arguments", False)
         _need(accept, Mapping, "'accept' must be an object of lists")
@@ -253,6 +271,11 @@ class Expect:
         )
 
 
+_TASK_KEYS = frozenset(
+    {"id", "messages", "turns", "tools", "expect", "world", "category", "source"}
+)
+
+
 @dataclass(frozen=True)
 class Task:
     """The start of an episode: `messages` and `expect`, or `turns` and `expects` per user turn."""
@@ -268,17 +291,19 @@ class Task:
     source: str = ""
 
     @staticmethod
-    def from_dict(source: Mapping[str, Json]) -> Task:
+    def from_dict(source: Mapping[str, Json], unread: set[str] | None = None) -> Task:
         if "expect" not in source:
             raise DataError(f"a task needs 'expect'; got keys {sorted(map(str, source))}")
         identity, category, origin = (_word(source, key) for key in ("id", "category", "source"))
         if not identity:
             raise DataError("a task needs an 'id' (predictions are joined on it)")
         world = source.get("world")
-        task = Task(identity, (), _tools(source), world=world, category=category, source=origin)
+        check_keys(source, _TASK_KEYS, "a task", unread)
+        tools = _tools(source, unread)
+        task = Task(identity, (), tools, world=world, category=category, source=origin)
         expect, turns = source["expect"], source.get("turns", ())
         if "turns" not in source:
-            messages = _messages(source.get("messages"))
+            messages = _messages(source.get("messages"), unread)
             return replace(task, messages=messages, expect=Expect.from_dict(expect))
         _need(turns, list | tuple, "'turns' must be a list of lists of messages")
         _need(expect, list | tuple, "with 'turns', 'expect' must be a list with one entry per turn")
@@ -286,7 +311,8 @@ class Task:
             found = f"{len(turns)} and {len(expect)}"
             raise DataError(f"a task needs as many 'expect' entries as 'turns', got {found}")
         expects = tuple(Expect.from_dict(each) for each in expect)
-        return replace(task, turns=tuple(_messages(turn) for turn in turns), expects=expects)
+        played = tuple(_messages(turn, unread) for turn in turns)
+        return replace(task, turns=played, expects=expects)
 
     def to_dict(self) -> dict[str, Json]:
         turns = [dicts_of(turn) for turn in self.turns]
@@ -347,9 +373,10 @@ def decode_text(value: Json, what: str, width: int = 60) -> Json:
     if not isinstance(value, str) or not value.strip():
         return value
     try:
-        return json.loads(value)
-    except ValueError:
-        raise DataError(f"{what} is a string but not JSON: {value!r:.{width}}") from None
+        return parse_json(value)
+    except ValueError as error:
+        why = "" if isinstance(error, json.JSONDecodeError) else f" ({error})"
+        raise DataError(f"{what} is a string but not JSON{why}: {value!r:.{width}}") from None
 
 
 def _without_none(**values: Json) -> dict[str, Json]:
@@ -366,13 +393,13 @@ def _need(value: Json, kind: Any, expected: str, width: int = 60) -> None:
         raise DataError(f"{expected}, got {value!r:.{width}}")
 
 
-def _messages(messages: Json) -> tuple[Message, ...]:
+def _messages(messages: Json, unread: set[str] | None = None) -> tuple[Message, ...]:
     if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
         raise DataError(f"'messages' must be a non-empty list of messages; got {messages!r:.60}")
-    return tuple(Message.from_dict(message) for message in messages)
+    return tuple(Message.from_dict(message, unread) for message in messages)
 
 
-def _tools(source: Mapping[str, Json]) -> tuple[Tool, ...]:
+def _tools(source: Mapping[str, Json], unread: set[str] | None = None) -> tuple[Tool, ...]:
     tools = decode_text(source.get("tools") or [], "'tools'")
     _need(tools, Sequence, "'tools' must be a list of tools")
-    return tuple(Tool.of(tool) for tool in tools)
+    return tuple(Tool.of(tool, unread) for tool in tools)

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json, Message, Tool, dicts_of
+from toolhone.schema.keys import check_keys
 
 SIDES = ("prompt", "chosen", "rejected")
+_KEYS = frozenset({*SIDES, "tools", "source", "raw", "kind", "tokens", "part"})
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Preference:
     raw: bool = False
 
     @staticmethod
-    def from_dict(source: Mapping[str, Json]) -> Preference:
+    def from_dict(source: Mapping[str, Json], unread: set[str] | None = None) -> Preference:
         for side in SIDES:
             value = source.get(side)
             if not isinstance(value, list | tuple) or not value:
@@ -39,8 +41,12 @@ class Preference:
         raw = source.get("raw", False)
         if not isinstance(raw, bool):
             raise DataError(f"'raw' must be true or false, got {raw!r:.60}")
+        check_keys(source, _KEYS, "a row", unread)
+        common = {key: source.get(key) for key in ("id", "tools", "source")}
         better, worse = (
-            Conversation.from_dict({**source, "messages": [*source["prompt"], *source[side]]})
+            Conversation.from_dict(
+                {**common, "messages": [*source["prompt"], *source[side]]}, unread
+            )
             for side in SIDES[1:]
         )
         start = len(source["prompt"])

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -24,6 +24,7 @@ from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012
 
 from toolhone.errors import DataError
+from toolhone.schema.keys import HARMLESS_OF_TOOLS, SCHEMAS, TOOL_KEYS, check_keys, first_value
 
 Json = Any
 """A value that JSON can write."""
@@ -33,6 +34,9 @@ OPEN_KEYWORDS = frozenset(
     {"additionalProperties", "patternProperties", "$ref", "allOf", "anyOf", "oneOf"}
 )
 """Keywords that may allow arguments which `properties` does not name."""
+_OUTPUTS = frozenset({"output", "response", "responses", "result", "results", "return", "returns"})
+"""Keys of a tool that describe what it gives back."""
+_PLAIN_KEYWORDS = frozenset({"properties", "required", "description", "title", "$schema", "$defs"})
 _NAMED_SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "definitions"})
 _LISTED_SCHEMAS = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
 _SCHEMAS = frozenset({"items", "additionalProperties", "not"})
@@ -53,12 +57,17 @@ class Tool:
     function: Callable[..., Json] | None = field(default=None, compare=False, repr=False)
 
     @staticmethod
-    def of(source: Tool | Mapping[str, Json] | Callable[..., Json]) -> Tool:
-        """Make a tool from an OpenAI tool object, a function object, or a function with hints."""
+    def of(
+        source: Tool | Mapping[str, Json] | Callable[..., Json], unread: set[str] | None = None
+    ) -> Tool:
+        """Make a tool from an OpenAI tool object, a function object, or a function with hints.
+
+        unread: gets the keys that are not read; without it they are an error.
+        """
         if isinstance(source, Tool):
             return source
         if isinstance(source, Mapping):
-            return Tool(*_tool_object_parts(source))
+            return Tool(*_tool_object_parts(source, unread))
         if not callable(source):
             right, kind = "an object with a 'name', or a Python function", type(source).__name__
             raise DataError(f"a tool must be {right}; got {kind}")
@@ -86,24 +95,87 @@ class Tool:
 
     @cached_property
     def _validator(self) -> jsonschema.protocols.Validator:
-        return jsonschema.Draft202012Validator(dict(self.parameters), registry=Registry())
+        schema = modern_schema(self.parameters)
+        return jsonschema.Draft202012Validator(schema, registry=Registry())
 
 
-def _tool_object_parts(source: Schema) -> tuple[str, str, dict[str, Any]]:
+def _tool_object_parts(source: Schema, unread: set[str] | None) -> tuple[str, str, dict[str, Any]]:
     """Return name, description and parameters of a tool object or a bare function object."""
     body = source.get("function", source)
     if not isinstance(body, Mapping) or not isinstance(body.get("name"), str) or not body["name"]:
         raise DataError(f"a tool needs a 'name' (a string); got keys {sorted(map(str, source))}")
-    where, parameters = f"tool {body['name']!r}:", body.get("parameters") or NO_PARAMETERS
+    where = f"tool {body['name']!r}"
+    parameters = first_value(body, SCHEMAS, where) or NO_PARAMETERS
     if not isinstance(parameters, Mapping):
         right = "must be a JSON Schema object"
-        raise DataError(f"{where} 'parameters' {right}, got {parameters!r:.60}")
+        raise DataError(f"{where}: 'parameters' {right}, got {parameters!r:.60}")
+    if not is_schema(parameters):
+        right = "wanted {'type': 'object', 'properties': {...}}"
+        raise DataError(f"{where}: not a JSON Schema of an object: {parameters!r:.60}; {right}")
+    check_tool_keys(source, parameters is not NO_PARAMETERS, unread)
     try:
-        jsonschema.Draft202012Validator.check_schema(dict(parameters))
+        jsonschema.Draft202012Validator.check_schema(modern_schema(parameters))
     except jsonschema.SchemaError as error:
         path = ".".join(map(str, error.path)) or "parameters"
-        raise DataError(f"{where} not a JSON Schema at {path}: {error.message}") from None
+        raise DataError(f"{where}: not a JSON Schema at {path}: {error.message}") from None
     return body["name"], str(body.get("description") or ""), dict(parameters)
+
+
+def check_tool_keys(
+    source: Schema, has_schema: bool, unread: set[str] | None, more: Collection[str] = ()
+) -> None:
+    """Put the keys of a tool that are not read into `unread`; more: further ones that are known.
+
+    A tool without parameters has none that looks like a schema.
+    """
+    body = source.get("function", source)
+    for level in (body,) if body is source else (body, source):
+        known = {*TOOL_KEYS, *HARMLESS_OF_TOOLS, *more}
+        hidden = not has_schema and any(
+            isinstance(value, Mapping)
+            and key not in known | _OUTPUTS
+            and ("properties" in value or all(isinstance(one, Mapping) for one in value.values()))
+            for key, value in level.items()
+        )
+        check_keys(level, known, "a tool", None if hidden else unread)
+
+
+def is_schema(parameters: Schema) -> bool:
+    """Return whether this is the schema of an object, and not its properties themselves.
+
+    No flat parameter is a `type` of "object".
+    """
+    if str(parameters.get("type")).lower() == "object" or "$ref" in parameters:
+        return True
+    properties = parameters.get("properties")
+    if isinstance(properties, Mapping) and not isinstance(parameters.get("type"), Mapping):
+        return all(isinstance(inner, Mapping) for inner in properties.values())
+    names = (parameters.get("title"), parameters.get("description"))
+    named = any(isinstance(name, Mapping) for name in names)
+    return not named and not parameters.keys() - OPEN_KEYWORDS - _PLAIN_KEYWORDS
+
+
+def modern_schema(schema: Schema) -> dict[str, Json]:
+    """Return a schema whose older words are those of draft 2020-12, to check values with.
+
+    A list of `items`, `nullable`, a pattern of ECMA-262; one that Python cannot read is left out.
+    """
+    return dict(map_schema(schema, _modern_level))
+
+
+def _modern_level(level: dict[str, Json]) -> dict[str, Json]:
+    if isinstance(level.get("items"), list):
+        level["prefixItems"] = [map_schema(one, _modern_level) for one in level["items"]]
+        level["items"] = level.pop("additionalItems", True)
+    if level.get("nullable") is True:
+        level = {"anyOf": [{"type": "null"}, level]}
+    if isinstance(pattern := level.get("pattern"), str):
+        level["pattern"] = re.sub(r"\(\?<(?=[A-Za-z_])", "(?P<", pattern)
+        try:
+            re.compile(level["pattern"])
+        except (re.error, RecursionError, OverflowError):
+            del level["pattern"]
+    return level
 
 
 def schema_of_callable(function: Callable[..., Any]) -> tuple[str, str, dict[str, Any]]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypedDict
@@ -72,7 +72,8 @@ class Context:
     """What a conversion knows besides its record, and where it writes down repairs and notes.
 
     name: of the format. path: of the file or folder. line: the place of the row. prepared: what
-    `prepare` returned. tools: a cache of the tools read so far. repairs, notes: of this row.
+    `prepare` returned. tools: a cache of the tools read so far. repairs, notes, unread (keys that
+    hold something and are passed over): of this row.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Context:
     tools: dict[str, Any] = field(default_factory=dict)
     repairs: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
+    unread: set[str] = field(default_factory=set)
 
     def identity(self, record: Record, key: str = "id") -> str:
         """Return the row's own id, or the name of the file and the number of the row."""
@@ -129,7 +131,8 @@ class Loaded:
 
     places: of each conversation or pair. only_tasks: kept rows that gave tasks alone. skipped: rows
     by reason, with one sentence for each reason in `examples`. repaired: kept rows by kind of
-    repair. noted: kept rows of which something could not be checked. read: all rows.
+    repair. noted: kept rows of which something could not be checked. unread: kept rows by key that
+    holds something and is passed over. read: all rows.
     """
 
     conversations: list[Conversation] = field(default_factory=list)
@@ -143,14 +146,13 @@ class Loaded:
     noted: Counter[str] = field(default_factory=Counter)
     refused: list[Refused] = field(default_factory=list)
     preferences: list[Preference] = field(default_factory=list)
+    unread: Counter[str] = field(default_factory=Counter)
 
     @property
     def kept(self) -> int:
         return len(self.conversations) + self.only_tasks + len(self.preferences)
 
-    def keep(
-        self, line: FileLine, row: Converted, repairs: Iterable[str] = (), notes: Iterable[str] = ()
-    ) -> None:
+    def keep(self, line: FileLine, row: Converted, context: Context | None = None) -> None:
         self.read += 1
         self.conversations += [] if row.conversation is None else [row.conversation]
         self.preferences += [] if row.preference is None else [row.preference]
@@ -159,8 +161,10 @@ class Loaded:
         else:
             self.places.append(line)
         self.tasks += row.tasks
-        self.repaired.update(repairs)
-        self.noted.update(notes)
+        if context is not None:
+            self.repaired.update(context.repairs)
+            self.noted.update(context.notes)
+            self.unread.update(context.unread)
 
     def skip(self, line: FileLine, skip: Skip, row: Json = None) -> None:
         self.read += 1
@@ -174,7 +178,12 @@ class Loaded:
         parts = [f"kept {self.kept} of {self.read} {'row' if self.read == 1 else 'rows'}"]
         if self.only_tasks:
             parts[0] += f", {self.only_tasks} of them only as tasks"
-        words = {"skipped": self.skipped, "repaired": self.repaired, "kept unchecked": self.noted}
+        words = {
+            "skipped": self.skipped,
+            "repaired": self.repaired,
+            "kept unchecked": self.noted,
+            "keys not read": self.unread,
+        }
         for word, counts in words.items():
             if counts:
                 reasons = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())

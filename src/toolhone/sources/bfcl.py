@@ -74,7 +74,7 @@ def convert(record: Record, context: Context) -> list[Task]:
         return [_turns_task(record, category, context)]
     if len(turns) != 1 or not turns[0]:
         raise Skip(BAD_QUESTION, f"wanted one turn, got {len(turns)}")
-    task = Task(record["id"], read_messages(turns[0], BAD_QUESTION), category=category)
+    task = Task(record["id"], read_messages(turns[0], BAD_QUESTION, context), category=category)
     if category not in ("memory", "web_search"):
         tools = read_tools(record.get("function"), context, loose=True)
         expect = _expect_calls(category, tools, task.id, context.prepared)
@@ -139,7 +139,7 @@ def _turns_task(record: Record, category: str, context: Context) -> Task:
     tools, missed = _class_tools(record.get("involved_classes"), context), _missed(record)
     absent = set(_names(record.get("excluded_function"))).union(*missed.values())
     tools = tuple(tool for tool in tools if tool.name not in absent)
-    turns = [read_messages(turn, BAD_QUESTION) for turn in record["question"]]
+    turns = [read_messages(turn, BAD_QUESTION, context) for turn in record["question"]]
     truth = context.prepared.find(record["id"])
     if not isinstance(truth, list) or len(truth) != len(turns):
         detail = f"wanted a list of calls for each of {len(turns)} turns, got {truth!r:.60}"

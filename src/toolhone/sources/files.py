@@ -30,6 +30,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from toolhone.errors import DataError, RunError, nearest
 from toolhone.schema import Json
+from toolhone.schema.json_text import parse_json
 
 Record = dict[str, Json]
 T = TypeVar("T")
@@ -320,10 +321,7 @@ def _decode(line: FileLine, raw: bytes) -> str:
 def _parse(line: FileLine, text: str) -> Json:
     """Return the JSON value of `text`, read strictly; an error names the line within the text."""
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
-        if "\\ud" in text or "\\uD" in text:
-            json.dumps(value, ensure_ascii=False).encode("utf-8")
-        return value
+        return parse_json(text)
     except json.JSONDecodeError as error:
         at = FileLine(line.path, line.number + error.lineno - 1)
         ends = error.pos >= len(text) and text[:1] == "{"
@@ -331,27 +329,8 @@ def _parse(line: FileLine, text: str) -> Json:
         around = text[max(0, min(error.pos, len(text)) - 30) : error.pos + 30]
         why = f"not JSON: {error.msg} at column {error.colno}{hint}: {around!r}"
         raise DataError(f"{at}: {why}") from None
-    except UnicodeEncodeError:
-        raise DataError(f"{line}: not text: a \\u escape holds half of a surrogate pair") from None
-    except RecursionError:
-        raise DataError(f"{line}: not JSON: nested too deeply") from None
-    except DataError as error:
-        raise DataError(f"{line}: {error}") from None
     except ValueError as error:
-        raise DataError(f"{line}: not JSON: {error}") from None
-
-
-def _unique(pairs: list[tuple[str, Json]]) -> Record:
-    record = dict(pairs)
-    if len(record) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise DataError(f"the key {twice!r} occurs twice in one object; each key may occur once")
-    return record
-
-
-def _refuse_constant(name: str) -> Json:
-    raise DataError(f"{name} is not JSON; wanted a number or null")
+        raise DataError(f"{line}: {error}") from None
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Json]]) -> int:

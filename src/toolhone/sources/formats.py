@@ -41,6 +41,7 @@ from toolhone.sources.files import (
 
 BAD_LINE = "a line that is no JSON object"
 """Why a bad line is skipped; a row of a table is one if it has too many or too few fields."""
+BROKEN_ROW = "a row that its format cannot convert"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,17 +148,32 @@ def _read(
                 raise record.error
             loaded.skip(line, Skip(BAD_LINE, record.why), record.text)
         else:
-            own = replace(context, line=line, repairs=set(), notes=[])
+            own = replace(context, line=line, repairs=set(), notes=[], unread=set())
             try:
-                converted = _convert(source, record, own)
+                converted = _convert_any(source, record, own)
             except Skip as skip:
                 if skip.stops and not options.get("skip_bad"):
                     raise DataError(f"{line}: {skip.detail}") from None
                 loaded.skip(line, skip, record)
             else:
-                loaded.keep(line, converted, own.repairs, own.notes)
+                loaded.keep(line, converted, own)
         if on_row is not None:
             on_row(line, record)
+
+
+def _convert_any(source: Source, record: Record, context: Context) -> Converted:
+    """Convert a row; whatever is wrong with it, it is `Skip`."""
+    try:
+        converted = _convert(source, record, context)
+        whole = converted.conversation or converted.preference
+        rows = [whole, *converted.tasks] if whole else converted.tasks
+        said = [{**row.to_dict(), "tools": None} for row in rows]
+        json.dumps(said, ensure_ascii=False, allow_nan=False).encode("utf-8")
+        return converted
+    except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise Skip(BROKEN_ROW, f"{type(error).__name__}: {error}") from None
+    except RecursionError:
+        raise Skip(BROKEN_ROW, "nested too deeply") from None
 
 
 def _convert(source: Source, record: Record, context: Context) -> Converted:

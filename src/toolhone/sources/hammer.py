@@ -84,7 +84,10 @@ def _answers(value: Json, tools: Sequence[Tool], context: Context) -> tuple[Tool
     calls = []
     for answer in answers:
         says_tool = isinstance(answer, dict) and "tool" in answer
-        calls.append(as_call({"name": answer["tool"], **answer} if says_tool else answer))
+        if says_tool:
+            answer = {"name": answer["tool"], **answer}
+            del answer["tool"]
+        calls.append(as_call(answer))
     return fit_calls(calls, tools, context)
 
 

@@ -3,13 +3,14 @@
     {"messages": [{"role", "content", "tool_calls": [{"id", "function": {...}}]}], "tools"}
 
 Read as well: `arguments` as an object; `messages`, `tools`, single tools and `tool_calls` as JSON
-strings; `functions`, `function_call` and the role `function`. Whether calls fit their tools is left
-to the data check.
+strings; `functions`, `function_call`, `toolInvocations`, roles such as `function` and `tool_call`;
+`prompt` and `completion`. Whether calls fit their tools is left to the data check.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,16 +19,31 @@ from typing import Any, TypeVar
 from toolhone.config.user_code import import_callable
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json, Message, Task, Tool, decode_text
+from toolhone.schema.keys import SCHEMAS, check_keys, first_value, is_empty
 from toolhone.schema.preference import Preference
+from toolhone.schema.tool import without_schema_nulls
 from toolhone.sources.base import Context, Converted, Loaded, Skip, Source, tasks_of
 from toolhone.sources.files import FileLine, Record, RecordStream, read_records
+from toolhone.sources.sharegpt import ROLES
+from toolhone.sources.split_calls import join_split_calls
+from toolhone.sources.tool_specs import BAD_TOOLS, make_tool, tidy_tool
 
 T = TypeVar("T")
+_TOOLS = ("tools", "functions", "tool_defs", "available_tools")
+"""Spellings of the tools of a row."""
 _OWN_KEYS = frozenset({"id", "messages", "tools", "source"})
 
 
 def looks_like(record: Record) -> bool:
-    return "messages" in record
+    return "messages" in record or _is_completion(record)
+
+
+def _is_completion(record: Record) -> bool:
+    """Return whether a row has a prompt and a completion, both lists of messages, as TRL has."""
+    return all(
+        isinstance(side := record.get(key), list) and side and isinstance(side[0], dict)
+        for key in ("prompt", "completion")
+    )
 
 
 def is_own_form(record: Record) -> bool:
@@ -44,40 +60,73 @@ def is_own_form(record: Record) -> bool:
 def convert(record: Record, context: Context) -> Converted:
     line = context.line
     try:
-        plain = fill_tools(line, _with_current_names(record), context.tools)
-        conversation = _at(line, plain, Conversation.from_dict)
+        plain = fill_tools(_with_current_names(record), context)
+        conversation = _at(line, plain, Conversation.from_dict, context.unread)
     except DataError as error:
         detail = str(error).removeprefix(f"{line}: ")
         raise Skip("not a conversation", detail, stops=True) from None
-    conversation = replace(conversation, source=conversation.source or line.path.name)
+    messages = join_split_calls(conversation.messages, context.repairs)
+    source = conversation.source or line.path.name
+    conversation = replace(conversation, messages=messages, source=source)
     return Converted(conversation, tasks_of(conversation))
 
 
 def _with_current_names(record: Record) -> Record:
-    """Replace older spellings; `schema` names what else is wrong."""
+    """Replace other spellings; `schema` names what else is wrong."""
+    row = {key: value for key, value in record.items() if key not in _TOOLS}
+    row["tools"] = decode_text(first_value(record, _TOOLS, "the row"), "'tools'")
     turns = decode_text(record.get("messages"), "'messages'")
-    tools = decode_text(record.get("tools") or record.get("functions"), "'tools'")
-    if isinstance(tools, list):
-        tools = [decode_text(tool, "'tools'") for tool in tools]
-    if not isinstance(turns, list):
-        return {**record, "messages": turns, "tools": tools}
-    renamed = []
-    for index, turn in enumerate(turns):
-        where, message = f"messages[{index}]", dict(turn) if isinstance(turn, dict) else turn
-        renamed.append(message)
-        if not isinstance(turn, dict):
-            continue
-        if turn.get("role") == "function":
-            message["role"] = "tool"
-        if isinstance(turn.get("tool_calls"), str):
-            message["tool_calls"] = decode_text(turn["tool_calls"], f"'{where}.tool_calls'")
-        if turn.get("function_call"):
-            if message.get("tool_calls"):
-                both = "both 'tool_calls' and 'function_call'"
-                raise DataError(f"{where}: {both}; wanted one of them")
-            call = decode_text(turn["function_call"], f"'{where}.function_call'")
-            message["tool_calls"] = [call]
-    return {**record, "messages": renamed, "tools": tools}
+    if "messages" not in record and _is_completion(record):
+        turns = [*row.pop("prompt"), *row.pop("completion")]
+    row["messages"] = turns
+    if isinstance(turns, list):
+        named = [(f"messages[{index}]", turn) for index, turn in enumerate(turns)]
+        row["messages"] = [new for where, turn in named for new in _current_turns(where, turn)]
+    return row
+
+
+def _current_turns(where: str, turn: Json) -> list[Json]:
+    """Return the messages that a turn is: one, or several for `toolInvocations`."""
+    if not isinstance(turn, dict):
+        return [turn]
+    message, kind = dict(turn), ROLES.get(str(turn.get("role")))
+    if isinstance(turn.get("tool_calls"), str):
+        message["tool_calls"] = decode_text(turn["tool_calls"], f"'{where}.tool_calls'")
+    if old := message.pop("function_call", None):
+        if message.get("tool_calls"):
+            both = "both 'tool_calls' and 'function_call'"
+            raise DataError(f"{where}: {both}; wanted one of them")
+        message["tool_calls"] = [decode_text(old, f"'{where}.function_call'")]
+    if kind == "tool":
+        message["role"] = "tool"
+    elif kind == "call":
+        found = decode_text(message.pop("content", None), f"'{where}.content'")
+        message |= {
+            "role": "assistant",
+            "tool_calls": found if isinstance(found, list) else [found],
+        }
+    used = message.pop("toolInvocations", None)
+    return [message] if is_empty(used) else [*_invoked(where, message, used), message]
+
+
+def _invoked(where: str, message: Record, used: Json) -> list[Json]:
+    """Return the turn with the calls of `toolInvocations`, and their results."""
+    where = f"{where}.toolInvocations"
+    if message.get("tool_calls") or not isinstance(used, list):
+        raise DataError(f"{where}: wanted a list of calls and no 'tool_calls', got {used!r:.60}")
+    calls, results = list[Json](), list[Json]()
+    for one in used:
+        if not isinstance(one, dict):
+            raise DataError(f"{where}: wanted objects, got {one!r:.60}")
+        known = {"state", "step", "toolCallId", "toolName", "args", "result"}
+        check_keys(one, known, where, None)
+        call = {"id": one.get("toolCallId"), "name": one.get("toolName"), "args": one.get("args")}
+        calls.append(call)
+        if "result" in one:
+            text = one["result"]
+            text = text if isinstance(text, str) else json.dumps(text, ensure_ascii=False)
+            results.append({"role": "tool", "content": text, "tool_call_id": call["id"]})
+    return [{"role": "assistant", "tool_calls": calls}, *results]
 
 
 def read_conversations(path: str | Path) -> list[Conversation]:
@@ -90,11 +139,14 @@ def read_preferences(path: str | Path) -> list[Preference]:
     return [pair for _, pair in _read(path, Preference.from_dict)]
 
 
-def read_tasks(source: str | Path | RecordStream) -> list[Task]:
-    """Read a file of tasks in our own form; ids must differ: predictions are joined on them."""
+def read_tasks(source: str | Path | RecordStream, unread: Counter[str] | None = None) -> list[Task]:
+    """Read a file of tasks in our own form; ids must differ: predictions are joined on them.
+
+    unread: counts the keys that hold something and are not read; without it they are an error.
+    """
     tasks = list[Task]()
     seen: dict[str, FileLine] = {}
-    for line, task in _read(source, Task.from_dict):
+    for line, task in _read(source, Task.from_dict, unread):
         if task.id in seen:
             first = f"{seen[task.id].unit} {seen[task.id].number}"
             what = f"the id {task.id!r} occurs already in {first}"
@@ -105,11 +157,20 @@ def read_tasks(source: str | Path | RecordStream) -> list[Task]:
 
 
 def _read(
-    source: str | Path | RecordStream, make: Callable[[Json], T]
+    source: str | Path | RecordStream,
+    make: Callable[[Json, set[str] | None], T],
+    unread: Counter[str] | None = None,
 ) -> Iterator[tuple[FileLine, T]]:
     cache: dict[str, Any] = {}
     for line, record in read_records(source):
-        yield line, _at(line, fill_tools(line, record, cache), make)
+        context = Context("", line.path, {}, line, tools=cache)
+        try:
+            plain = fill_tools(record, context)
+        except DataError as error:
+            raise DataError(f"{line}: {error}") from None
+        yield line, _at(line, plain, make, None if unread is None else context.unread)
+        if unread is not None:
+            unread.update(context.unread)
 
 
 def read_own(spec: str, path: Path | None) -> Loaded:
@@ -128,39 +189,71 @@ def read_own(spec: str, path: Path | None) -> Loaded:
         if not isinstance(row, Conversation | Mapping):
             right = f"a Conversation or a mapping with 'messages', got a {type(row).__name__}"
             raise DataError(f"{line}: wanted {right}")
-        read = row if isinstance(row, Conversation) else _at(line, row, Conversation.from_dict)
-        loaded.keep(line, Converted(read, tasks_of(read)))
+        context = Context(spec, line.path, {}, line)
+        read = row if isinstance(row, Conversation) else None
+        read = read or _at(line, row, Conversation.from_dict, context.unread)
+        loaded.keep(line, Converted(read, tasks_of(read)), context)
     if not loaded.read:
         raise DataError(f"{spec}: it gave no row; wanted at least one conversation")
     return loaded
 
 
-def fill_tools(line: FileLine, record: Record, cache: dict[str, Any]) -> Record:
-    """Return the record with its tool objects as `Tool`s.
+def fill_tools(record: Record, context: Context) -> Record:
+    """Return the record with its tool objects as `Tool`s; each distinct one is made once.
 
-    cache: holds each distinct tool; rows repeat theirs, and a check takes a millisecond.
+    One that `Tool.of` refuses is read as the tools of other formats are, with their repairs.
     """
-    tools = record.get("tools")
+    tools = decode_text(record.get("tools"), "'tools'")
     if not isinstance(tools, list):
-        return record
+        return {**record, "tools": tools}
     made = []
-    for tool in tools:
+    for given in tools:
+        tool = decode_text(given, "'tools'")
         key = json.dumps(tool)
-        if isinstance(tool, dict) and key not in cache:
-            cache[key] = _at(line, tool, Tool.of)
-        made.append(cache[key] if isinstance(tool, dict) else tool)
+        if isinstance(tool, dict) and key not in context.tools:
+            unread, repairs = set[str](), set[str]()
+            try:
+                context.tools[key] = Tool.of(tool, unread), unread, repairs
+            except DataError:
+                context.tools[key] = _mended(tool, unread, repairs), unread, repairs
+        if not isinstance(tool, dict):
+            made.append(tool)
+            continue
+        found, unread, repairs = context.tools[key]
+        context.unread |= unread
+        context.repairs |= repairs
+        made.append(found)
     return {**record, "tools": made}
 
 
-def _at(line: FileLine, value: Json, make: Callable[[Json], T]) -> T:
+def _mended(tool: Record, unread: set[str], repairs: set[str]) -> Tool:
+    """Return a tool with its schema repaired where one thing can be meant, else raise as before."""
+    try:
+        body = tool.get("function", tool)
+        schema = first_value(body, SCHEMAS, "a tool") if isinstance(body, dict) else None
+        if without_schema_nulls(schema) != schema:
+            raise Skip(BAD_TOOLS)
+        tidy = tidy_tool({"parameters": schema}, repairs) if isinstance(schema, dict) else {}
+        others = {key: value for key, value in body.items() if key not in SCHEMAS}
+        return make_tool({**others, **tidy}, repairs, unread)
+    except Skip:
+        return Tool.of(tool, unread)
+
+
+def _at(
+    line: FileLine,
+    value: Json,
+    make: Callable[[Json, set[str] | None], T],
+    unread: set[str] | None = None,
+) -> T:
     """Make a value; its error gets the place and, where a message is to blame, its number."""
     try:
-        return make(value)
+        return make(value, unread)
     except DataError as error:
         turns = value.get("messages") if isinstance(value, dict) else None
         for index, turn in enumerate(turns if isinstance(turns, list) else []):
             try:
-                Message.from_dict(turn)
+                Message.from_dict(turn, None if unread is None else set())
             except DataError:
                 raise DataError(f"{line}: messages[{index}]: {error}") from None
         raise DataError(f"{line}: {error}") from None

@@ -36,7 +36,7 @@ def convert(record: Record, context: Context) -> Converted:
         if "conversations" in record:
             pair = _sharegpt(record, context)
         else:
-            pair = Preference.from_dict(fill_tools(line, record, context.tools))
+            pair = Preference.from_dict(fill_tools(record, context), context.unread)
     except DataError as error:
         detail = str(error).removeprefix(f"{line}: ")
         raise Skip("a pair whose messages or tools cannot be read", detail, stops=True) from None

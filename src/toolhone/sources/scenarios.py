@@ -51,10 +51,10 @@ def read_question(record: Record, key: str, reason: str) -> str:
     return text
 
 
-def read_messages(turns: Iterable[Json], reason: str) -> tuple[Message, ...]:
+def read_messages(turns: Iterable[Json], reason: str, context: Context) -> tuple[Message, ...]:
     """Return turns in OpenAI's form as messages; `Skip` with this reason for what is none."""
     try:
-        return tuple(map(Message.from_dict, turns))
+        return tuple(Message.from_dict(turn, context.unread) for turn in turns)
     except DataError as error:
         raise Skip(reason, str(error)) from None
 

@@ -49,13 +49,13 @@ def looks_like(record: Record) -> bool:
     return record.keys() == {"messages_display"} or {"traj", "reward"} <= record.keys()
 
 
-def prepare(records: Sequence[Record], _context: Context) -> tuple[Tool, ...]:
+def prepare(records: Sequence[Record], context: Context) -> tuple[Tool, ...]:
     """Return the tools that the rows call; a row that cannot be read has none."""
     calls: list[ToolCall] = []
     for record in records:
         with suppress(Skip):
             calls += _right_calls(_task_fields(record))
-            messages = _recorded(record) if record.get("reward") == 1 else ()
+            messages = _recorded(record, context) if record.get("reward") == 1 else ()
             calls += [call for message in messages for call in message.tool_calls]
     return tools_of_calls(calls)
 
@@ -68,7 +68,7 @@ def convert(record: Record, context: Context) -> Conversation | Task:
     if "messages_display" in record:
         messages, tools = _flat_messages(str(record["messages_display"])), ()
     elif record.get("reward") == 1:
-        messages, tools = list(_recorded(record)), context.prepared
+        messages, tools = list(_recorded(record, context)), context.prepared
         context.repairs.add(FROM_CALLS)
     else:
         return _failed_task(record, identity, context)
@@ -89,11 +89,11 @@ def _flat_messages(text: str) -> list[Message]:
     return [Message(role, content) for role, content in turns]
 
 
-def _recorded(record: Record) -> tuple[Message, ...]:
+def _recorded(record: Record, context: Context) -> tuple[Message, ...]:
     given = record.get("traj")
     if not isinstance(given, list) or not given:
         raise Skip(NOT_TAU, f"wanted a list of messages in 'traj', got {given!r:.60}")
-    return read_messages(given, BAD_TURN)
+    return read_messages(given, BAD_TURN, context)
 
 
 def _task_fields(record: Record) -> Record:
@@ -129,7 +129,7 @@ def _failed_task(record: Record, identity: str, context: Context) -> Task:
     context.repairs |= {FROM_CALLS, PLAYED}
     if len(outputs) > 1:
         context.repairs.add("several expected outputs left out, of which a task holds one")
-    system = [message for message in _recorded(record) if message.role == "system"]
+    system = [message for message in _recorded(record, context) if message.role == "system"]
     messages = (*system, Message("user", request.strip()))
     expect = Expect(expect_calls(calls).calls, answer=answer)
     return Task(identity, messages, context.prepared, expect, category="played_user")
@@ -147,7 +147,7 @@ def prepare_tau2(
     for record in records:
         with suppress(Skip):
             calls += _calls(_own_actions(record)[0], "arguments", BAD_ACTION)
-            calls += [call for message in _history(record) for call in message.tool_calls]
+            calls += [call for message in _history(record, context) for call in message.tool_calls]
     tools, file = tools_of_calls(calls), context.path.parent / "policy.md"
     if not file.is_file():
         return tools, ()
@@ -183,7 +183,7 @@ def convert_tau2(record: Record, context: Context) -> Task:
     context.notes += [] if policy else ["no policy.md beside the file"]
     return Task(
         id=f"{context.name}-{record.get('id')}",
-        messages=(*policy, *_history(record), Message("user", request)),
+        messages=(*policy, *_history(record, context), Message("user", request)),
         tools=tools,
         expect=Expect(tuple(expected) or None, answer=answer),
         world=read_world(record, "initial_state"),
@@ -218,7 +218,7 @@ def _request(record: Record) -> tuple[str, bool]:
     return text, True
 
 
-def _history(record: Record) -> tuple[Message, ...]:
+def _history(record: Record, context: Context) -> tuple[Message, ...]:
     """Return the messages that came before, results linked to their calls."""
     state = record.get("initial_state")
     turns = read_list(state, "message_history", "initial_state") if isinstance(state, dict) else []
@@ -228,7 +228,7 @@ def _history(record: Record) -> tuple[Message, ...]:
         else turn
         for turn in turns
     )
-    return read_messages(linked, "a turn before the task that cannot be read")
+    return read_messages(linked, "a turn before the task that cannot be read", context)
 
 
 TAU_BENCH = Source("tau_bench", looks_like, convert, prepare)

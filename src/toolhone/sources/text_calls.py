@@ -271,7 +271,7 @@ class ConversationBuilder:
     def add_assistant(
         self, turn: TextTurn, tools: Sequence[Tool] = (), reasoning: str | None = None
     ) -> None:
-        """Add a turn of the assistant; it is joined to a turn without calls before it.
+        """Add a turn of the assistant; it is joined to one before it, unless only that has calls.
 
         Arguments are converted to the types that the tools declare, where that is certain.
         """
@@ -284,11 +284,11 @@ class ConversationBuilder:
         self._open += calls
         self.repairs |= turn.repairs
         content, last = turn.content, self.messages[-1] if self.messages else None
-        if last is not None and last.role == "assistant" and not last.tool_calls:
+        if last is not None and last.role == "assistant" and (calls or not last.tool_calls):
             if last.weight != turn.weight:
                 detail = f"{last.weight} and {turn.weight}"
                 raise Skip("two turns of the assistant in a row with different weights", detail)
-            self.messages.pop()
+            calls = [*self.messages.pop().tool_calls, *calls]
             content = "\n\n".join(filter(None, (last.content, content))) or None
             reasoning = "\n\n".join(filter(None, (last.reasoning, reasoning))) or None
             self.repairs.add("two turns of the assistant in a row joined")

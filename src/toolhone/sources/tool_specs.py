@@ -19,7 +19,8 @@ from toolhone.dialects.syntax.literals import read_literal
 from toolhone.dialects.syntax.model_text import decode
 from toolhone.errors import DataError
 from toolhone.schema import Json, Tool, ToolCall
-from toolhone.schema.tool import map_schema, strip_padding
+from toolhone.schema.keys import SCHEMAS, first_value
+from toolhone.schema.tool import check_tool_keys, is_schema, map_schema, strip_padding
 from toolhone.sources.base import Context, Skip
 from toolhone.sources.files import Record
 from toolhone.sources.python_types import ReadType, UnknownType, json_types, read_type
@@ -59,7 +60,7 @@ def decode_text(value: Json, reason: str, what: str) -> Json:
 def read_tools(value: Json, context: Context, loose: bool = False) -> tuple[Tool, ...]:
     """Return the tools of one row; each distinct tool is made once for a file.
 
-    loose: first repair schemas at any depth, as in sets made for evaluation (`_tidy_tool`).
+    loose: first repair schemas at any depth, as in sets made for evaluation (`tidy_tool`).
     """
     listed = decode_text(value, BAD_TOOLS, "tools")
     if not isinstance(listed, list):
@@ -70,29 +71,32 @@ def read_tools(value: Json, context: Context, loose: bool = False) -> tuple[Tool
         try:
             key = f"{loose}{json.dumps(source)}"
             if key not in context.tools:
-                repairs = set[str]()
-                tidy = _tidy_tool(source, repairs) if loose else source
-                context.tools[key] = _make_tool(tidy, repairs), repairs
+                repairs, unread = set[str](), set[str]()
+                tidy = tidy_tool(source, repairs) if loose else source
+                context.tools[key] = make_tool(tidy, repairs, unread), repairs, unread
         except DataError as error:
             raise Skip(BAD_TOOLS, str(error)) from None
         except RecursionError:
             raise Skip(BAD_TOOLS, "nested too deeply") from None
-        tool, repairs = context.tools[key]
+        tool, repairs, unread = context.tools[key]
+        context.unread |= unread
         context.repairs |= repairs | ({TWICE} if tool in tools else set())
         tools += [] if tool in tools else [tool]
     return tuple(tools)
 
 
-def _make_tool(source: Json, repairs: set[str]) -> Tool:
+def make_tool(source: Json, repairs: set[str], unread: set[str]) -> Tool:
+    """Return the tool that an object describes, with repairs, and the keys that are not read."""
     body = source.get("function", source) if isinstance(source, dict) else source
     if not isinstance(body, dict) or not isinstance(body.get("name"), str):
         raise Skip(BAD_TOOLS, f"a tool needs a 'name', got {source!r:.80}")
-    name, given = body["name"], body.get("parameters") or {}
+    name, given = body["name"], first_value(body, SCHEMAS, body["name"]) or {}
     if not isinstance(given, dict):
         raise Skip(BAD_TOOLS, f"{name}: 'parameters' must be an object, got {given!r:.60}")
     parameters, required = without_nulls(given), body.get("required")
     repairs |= {NULLS} if parameters != given else set()
-    if not _is_schema(parameters):
+    check_tool_keys(source, bool(parameters), unread, ("required", "arguments"))
+    if not parameters or not is_schema(parameters):
         schema = _schema_of_flat(name, parameters, required)
     else:
         try:
@@ -115,16 +119,6 @@ def without_nulls(value: Json) -> Json:
     if isinstance(value, dict):
         return {key: without_nulls(inner) for key, inner in value.items() if inner is not None}
     return [without_nulls(inner) for inner in value] if isinstance(value, list) else value
-
-
-def _is_schema(parameters: Record) -> bool:
-    """Return whether this is a JSON Schema: no flat parameter is a `type` of "object"."""
-    if parameters.get("type") == "object" or "$ref" in parameters:
-        return True
-    properties = parameters.get("properties")
-    if not isinstance(properties, dict) or isinstance(parameters.get("type"), dict):
-        return False
-    return all(isinstance(inner, dict) for inner in properties.values())
 
 
 def _schema_of_flat(tool: str, parameters: Record, required: Json) -> Record:
@@ -167,7 +161,7 @@ def _drop_bad_defaults(tool: Tool, repairs: set[str]) -> Tool:
     return Tool(tool.name, tool.description, {**tool.parameters, "properties": properties})
 
 
-def _tidy_tool(entry: Json, repairs: set[str]) -> Json:
+def tidy_tool(entry: Json, repairs: set[str]) -> Json:
     """Move a schema from `arguments` to `parameters` and repair it at every level."""
     if not isinstance(entry, dict):
         return entry

@@ -68,7 +68,11 @@ class Dataset:
             f"{len(self.train)} conversations to train on, {len(self.held_out)} held out, "
             f"{len(self.tasks)} tasks"
         ]
-        for key, word in (("skipped", "skipped"), ("not_answered", "without results")):
+        for key, word in (
+            ("skipped", "skipped"),
+            ("not_answered", "without results"),
+            ("unread", "keys not read"),
+        ):
             if lost := self.report.get(key):
                 reasons = ", ".join(f"{count} {reason}" for reason, count in lost.items())
                 parts.append(f"{word} {sum(lost.values())}: {reasons}")
@@ -343,7 +347,7 @@ def _open(path: str | None, rows: RecordStream | None, experiment: Experiment) -
 
 def _counts(loaded: Loaded) -> dict[str, Any]:
     counts = {name: getattr(loaded, name) for name in ("read", "kept", "only_tasks")}
-    names = ("skipped", "repaired", "noted", "examples")
+    names = ("skipped", "repaired", "noted", "unread", "examples")
     return counts | {name: dict(getattr(loaded, name)) for name in names}
 
 

@@ -8,7 +8,6 @@ than `MAX_DEPTH`. Comments, single quotes and trailing commas are not repaired.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from importlib import resources
 from toolhone.dialects.base import ParsedReply, ParseProblem, Syntax
 from toolhone.errors import DialectError
 from toolhone.schema import Json, Message, Tool, ToolCall
+from toolhone.schema.json_text import DECODER
 from toolhone.schema.keys import check_keys
 
 MAX_DEPTH = 100
@@ -118,7 +118,7 @@ def _decode(text: str, start: int) -> tuple[Json, int]:
         piece = text[start : start + size]
         whole = len(piece) < size
         try:
-            value, end = _DECODER.raw_decode(piece)
+            value, end = DECODER.raw_decode(piece)
             if whole or end < size:
                 return value, start + end
         except json.JSONDecodeError as error:
@@ -126,24 +126,7 @@ def _decode(text: str, start: int) -> tuple[Json, int]:
             if whole or not cut:
                 raise
         size *= 4
-    return _DECODER.raw_decode(text, start)
-
-
-def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a key occurs twice")
-    return result
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is not a finite number")
-    return value
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite)
+    return DECODER.raw_decode(text, start)
 
 
 def _too_deep(value: Json) -> bool:

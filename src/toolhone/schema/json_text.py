@@ -1,0 +1,51 @@
+"""JSON, read strictly: no NaN, no endless number, no key twice in an object, no half character.
+
+parse_json('{"a": 1, "a": 2}')        # ValueError: the key 'a' occurs twice in one object; ...
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+
+class StrictError(ValueError):
+    """A text that `json` would read, and two readers differently."""
+
+
+def parse_json(text: str) -> Any:
+    """Return the value of a text; a `ValueError` says what is wrong with it."""
+    try:
+        value = DECODER.decode(text)
+    except RecursionError:
+        raise ValueError("not JSON: nested too deeply") from None
+    except ValueError as error:
+        strict = isinstance(error, json.JSONDecodeError | StrictError)
+        raise error if strict else ValueError(f"not JSON: {error}") from None
+    if "\\ud" in text or "\\uD" in text:
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            raise ValueError("not text: a \\u escape holds half of a surrogate pair") from None
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise StrictError(f"the key {twice!r} occurs twice in one object; each key may occur once")
+    return record
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise StrictError(f"{text} is not JSON; wanted a finite number or null")
+    return value
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite)
+"""Reads strictly; half characters pass."""
