@@ -114,6 +114,46 @@ def test_a_whole_playground_file_loads_with_every_key_in_its_place(tmp_path: Pat
     ]
 
 
+def calculator(**changes: Any) -> dict[str, Any]:
+    """A configuration in the shape of `calculator_config.json`, with sections changed."""
+    values = {key: PLAYGROUND[key] for key in ("model", "training", "data", "tools", "evaluation")}
+    for name, section in changes.items():
+        values[name] = (
+            {**values[name], **section} if isinstance(section, dict) and section else section
+        )
+    return {"seed": 42, **values}
+
+
+REAL = {"strategy": "toolbench", "generation_type": "real", "max_samples": 100}
+PPO = {"method": "ppo", "mini_batch_size": 1, "ppo_epochs": 4, "target_kl": 0.1}
+DPO = {"method": "dpo", "dpo_beta": 0.1, "max_grad_norm": 1.0, "optim": "paged_adamw_8bit"}
+DPO |= {"adam_beta1": 0.9, "adam_beta2": 0.999, "fp16": True, "label_smoothing": 0.0}
+OF_THE_HISTORY = {
+    "calculator_config": calculator(),
+    "calculator_config with wandb": calculator() | {"wandb": {"enabled": False, "project": "p"}},
+    "sft_calculator_config": calculator(data={"train_split": 0.9})
+    | {"tensorboard": {"enabled": True}},
+    "ppo_config": calculator(training=PPO, data={"strategy": "teacher_mode"}),
+    "ppo_config with rank 8": calculator(training={**PPO, "lora_r": 8}, data={"max_samples": 100}),
+    "dpo_config": calculator(training=DPO, model={"torch_dtype": "float16"}),
+    "dpo_calculator_config": calculator(training={**DPO, "beta": 0.1} | {"dpo_beta": None}),
+    "teacher_mode_config": calculator(training={"method": "teacher_mode", "max_length": 384}),
+    "sft_toolbench_config": calculator(data=REAL, tools={}),
+    "sft_toolbench_config, synthetic": calculator(data={**REAL, "generation_type": "synthetic"}),
+}
+"""By name: shapes that the playground's configuration files had."""
+del OF_THE_HISTORY["dpo_calculator_config"]["training"]["dpo_beta"]
+
+
+@pytest.mark.parametrize("name", OF_THE_HISTORY)
+def test_each_shape_of_the_playgrounds_files_loads_as_it_is(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(OF_THE_HISTORY[name], indent=2))
+    plan = load_experiment(path, tell=lambda _: None)
+    assert plan.seed == 42
+    assert plan.training.epochs == 3
+
+
 def nested(key: str, value: object) -> dict[str, Any]:
     result: Any = value
     for part in reversed(key.split(".")):

@@ -419,7 +419,7 @@ def test_without_the_package_of_tensorboard_a_run_goes_on_with_a_note(
     assert [note.split(",")[0] for note in notes] == [
         "note: tracking.tensorboard needs the package tensorboard"
     ]
-    assert "pip install 'toolhone[track]'" in notes[0]
+    assert "pip install tensorboard, or set tracking.tensorboard.enabled=false" in notes[0]
     assert not list(tmp_path.iterdir())
 
 
