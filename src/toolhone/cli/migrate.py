@@ -202,6 +202,8 @@ def read_python(path: Path, tell: Tell) -> Values:
             tell(f"{name} has no effect: the adapter of the SFT run brings its own rank")
         elif key is None:
             tell(f"{name} = {value!r:.60} {UNKNOWN}")
+        elif "://" in str(value):
+            tell(f"{name} = {value!r:.60} was left out: {key} is a folder here")
         elif key == "model.adapter" and "/" not in str(value):
             found[key] = str(Path.cwd() / SFT_RUN / "checkpoints" / str(value))
         else:
