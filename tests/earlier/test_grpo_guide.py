@@ -150,7 +150,6 @@ def test_its_default_rewards_hold_where_its_flags_are_used() -> None:
     assert plan.training.rl.reward.functions == ["tool_call_exact", "tool_call_function"]
 
 
-@NOT_YET
 def test_its_evaluation_prints_mismatches_and_one_line_of_accuracy(guide: Shell) -> None:
     said = guide(
         "eval runs/before-grpo --num-samples 3 evaluation.max_new_tokens=8 evaluation.max_turns=1"
