@@ -56,10 +56,36 @@ def test_a_call_typed_by_hand_is_found_in_every_spelling(tmp_path: Path, text: s
         "It rains.</tool_call>",
         "<|tool_call_begin|>",
         "[/TOOL_CALL]",
+        "<tool_call/>",
+        "Well. <tool_call />",
+        "[TOOL_CALL/]",
+        f"{TYPED['tags']}<tool_call/>",
+        f"{TYPED['tags']}</tool_call>",
     ],
 )
 def test_marks_that_begin_or_end_nothing_are_found(tmp_path: Path, text: str) -> None:
     assert kinds(tmp_path, row(say(text)))[FindingKind.STRAY_MARK] == 1
+
+
+@pytest.mark.parametrize("inside", ["", "\n", "{}", "null"])
+@pytest.mark.parametrize(
+    "marks", [("<tool_call>", "</tool_call>"), ("[TOOL_CALL]", "[/TOOL_CALL]")]
+)
+def test_an_empty_block_is_found_alone_and_behind_a_call(
+    tmp_path: Path, marks: tuple[str, str], inside: str
+) -> None:
+    block = inside.join(marks)
+    for text in (block, f"Well. {block}", f"{TYPED['tags']}{block}"):
+        found = kinds(tmp_path, row(say(text)))
+        assert FindingKind.TYPED_CALL in found or FindingKind.STRAY_MARK in found, text
+
+
+@pytest.mark.parametrize("mark", ["<tool_call>", "</tool_call>", "<tool_call/>", "[TOOL_CALL]"])
+def test_a_mark_inside_a_string_is_no_fault(tmp_path: Path, mark: str) -> None:
+    argument = calling(arguments={"city": f"Oslo {mark} Bergen"})
+    quoted = say(f"The mark \"{mark}\" begins a call, '{mark}' too.")
+    found = kinds(tmp_path, row(argument, answer(mark), quoted))
+    assert not {FindingKind.STRAY_MARK, FindingKind.TYPED_CALL} & found.keys()
 
 
 def test_sound_rows_pass_and_marks_that_are_only_mentioned_count_as_text(tmp_path: Path) -> None:

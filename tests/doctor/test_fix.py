@@ -144,6 +144,24 @@ def test_a_call_that_is_typed_beside_itself_is_taken_out_of_the_text(tmp_path: P
     assert (message.content, message.tool_calls) == ("Look:", CALLS)
 
 
+def test_marks_of_two_systems_in_one_file_all_become_calls_or_are_dropped(tmp_path: Path) -> None:
+    body = json.dumps({"name": "get_weather", "arguments": {"city": "Oslo"}})
+    hides = json.dumps({"name": "get_weather", "arguments": {"city": "a </tool_call> b"}})
+    texts = (
+        f"<tool_call>{body}</tool_call>",
+        f"[TOOL_CALL]{body.replace('arguments', 'parameters')}[/TOOL_CALL]",
+        f"<tool_call>{hides}</tool_call>",
+        *("<tool_call/>", "So.</tool_call>", "<tool_call></tool_call>", "[TOOL_CALL][/TOOL_CALL]"),
+    )
+    rows = [row(say(text), question=f"Rain {n}?") for n, text in enumerate(texts)]
+    both = f"<tool_call>{body}</tool_call> [TOOL_CALL]{body}[/TOOL_CALL]"
+    result = cleaned(tmp_path, *rows, row(say(both), question="Both?"))
+    calls = [one.messages[-1].tool_calls for one in result.conversations]
+    hidden = (ToolCall("get_weather", {"city": "a </tool_call> b"}),)
+    assert calls == [CALLS, CALLS, hidden, (*CALLS, *CALLS)]
+    assert (result.read, result.repaired, len(result.changes)) == (8, 4, 8)
+
+
 def test_repeated_contradicting_and_leaking_rows_are_dropped(tmp_path: Path) -> None:
     rome = calling(arguments={"city": "Rome"})
     rows = (

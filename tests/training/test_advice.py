@@ -2,9 +2,12 @@
 and when nothing is said.
 """
 
+from dataclasses import replace
+
 import pytest
 
 from support.scripted import scripted_policy, task
+from toolhone.backends.base import StopReason
 from toolhone.config.experiment import make_experiment
 from toolhone.config.rl import EpisodeSection
 from toolhone.dialects.base import ParseProblem
@@ -132,6 +135,19 @@ def test_the_shares_of_right_tools_and_right_calls_do_not_depend_on_the_reward()
         "right_calls": 0.25,
         "calls_wanted": 1.0,
     }
+    for wants in (task, replace(task, expect=Expect(no_call=True))):
+        for made in ((ToolCall("add", {"a": 1}),), ()):
+            turn = Turn(
+                Message("assistant", None, None, made),
+                "",
+                ParseProblem.NONE,
+                [],
+                [],
+                stop_reason=StopReason.LENGTH,
+            )
+            cut = Episode("t", (turn,), ((),), EpisodeStatus.TRUNCATED)
+            scores = call_scores([RolloutGroup(wants, (cut,), paid[:1])])
+            assert (scores["right_tools"], scores["right_calls"]) == (0, 0), "it was cut off"
     finish = Tool("finish", "", {"type": "object", "properties": {"answer": {"type": "string"}}})
     done = Turn(
         Message("assistant", None, None, (ToolCall("finish", {"answer": "2"}),)),

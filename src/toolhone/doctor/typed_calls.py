@@ -26,10 +26,10 @@ from toolhone.schema.keys import ARGUMENTS
 
 MARK = re.compile(
     r"(?i:<[/|]{0,2}(?:start_|end_)?(?:tool|function)[_▁ ]?(?:calls?|use)"
-    r"(?:[_▁][a-z_▁]{1,30})?\|?>)"
+    r"(?:[_▁][a-z_▁]{1,30})?\|?(?:\s{0,3}/)?>)"
     r"|<｜tool▁[a-z▁]{1,30}｜>"
     r"|<function=[^<>\n]{1,80}>|</function>|<invoke name=[^<>\n]{1,80}>|</invoke>"
-    r"|\[/?TOOL_CALLS?\]|<\|python_tag\|>"
+    r"|\[/?TOOL_CALLS?(?:\s{0,3}/)?\]|<\|python_tag\|>"
 )
 """Marks with which models and their templates begin and end calls."""
 _RESULTS = (
@@ -47,7 +47,8 @@ _NAMED = re.compile(
 )
 _FUNCTION = re.compile(r"<function=[\"']?([^<>\"'\n]{1,80})[\"']?>")
 _FENCE = re.compile(r"```[\w-]*[ \t]*\n")
-_INLINE = re.compile(r"`[^`\n]+`")
+_INLINE = re.compile(rf"`[^`\n]+`|[\"'“](?:{MARK.pattern})[\"'”]")
+"""Code, and a mark between quotes: a text about marks."""
 _ACTION = re.compile(
     r"^[ \t]*Action[ \t]*:([^\n]*)\n+[ \t]*Action[ _]?Input[ \t]*:[ \t]*(?=\{)", re.MULTILINE
 )
@@ -85,14 +86,15 @@ class TypedCalls(NamedTuple):
 
 
 def marks_in(text: str) -> list[str]:
-    """Return the marks of calls in a text, in order, without those in code between backticks."""
+    """Return the marks of calls in a text, in order, without those in code or between quotes."""
     if not any(sign in text for sign in _QUICK) or not MARK.search(text):
         return []
     pieces, position = list[str](), 0
     for start, end, _ in _fences(text):
         pieces.append(text[position:start])
         position = end
-    return MARK.findall(_INLINE.sub("", "".join([*pieces, text[position:]])))
+    plain = _INLINE.sub("", "".join([*pieces, text[position:]]))
+    return [mark[0] for mark in MARK.finditer(plain)]
 
 
 def _fences(text: str) -> Iterator[tuple[int, int, str]]:
@@ -249,10 +251,14 @@ def mark_faults(field: str, text: str, tools: Mapping[str, Tool]) -> Iterator[Fa
     found = read_typed(text, tools)
     marks = marks_in(text) if found is None else []
     closing = [mark for mark in marks if _CLOSING.match(mark)]
+    empty = next((mark for mark in marks if mark[-2:] in ("/>", "/]")), None)
     if found is not None:
         names = ", ".join(repr(call.name) for call in found.calls[:3])
         what = f"the text holds a call of {names}, {found.form}: {shown}"
         yield Fault(FindingKind.TYPED_CALL, field, what, right)
+    elif empty is not None:
+        right = "wanted no marks in text; calls belong in tool_calls"
+        yield Fault(FindingKind.STRAY_MARK, field, f"{empty!r} holds no call: {shown}", right)
     elif closing and 2 * len(closing) == len(marks) and marks[0] not in closing:
         what = f"the call between {marks[0]} and {marks[1]} in the text cannot be read: {shown}"
         yield Fault(FindingKind.TYPED_CALL, field, what, right)

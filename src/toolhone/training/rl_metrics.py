@@ -89,8 +89,9 @@ def call_scores(groups: Sequence[RolloutGroup]) -> Metrics:
     """Accuracy of calls, whatever the rewards pay for.
 
     `right_tools`: wanted tools that were called, by the larger number of calls (as
-    `tool_accuracy`). `right_calls`: share of episodes with exactly the wanted calls.
-    `calls_wanted`: mean number of wanted calls. Empty where no task is judged by calls.
+    `tool_accuracy`). `right_calls`: share of episodes with exactly the wanted calls. A last turn
+    that is unreadable or cut off counts as wrong for both. `calls_wanted`: mean number of wanted
+    calls. Empty where no task is judged by calls.
     """
     judged = [
         (select_reference(group.task, episode), episode)
@@ -100,7 +101,7 @@ def call_scores(groups: Sequence[RolloutGroup]) -> Metrics:
     ]
     if not judged:
         return {}
-    matches = [EpisodeView(task, episode).match for task, episode in judged]
+    views = [EpisodeView(task, episode) for task, episode in judged]
     wanted = [
         len(group.task.expect.wanted)
         for group in groups
@@ -108,8 +109,10 @@ def call_scores(groups: Sequence[RolloutGroup]) -> Metrics:
         for _ in group.episodes
     ]
     return {
-        "right_tools": float(np.mean([match.tool_score for match in matches])),
-        "right_calls": float(np.mean([match.exact for match in matches])),
+        "right_tools": float(
+            np.mean([0.0 if view.is_broken else view.match.tool_score for view in views])
+        ),
+        "right_calls": float(np.mean([view.match.exact and not view.is_broken for view in views])),
         "calls_wanted": float(np.mean(wanted)),
     }
 
