@@ -568,3 +568,32 @@ def test_sigterm_outside_of_a_training_ends_with_a_sentence(tmp_path: Path) -> N
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (ended.returncode, ended.stderr) == (130, "stopped; what was saved before is whole\n")
+
+
+@pytest.mark.parametrize(
+    ("there", "said"),
+    [
+        ("run/experiment.json", "Resume with: toolhone train --resume --out run"),
+        ("run/checkpoints/final_checkpoint/x", "Evaluate it with: toolhone eval run"),
+    ],
+)
+def test_a_stop_outside_of_the_steps_names_the_way_on(
+    there: str,
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stopped(*_: object) -> None:
+        for name in ("run/experiment.json", there):
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            Path(name).write_text("{}")
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("toolhone.cli.train.run_training", stopped)
+    monkeypatch.setattr("sys.argv", ["toolhone", "train", "--out", "run"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 130
+    assert said in capsys.readouterr().err

@@ -24,7 +24,7 @@ from toolhone.errors import RunError
 from toolhone.evaluation.folder import METRICS, read_folder
 from toolhone.evaluation.legacy_metrics import known_metrics
 from toolhone.runs.progress import open_progress
-from toolhone.runs.run import Run
+from toolhone.runs.run import FINAL, Run
 from toolhone.training.loop import TrainStatus
 
 app = typer.Typer(rich_markup_mode=None)
@@ -74,8 +74,17 @@ def train(
         refuse_to_resume_unnamed(plan, folder)
     else:
         plan = load_experiment(path, keys)
-    with open_progress(plan.tracking.progress) as progress:
-        run, status = run_training(plan, folder, resume, progress, resume_from)
+    try:
+        with open_progress(plan.tracking.progress) as progress:
+            run, status = run_training(plan, folder, resume, progress, resume_from)
+    except KeyboardInterrupt:  # before the first step, in the evaluation at the end, or twice
+        if not (folder / "experiment.json").is_file():
+            raise
+        how = f"what was saved before is whole. Resume with: {resume_command(plan, folder)}"
+        if (folder / "checkpoints" / FINAL).is_dir():
+            how = f"the training is complete. Evaluate it with: toolhone eval {folder}"
+        print_note(f"stopped; {how}")
+        raise typer.Exit(130) from None
     if status is TrainStatus.INTERRUPTED:
         command = resume_command(plan, folder)
         print_note(f"stopped; the state is saved. Resume with: {command}")
