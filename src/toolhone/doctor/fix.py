@@ -26,7 +26,7 @@ from toolhone.runs.progress import Progress
 from toolhone.runs.run import write_json, writing
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.schema.tool import strip_padding, without_schema_nulls
-from toolhone.sources.base import result_runs
+from toolhone.schema.tool_results import result_runs
 from toolhone.sources.files import write_jsonl
 from toolhone.sources.tool_specs import fit_call, letters_of
 
@@ -181,8 +181,9 @@ def repair_conversation(
         for message in conversation.messages
         for repaired in _repair_message(message, named, repairs)
     ]
-    for start, end, order in result_runs(messages):
-        if order != sorted(order):
+    for start, end, _, answers in list(result_runs(messages)):
+        order = [number for number in answers if number is not None]
+        if len(order) == end - start and order != sorted(order):
             by_call = sorted(zip(order, range(start, end), strict=True))
             messages[start:end] = [messages[place] for _, place in by_call]
             repairs.add(FindingKind.REORDERED_RESULTS.value)

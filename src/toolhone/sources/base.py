@@ -21,6 +21,7 @@ from toolhone.errors import Fault, FindingKind, nearest
 from toolhone.schema import Conversation, Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
 from toolhone.schema.preference import Preference
 from toolhone.schema.tool import OPEN_KEYWORDS, strip_padding
+from toolhone.schema.tool_results import result_runs
 from toolhone.sources.files import BadLine, FileLine, Record, RecordStream
 
 _SHOWN = 5
@@ -318,52 +319,49 @@ def _wanted(tool: Tool, problem: str) -> str:
 def link_faults(messages: Sequence[Message]) -> Iterator[Fault]:
     """Yield tool results without a call, and calls without a result.
 
-    Calls must be answered before the assistant or the user speaks again; a row may end with open
-    calls.
+    Calls must be answered before the user speaks again, or the assistant without a call; a row may
+    end with open calls.
     """
-    waiting: list[tuple[str, ToolCall]] = []
-    for index, message in enumerate(messages):
-        field = f"messages[{index}]"
-        if message.role == "tool":
-            position = answered_call(message, [call for _, call in waiting])
-            if position is not None:
-                waiting.pop(position)
+    answered = set[tuple[int, int]]()
+    for run in result_runs(messages):
+        answered |= {run.calls[number] for number in run.answers if number is not None}
+        for place, number in enumerate(run.answers):
+            if number is not None:
                 continue
-            names = [f"{one.name} (id {one.id!r})" if one.id else one.name for _, one in waiting]
+            left = [at for k, at in enumerate(run.calls) if k not in run.answers[:place]]
+            calls = [messages[at].tool_calls[own] for at, own in left]
+            names = [f"{one.name} (id {one.id!r})" if one.id else one.name for one in calls]
+            message = messages[run.start + place]
             labels = [f"id {message.tool_call_id!r}"] if message.tool_call_id is not None else []
             labels += [f"name {message.name!r}"] if message.name else []
             with_labels = f" with {' and '.join(labels)}" if labels else ""
             what = f"the tool result{with_labels} answers no open call"
-            right = f"open calls: {', '.join(names) or 'none'}"
+            right, field = (
+                f"open calls: {', '.join(names) or 'none'}",
+                f"messages[{run.start + place}]",
+            )
             yield Fault(FindingKind.RESULT_WITHOUT_CALL, field, what, right)
-        elif message.role == "user" or (message.role == "assistant" and not message.tool_calls):
-            for place, call in waiting:
-                what = f"the call of {call.name!r} has no result before {field} ({message.role})"
+    ends = [
+        (index, one.role)
+        for index, one in enumerate(messages)
+        if one.role == "user" or (one.role == "assistant" and not one.tool_calls)
+    ]
+    for index, message in enumerate(messages):
+        end = next(((at, role) for at, role in ends if at > index), None)
+        for number, call in enumerate(message.tool_calls):
+            if end is not None and (index, number) not in answered:
+                what = (
+                    f"the call of {call.name!r} has no result before messages[{end[0]}] ({end[1]})"
+                )
+                place = f"messages[{index}].tool_calls[{number}]"
                 right = "wanted a tool message for it"
                 yield Fault(FindingKind.CALL_WITHOUT_RESULT, place, what, right)
-            waiting = []
-        calls = enumerate(message.tool_calls)
-        waiting += [(f"{field}.tool_calls[{number}]", call) for number, call in calls]
-
-
-def answered_call(message: Message, calls: Sequence[ToolCall]) -> int | None:
-    """Return the position of the open call that a result answers, None for a stray result.
-
-    That is the call with its id where both have ids, else the first call with its name.
-    """
-    for position, call in enumerate(calls):
-        if message.tool_call_id is not None and call.id is not None:
-            matches = str(message.tool_call_id) == call.id
-        else:
-            matches = message.name in (None, "", call.name)
-        if matches:
-            return position
-    return None
 
 
 def order_faults(messages: Sequence[Message]) -> Iterator[Fault]:
     """Yield runs of results in another order than the calls in front of them."""
-    for start, end, order in result_runs(messages):
+    for start, end, _, answers in result_runs(messages):
+        order = [number for number in answers if number is not None]
         if order != sorted(order):
             field = f"messages[{start}]" if end == start + 1 else f"messages[{start}:{end}]"
             seen = ", ".join(str(place + 1) for place in order)
@@ -380,25 +378,3 @@ def weight_faults(row: Conversation) -> Iterator[Fault]:
             yield Fault(kind, f"messages[{index}]", f"its weight is {message.weight}", "")
     if not row.is_learned:
         yield Fault(FindingKind.NO_TURN_LEARNED, "messages", "all its turns have weight 0", "")
-
-
-def result_runs(messages: Sequence[Message]) -> Iterator[tuple[int, int, list[int]]]:
-    """Yield start and end of the results behind each turn with several calls, and their order.
-
-    The order has the number of the call that each result answers. Runs with a stray result are
-    left out.
-    """
-    for index, message in enumerate(messages):
-        if len(message.tool_calls) < 2:
-            continue
-        start = end = index + 1
-        while end < len(messages) and messages[end].role == "tool":
-            end += 1
-        left, order = list(range(len(message.tool_calls))), list[int]()
-        for result in messages[start:end]:
-            position = answered_call(result, [message.tool_calls[place] for place in left])
-            if position is None:
-                break
-            order.append(left.pop(position))
-        if order and len(order) == end - start:
-            yield start, end, order

@@ -23,6 +23,7 @@ from toolhone.dialects.syntax.model_text import split_reasoning, write_reasoning
 from toolhone.errors import DialectError
 from toolhone.rows import Origin
 from toolhone.schema import Json, Message, Tool
+from toolhone.schema.tool_results import result_runs
 from toolhone.tokenizer import Span, Spans, TextTokenizer
 
 ChatMessage = Mapping[str, Json]
@@ -322,22 +323,33 @@ def link_calls(
 ) -> Iterator[tuple[Message, list[str], AnsweredCall | None]]:
     """Yield each message with new ids for its calls, and the call that a tool message answers.
 
-    Ids are nine letters and digits, numbered throughout. The call is found by its id among the
-    last calls, else it is the first unanswered one.
+    Ids are nine letters and digits, numbered throughout. Results that stand in a row are yielded in
+    the order of their calls. `DialectError` where several calls are open and a result is missing in
+    front of others, or answers none of them.
     """
     counter = count()
-    waiting: list[tuple[str | None, AnsweredCall]] = []
-    for message in messages:
-        ids = [f"call{next(counter):05d}" for _ in message.tool_calls]
-        if message.role == "assistant":
-            calls = zip(message.tool_calls, ids, strict=True)
-            waiting = [(call.id, AnsweredCall(new, call.name)) for call, new in calls]
-        if message.role != "tool":
-            yield message, ids, None
-            continue
-        own = message.tool_call_id
-        same_id = [k for k, (old, _) in enumerate(waiting) if old is not None and old == own]
-        found = AnsweredCall("call00000", None)
-        if waiting:
-            _, found = waiting.pop(same_id[0] if same_id else 0)
-        yield message, ids, found._replace(tool=message.name or found.tool)
+    ids = [[f"call{next(counter):05d}" for _ in message.tool_calls] for message in messages]
+    order, answered = list(range(len(messages))), dict[int, AnsweredCall]()
+    for start, end, calls, answers in result_runs(messages):
+        numbers = [len(calls) if number is None else number for number in answers]
+        gap = None in answers or sorted(numbers) != list(range(len(numbers)))
+        if len(calls) > 1 and gap:
+            what = f"messages[{start}:{end}] are not the results of the {len(calls)} open calls"
+            raise DialectError(f"{what}: one is missing, doubled or of another call")
+        if len(calls) == 1 and 0 not in numbers:
+            numbers[0] = 0
+        order[start:end] = [
+            place for _, place in sorted(zip(numbers, order[start:end], strict=True))
+        ]
+        for place, number in enumerate(numbers, start=start):
+            if number < len(calls):
+                at, own = calls[number]
+                answered[place] = AnsweredCall(ids[at][own], messages[at].tool_calls[own].name)
+    for place in order:
+        message, found = messages[place], answered.get(place, AnsweredCall("call00000", None))
+        is_result = message.role == "tool"
+        yield (
+            message,
+            ids[place],
+            found._replace(tool=message.name or found.tool) if is_result else None,
+        )
