@@ -22,13 +22,12 @@ from toolhone.schema.keys import (
     read_reasoning,
     read_texts,
 )
+from toolhone.schema.keys import WEIGHT_KEYS as WEIGHT_KEYS
+from toolhone.schema.keys import read_weight as read_weight
 from toolhone.schema.tool import Json as Json
 from toolhone.schema.tool import Tool as Tool
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
-WEIGHT_KEYS = ("weight", "train", "training", "loss", "loss_weight", "loss_scale")
-"""Keys of a message that say how much it counts in training."""
-MAX_WEIGHT = 10
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class Message:
         reasoning = read_reasoning(source, unread)
         calls = tuple(ToolCall.from_dict(call, unread) for call in calls)
         says = content or reasoning or calls
-        check_keys(source, MESSAGE_KEYS.union(WEIGHT_KEYS), "a message", unread if says else None)
+        check_keys(source, MESSAGE_KEYS, "a message", unread if says else None)
         answers, name = source.get("tool_call_id"), source.get("name")
         return Message(str(role), content, reasoning, calls, answers, name, read_weight(source))
 
@@ -326,32 +325,6 @@ class Task:
             category=self.category,
             source=self.source,
         )
-
-
-def read_weight(source: Mapping[str, Json]) -> float:
-    """Return how much a message counts in training, by any of `WEIGHT_KEYS`; 1 without one.
-
-    A value is true, false or a number, also as text. Of two keys, 0 wins over any other, and any
-    other over 1.
-    """
-    found: dict[float, str] = {1: ""}
-    for key in WEIGHT_KEYS:
-        value = source.get(key)
-        if value is None:
-            continue
-        try:
-            number = json.loads(value.strip().lower()) if isinstance(value, str) else value
-        except ValueError:
-            number = None
-        if not isinstance(number, int | float) or not 0 <= number <= MAX_WEIGHT:
-            right = f"true, false or a number from 0 to {MAX_WEIGHT}"
-            raise DataError(f"{key!r} must be {right}, got {value!r:.40}")
-        found[number * 1] = key
-    others = [number for number in found if number != 1]
-    if len(others) > 1 and 0 not in found:
-        named = " and ".join(f"{found[number]!r} {number}" for number in others)
-        raise DataError(f"a message has {named}, which differ; wanted one of them")
-    return 0 if 0 in found else (others or [1])[0]
 
 
 def dicts_of(items: Iterable[Any]) -> list[dict[str, Json]]:

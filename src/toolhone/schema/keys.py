@@ -9,6 +9,7 @@ such as `'notes' of a message`; without `unread` it is a `DataError`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -20,8 +21,13 @@ SCHEMAS = ("parameters", "inputSchema", "input_schema", "parametersJsonSchema")
 """Spellings of the schema of a tool's arguments."""
 THOUGHTS = ("reasoning", "reasoning_content", "thinking", "reasoning_details", "tool_plan")
 """Spellings of the reasoning of a turn."""
+WEIGHT_KEYS = ("weight", "train", "training", "loss", "loss_weight", "loss_scale")
+"""Keys of a message that say how much it counts in training."""
+MAX_WEIGHT = 10
 CALL_KEYS = frozenset({*ARGUMENTS, "name", "id", "type"})
-MESSAGE_KEYS = frozenset({*THOUGHTS, "role", "content", "tool_calls", "tool_call_id", "name"})
+MESSAGE_KEYS = frozenset(
+    {*THOUGHTS, *WEIGHT_KEYS, "role", "content", "tool_calls", "tool_call_id", "name"}
+)
 TOOL_KEYS = frozenset({*SCHEMAS, "name", "description", "type", "function"})
 HARMLESS = frozenset(
     {
@@ -108,3 +114,29 @@ def read_reasoning(source: Mapping[str, Any], unread: set[str] | None) -> str | 
         elif "".join(str(value).split()) != "".join(said.split()):
             check_keys({key: value}, (), "a message", unread)
     return said
+
+
+def read_weight(source: Mapping[str, Any]) -> float:
+    """Return how much a message counts in training, by any of `WEIGHT_KEYS`; 1 without one.
+
+    A value is true, false or a number, also as text. Of two keys, 0 wins over any other, and any
+    other over 1.
+    """
+    found: dict[float, str] = {1: ""}
+    for key in WEIGHT_KEYS:
+        value = source.get(key)
+        if value is None:
+            continue
+        try:
+            number = json.loads(value.strip().lower()) if isinstance(value, str) else value
+        except ValueError:
+            number = None
+        if not isinstance(number, int | float) or not 0 <= number <= MAX_WEIGHT:
+            right = f"true, false or a number from 0 to {MAX_WEIGHT}"
+            raise DataError(f"{key!r} must be {right}, got {value!r:.40}")
+        found[number * 1] = key
+    others = [number for number in found if number != 1]
+    if len(others) > 1 and 0 not in found:
+        named = " and ".join(f"{found[number]!r} {number}" for number in others)
+        raise DataError(f"a message has {named}, which differ; wanted one of them")
+    return 0 if 0 in found else (others or [1])[0]

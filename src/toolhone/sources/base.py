@@ -353,9 +353,9 @@ def link_faults(messages: Sequence[Message]) -> Iterator[Fault]:
                 what = (
                     f"the call of {call.name!r} has no result before messages[{end[0]}] ({end[1]})"
                 )
-                place = f"messages[{index}].tool_calls[{number}]"
+                at = f"messages[{index}].tool_calls[{number}]"
                 right = "wanted a tool message for it"
-                yield Fault(FindingKind.CALL_WITHOUT_RESULT, place, what, right)
+                yield Fault(FindingKind.CALL_WITHOUT_RESULT, at, what, right)
 
 
 def order_faults(messages: Sequence[Message]) -> Iterator[Fault]:
