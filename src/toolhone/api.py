@@ -300,12 +300,14 @@ def open_model(
     checkpoint: str | None = None,
     overrides: Sequence[str] = (),
     settings: Experiment | None = None,
+    base: bool = False,
 ) -> Model:
     """Open a run (its final checkpoint, or the one named), a checkpoint, a model or PEFT folder, a
     hub name, or `pico`.
 
     settings: an experiment whose tools and evaluation replace the run's; a model that is no run
-    gets all of it. `config.trust` limits what a run or checkpoint of someone else may do."""
+    gets all of it. `config.trust` limits what a run or checkpoint of someone else may do. base: the
+    model that the run started from, with the run's tools, format and held-out tasks."""
     plan, weights = find(str(ref), checkpoint)
     original = plan
     named = {override.partition("=")[0] for override in overrides}
@@ -318,20 +320,26 @@ def open_model(
         plan = _with_settings(plan, settings, is_run=weights is not None)
     if overrides:
         plan = overridden(plan, overrides)
+    tasks_file = None if weights is None else _tasks_file(weights, original, plan)
+    if base:
+        if weights is None:
+            raise RunError(f"--base: {ref} is no run, so it is its own base; leave --base out")
+        weights = None
     if weights is not None and (weights / "config.json").is_file():
-        base, adapter = str(weights), None
+        name, adapter = str(weights), None
     else:
-        base, adapter = resolve_model(plan), weights or adapter_of(plan)
-    sampler = open_sampler(base, plan.model, adapter, plan.seed)
-    tokenizer = TextTokenizer.load(base, plan.model.trust_remote_code)
-    check_vocabulary(tokenizer, sampler.info.vocab_size, base)
+        name, adapter = resolve_model(plan), weights or adapter_of(plan)
+    if base:
+        to_stderr(f"{ref}: its base is {adapter or plan.model.adapter or plan.model.name}")
+    sampler = open_sampler(name, plan.model, adapter, plan.seed)
+    tokenizer = TextTokenizer.load(name, plan.model.trust_remote_code)
+    check_vocabulary(tokenizer, sampler.info.vocab_size, name)
     dialect, certificate = open_certified(tokenizer, format_request(plan))
     trained = trained_format(plan, weights)
     if trained is not None:
         check_same(trained, certificate, str(ref), on_purpose=bool(named & FORMAT_KEYS))
     elif weights is not None:
         to_stderr(f"{ref} has no certificate.json: the format it was trained in is unknown")
-    tasks_file = None if weights is None else _tasks_file(weights, original, plan)
     context, registry = sampler.info.max_context, open_registry(plan)
     return Model(
         str(ref), sampler, tokenizer, dialect, registry, plan, context, certificate, tasks_file
@@ -341,8 +349,8 @@ def open_model(
 def _tasks_file(weights: Path, original: Experiment, plan: Experiment) -> Path | None:
     """The held-out tasks of the run of a checkpoint, unless other data or tasks were asked for."""
     path = weights.parent.parent / TASKS_FILE
-    same = (original.data, original.evaluation.tasks, original.tools, original.seed) == (
-        (plan.data, plan.evaluation.tasks, plan.tools, plan.seed)
+    same = (original.data, original.evaluation.tasks, original.tools) == (
+        (plan.data, plan.evaluation.tasks, plan.tools)
     )
     return path if same and weights.parent.name == "checkpoints" and path.is_file() else None
 

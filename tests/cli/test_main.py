@@ -329,6 +329,12 @@ def test_train_eval_chat_and_plot_work_on_a_file(
     assert code == 0, err
     assert json.loads(out)["n"] == 2
 
+    code, out, err = run(capsys, monkeypatch, "eval", "run", "--base", "--json")
+    assert (code, json.loads(out)["n"]) == (0, report["tasks"]), err
+    assert "run: its base is pico" in err
+    code, _, err = run(capsys, monkeypatch, "eval", "pico", "--base")
+    assert (code, "pico is no run, so it is its own base" in err) == (2, True)
+
     code, out, err = run(capsys, monkeypatch, "plot", "run")
     assert code == 0, err
     assert (tmp_path / out.strip()).read_bytes().startswith(b"\x89PNG")

@@ -6,8 +6,15 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from toolhone.config.experiment import json_schema, load_experiment
+from toolhone.config.experiment import (
+    experiment_of,
+    json_schema,
+    load_experiment,
+    stored_experiment,
+)
+from toolhone.config.sections import Experiment
 from toolhone.errors import ConfigError
+from toolhone.models.resolve import pico_folder
 
 
 def test_an_empty_experiment_is_a_whole_one() -> None:
@@ -129,3 +136,75 @@ def test_no_section_has_more_than_twenty_fields() -> None:
     schema = json_schema()
     for name, section in [("experiment", schema), *schema["$defs"].items()]:
         assert len(section["properties"]) <= 20, name
+
+
+SCHEMA = {"name": "book", "description": "Book.", "parameters": {"type": "object"}}
+
+
+@pytest.mark.parametrize("held", [[SCHEMA], {"tools": [SCHEMA]}], ids=["a list", "an object"])
+@pytest.mark.parametrize("named", ["tools.json", ["tools.json", "weather"]])
+def test_tools_may_name_a_file_of_schemas(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: object, named: object
+) -> None:
+    (tmp_path / "tools.json").write_text(json.dumps(held))
+    (tmp_path / "e.json").write_text(json.dumps({"tools": named}))
+    wanted = [SCHEMA, *(["weather"] if isinstance(named, list) else [])]
+    assert load_experiment(tmp_path / "e.json").tools == wanted
+    monkeypatch.chdir(tmp_path)
+    assert load_experiment(None, [f"tools={json.dumps(named)}"]).tools == wanted
+    assert experiment_of({"tools": named}, "the test").tools == wanted
+
+
+def test_code_that_a_file_of_tools_names_is_relative_to_it(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "tools.json").write_text(json.dumps([{**SCHEMA, "function": "b.py:f"}]))
+    (tmp_path / "e.json").write_text('{"tools": ["below/tools.json"]}')
+    (tool,) = load_experiment(tmp_path / "e.json").tools
+    assert isinstance(tool, dict)
+    assert tool["function"] == f"{(tmp_path / 'below').resolve()}/b.py:f"
+
+
+@pytest.mark.parametrize("text", ["{", '{"tool": []}', '["weather"]', "7"])
+def test_a_file_that_holds_no_tools_is_one_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "tools.json").write_text(text)
+    (tmp_path / "e.json").write_text('{"tools": "tools.json"}')
+    with pytest.raises(ConfigError, match=r"tools: .*tools\.json"):
+        load_experiment(tmp_path / "e.json")
+
+
+RECIPE = {
+    "model": {"name": "pico"},
+    "data": {"samples": 77, "validation_fraction": 0.2},
+    "training": {"steps": 9, "learning_rate": 0.003, "optimizer": "muon", "lora": None},
+}
+
+
+def test_the_recipe_for_pico_does_not_follow_to_another_model(tmp_path: Path) -> None:
+    (tmp_path / "e.json").write_text(json.dumps(RECIPE))
+    notes: list[str] = []
+    for keys in ([], ["model.name=pico"]):
+        plan = load_experiment(tmp_path / "e.json", keys, notes.append)
+        assert (plan.training.steps, plan.data.samples, notes) == (9, 77, [])
+    keys = ["model.name=Qwen/Qwen3-0.6B", "training.steps=5"]
+    plan, defaults = load_experiment(tmp_path / "e.json", keys, notes.append), Experiment()
+    assert plan.training == defaults.training.model_copy(update={"steps": 5})
+    assert (plan.data.samples, plan.data.validation_fraction) == (4000, 0.2)
+    (note,) = notes
+    assert "data.samples" in note
+    assert "training.learning_rate" in note
+
+
+def test_the_recipe_stays_for_a_trained_pico_and_for_files_that_name_another(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "e.json").write_text(json.dumps(RECIPE))
+    keys = [f"model.name={pico_folder(0)}"]
+    assert load_experiment(tmp_path / "e.json", keys).training.steps == 9
+    (tmp_path / "e.json").write_text(json.dumps({**RECIPE, "model": {"name": "a/b"}}))
+    assert load_experiment(tmp_path / "e.json", ["model.name=c/d"]).training.steps == 9
+
+
+def test_an_experiment_that_a_run_kept_before_split_seed_is_split_by_its_seed() -> None:
+    assert stored_experiment({"seed": 3}, "a run").data.split_seed == 3
+    assert stored_experiment({"seed": 3, "data": {"split_seed": 0}}, "a run").data.split_seed == 0
+    assert experiment_of({"seed": 3}, "a file").data.split_seed == 0

@@ -4,7 +4,9 @@ limits of single tools.
 
 from __future__ import annotations
 
+import sys
 import threading
+import types
 from pathlib import Path
 from typing import Any
 
@@ -254,3 +256,14 @@ def test_a_function_may_say_how_its_call_ended():
         "not today",
         None,
     )
+
+
+def test_a_tool_in_the_script_that_is_running_does_not_run_it_again(folder, monkeypatch):
+    script = folder / "script.py"
+    script.write_text("raise AssertionError('it ran again')")
+    running = types.ModuleType("__main__")
+    running.__file__ = str(script)
+    exec("def area(width: int) -> int: return width", running.__dict__)
+    monkeypatch.setitem(sys.modules, "__main__", running)
+    (tool,) = load_tools("script.py:area", folder)
+    assert tool.function is running.area

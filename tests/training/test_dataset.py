@@ -14,6 +14,7 @@ from toolhone.data.task_files import tasks_from_any
 from toolhone.doctor.reading import read_file
 from toolhone.sources.files import write_jsonl
 from toolhone.sources.formats import open_source
+from toolhone.tools.loading import tools_of
 from toolhone.training.dataset import load_data
 
 TOOL = {
@@ -114,3 +115,61 @@ def test_tasks_and_files_for_the_doctor_are_opened_once(
     opened.clear()
     assert len(tasks_from_any(tasks)) == len(read_file(rows).cases) == 24
     assert (opened["tasks.jsonl"], opened["rows.jsonl"]) == (1, 1)
+
+
+def plain(number: int) -> dict[str, Any]:
+    return {"messages": conversation(number)["messages"]}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"path": "rows.jsonl"},
+        {"path": "rows.jsonl", "split": "tools"},
+        {"samples": 20},
+        {"strategy": "manual_templates", "samples": 20},
+    ],
+    ids=["file", "by tools", "templates", "manual templates"],
+)
+def test_another_seed_keeps_what_is_held_out_and_another_split_seed_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: dict[str, Any]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [conversation(number) for number in range(40)]
+    for number, row in enumerate(rows):
+        row["tools"] = [{**row["tools"][0], "name": f"weather{number % 8}"}]
+        for message in row["messages"]:
+            for one in message.get("tool_calls", []):
+                one["name"] = f"weather{number % 8}"
+    write_jsonl("rows.jsonl", rows)
+
+    def held_out(seed: int, split_seed: int) -> list[Any]:
+        values = {"tools": ["weather"], "seed": seed, "data": {**data, "split_seed": split_seed}}
+        loaded = load_data(make_experiment(values, "the test"))
+        return [loaded.held_out, loaded.tasks]
+
+    assert held_out(1, 0) == held_out(2, 0)
+    assert held_out(1, 0) != held_out(1, 5)
+
+
+@pytest.mark.parametrize("tools", [["weather"], ["weather", "calculator"]])
+def test_rows_without_tools_take_the_experiments_and_are_counted(
+    tmp_path: Path, tools: list[str]
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    none = {"messages": [user(90), {"role": "assistant", "content": "Hi"}]}
+    write_jsonl(path, [*map(plain, range(9)), conversation(9), {**none, "tools": []}])
+    loaded = load_data(make_experiment({"tools": tools, "data": {"path": str(path)}}, "the test"))
+    names = Counter(len(one.tools) for one in (*loaded.train, *loaded.held_out))
+    assert names == Counter({len(tools): 9}) + Counter({1: 1}) + Counter({0: 1})
+    assert loaded.report["repaired"] == {"rows without tools, which take the experiment's": 9}
+    assert "repaired 9: 9 rows without tools" in loaded.summary()
+
+
+def test_tasks_without_tools_take_those_on_offer_and_are_counted(tmp_path: Path) -> None:
+    rows = [{k: v for k, v in task(n).items() if k != "tools"} for n in range(3)]
+    write_jsonl(tmp_path / "tasks.jsonl", [*rows, {**task(3), "tools": []}])
+    offered, notes = tools_of(make_experiment({"tools": ["weather"]}, "the test")), list[str]()
+    found = tasks_from_any(tmp_path / "tasks.jsonl", offered, notes.append)
+    assert [len(one.tools) for one in found] == [1, 1, 1, 0]
+    assert notes == ["3 of 4 tasks have no tools, and take the experiment's"]

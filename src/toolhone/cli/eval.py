@@ -15,7 +15,7 @@ from toolhone.api import evaluate as run_evaluation
 from toolhone.api import open_model
 from toolhone.cli import flags
 from toolhone.cli.console import console, print_note, show_evaluation
-from toolhone.config.experiment import load_experiment, to_stderr
+from toolhone.config.experiment import load_experiment, read_tool_files, to_stderr
 from toolhone.data.task_files import tasks_from_any
 from toolhone.errors import ConfigError, DataError
 from toolhone.evaluation.csv_results import SUMMARY, is_summary, read_results_csv, write_summary
@@ -85,7 +85,7 @@ ToolsFrom = Annotated[
 @app.command(
     "eval",
     cls=EvalCommand,
-    epilog="Examples: toolhone eval runs/sft   |   "
+    epilog="Examples: toolhone eval runs/sft   |   toolhone eval runs/sft --base   |   "
     "toolhone eval runs/sft --tasks tasks.jsonl --checkpoint best_checkpoint --json",
 )
 def evaluate(  # noqa: PLR0913 (the options of a command)
@@ -98,6 +98,9 @@ def evaluate(  # noqa: PLR0913 (the options of a command)
     config: ToolsFrom = None,
     dialect: flags.DialectName = None,
     constrained: flags.Constrained = False,
+    base: Annotated[
+        bool, Option("--base", help="score the model that the run started from, on its tasks")
+    ] = False,
     as_json: flags.AsJson = False,
 ) -> None:
     """Play tasks with a model and live tools, and score the episodes.
@@ -106,7 +109,7 @@ def evaluate(  # noqa: PLR0913 (the options of a command)
     """
     keys = flags.with_options(overrides, dialect, constrained)
     settings = None if config is None else load_experiment(Path(config))
-    opened = open_model(model, checkpoint, keys, settings)
+    opened = open_model(model, checkpoint, keys, settings, base)
     plan = opened.experiment
     if num_samples is None and any(key.startswith("evaluation.num_samples=") for key in keys):
         num_samples = plan.evaluation.num_samples
@@ -137,7 +140,8 @@ CsvFiles = Annotated[
 ToolNames = Annotated[
     str,
     Option(
-        help="run the calls with these tools: built-in names or file.py:function, comma-separated"
+        help="run the calls with these tools: built-in names, file.py:function or tools.json, "
+        "comma-separated"
     ),
 ]
 RewardNames = Annotated[
@@ -218,7 +222,8 @@ def _score_answers(
 ) -> tuple[Evaluation, str | None]:
     """Return the evaluation, and the dialect in which the texts were read."""
     names = tools.replace(",", " ").split()
-    loaded_tools = [tool for name in names for tool in load_tools(name, Path.cwd())]
+    specs = read_tool_files(names, Path.cwd())
+    loaded_tools = [tool for spec in specs for tool in load_tools(spec, Path.cwd())]
     registry = Registry(loaded_tools) if names else None
     answers = [record for _, record in read_records(predictions)]
     loaded = load_rewards(rewards)

@@ -20,7 +20,15 @@ from pydantic import BaseModel, ValidationError
 
 from toolhone.config.aliases import translate
 from toolhone.config.fields import SHORT, Mark, field_types, map_marked, section_in, spell_out
-from toolhone.config.presets import PICO, bfloat16_is_slow, for_pico, preset_names, read_preset
+from toolhone.config.presets import (
+    PICO,
+    bfloat16_is_slow,
+    for_pico,
+    is_pico,
+    preset_names,
+    read_preset,
+    without_recipe,
+)
 from toolhone.config.sections import Experiment
 from toolhone.config.user_code import USER_CODE
 from toolhone.errors import ConfigError, nearest
@@ -53,18 +61,31 @@ def load_experiment(
     if path is None:
         return _merge_and_check({}, changes, "the command line", tell)
     if is_preset(path):
-        values = _read_preset(str(path), changes, tell)
-        return _merge_and_check(values, changes, f"the preset {path}", tell)
-    values = anchor(translate(read_values(path), str(path), tell), path.resolve().parent)
-    return _merge_and_check(values, changes, str(path), tell)
+        values, where = _read_preset(str(path), changes, tell), f"the preset {path}"
+    else:
+        values = anchor(translate(read_values(path), str(path), tell), path.resolve().parent)
+        where = str(path)
+    if _model(values).get("name") == PICO and not is_pico(str(_model(values, changes)["name"])):
+        values, left_out = without_recipe(values)
+        if left_out:
+            keys = ", ".join(left_out)
+            tell(f"{where} is for {PICO}; for another model without its recipe ({keys})")
+    return _merge_and_check(values, changes, where, tell)
+
+
+def _model(values: Mapping[str, Any], changes: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """Return the `model` section with that of overrides put over it."""
+    found: dict[str, Any] = {}
+    for each in (values, *changes):
+        if isinstance(each.get("model"), dict):
+            found = merged(found, each["model"])
+    return found
 
 
 def _read_preset(name: str, changes: Sequence[Mapping[str, Any]], tell: Tell) -> dict[str, Any]:
     """Read a preset in the size and with the adapter settings that fit the model of overrides."""
     values = read_preset(name)
-    model: dict[str, Any] = values["model"]
-    for change in changes:
-        model = merged(model, change["model"]) if isinstance(change.get("model"), dict) else model
+    model = _model(values, changes)
     start, adapted = Path(model.get("adapter") or ""), False
     if model.get("adapter"):  # a run of full training leaves training.lora as it is
         places = ("adapter_config.json", "checkpoints/*/adapter_config.json")
@@ -90,6 +111,8 @@ def experiment_of(
     """Read an experiment from plain values, which may use the keys of other systems, with overrides
     applied."""
     plain = translate(values, where, tell)
+    if isinstance(plain.get("tools"), str | list):
+        plain["tools"] = read_tool_files(plain["tools"], Path.cwd())
     return _merge_and_check(plain, [parse_override(text, tell) for text in overrides], where, tell)
 
 
@@ -101,6 +124,12 @@ def overridden(
     for override in overrides:
         values = merged(values, parse_override(override, tell))
     return make_experiment(values, "the command line")
+
+
+def stored_experiment(values: Mapping[str, Any], where: str) -> Experiment:
+    """Read what a run or checkpoint keeps; one without `data.split_seed` was split by its seed."""
+    data = {"split_seed": values.get("seed", 0), **values.get("data", {})}
+    return make_experiment({**values, "data": data}, where)
 
 
 def make_experiment(values: Mapping[str, Any], where: str) -> Experiment:
@@ -252,7 +281,30 @@ def anchor(values: dict[str, Any], base: Path) -> dict[str, Any]:
         return tool
 
     result: dict[str, Any] = map_marked(values, Experiment, change)
+    if isinstance(result.get("tools"), str | list):
+        result["tools"] = read_tool_files(result["tools"], base)
     return result
+
+
+def read_tool_files(specs: str | Sequence[Any], base: Path) -> list[Any]:
+    """Return entries of `tools` with the objects of a file in place of its name ('tools.json': a
+    list of objects with a schema, or {"tools": [...]}); paths in it are relative to it."""
+    found: list[Any] = []
+    for spec in [specs] if isinstance(specs, str) else specs:
+        if not isinstance(spec, str) or not spec.endswith(".json"):
+            found.append(spec)
+            continue
+        path = (base / Path(spec).expanduser()).resolve()
+        try:
+            held = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise ConfigError(f"tools: the file {path} cannot be read: {error}") from None
+        tools = held.get("tools") if isinstance(held, dict) else held
+        if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+            right = 'a list of tools with name, description and parameters, or {"tools": [...]}'
+            raise ConfigError(f"tools: {path} must hold {right}, it holds {str(held)[:60]}")
+        found += anchor({"tools": tools}, path.parent)["tools"]
+    return found
 
 
 def parse_override(override: str, tell: Tell) -> dict[str, Any]:

@@ -79,6 +79,8 @@ class DataSection(Section):
     """share of the rows that is held out; none: 0.1, and of templates a number of rows besides"""
     split: Literal["hash", "tools"] = "hash"
     """hold out by hash, or so that no held-out tool is ever trained on"""
+    split_seed: int = Field(0, ge=0, lt=2**32)
+    """of what is held out; another `seed` keeps the held-out rows"""
     style: Literal["calls", "short"] | None = None
     """gsm8k: keep the text beside a call (calls), or drop it (short)"""
     distractors: int | None = Field(None, ge=0)
@@ -341,7 +343,7 @@ class Experiment(Section):
     evaluation: EvaluationSection = EvaluationSection()
     tracking: TrackingSection = TrackingSection()
     seed: Annotated[int, Flag("--seed")] = Field(0, ge=0, lt=2**32)
-    """of data order, weights and sampling"""
+    """of data order, weights and sampling; `data.split_seed` is that of what is held out"""
 
     @model_validator(mode="after")
     def _fill_by_rule(self) -> Experiment:

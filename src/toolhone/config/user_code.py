@@ -57,10 +57,14 @@ def import_callable(spec: str, base: Path, what: str) -> Callable[..., Any]:
 
 
 def module_in_file(path: Path, what: str) -> ModuleType:
-    """Return the module in this file, which runs once, and again after it has changed."""
+    """Return the module in this file, which runs once, and again after it has changed; the script
+    that is running is not run again."""
     if not path.is_file():
         siblings = [p.name for p in path.parent.glob("*.py")] if path.parent.is_dir() else []
         raise ConfigError(f"{what}: there is no file {path}{nearest(path.name, siblings)}")
+    script = sys.modules["__main__"]
+    if Path(getattr(script, "__file__", None) or "").resolve() == path.resolve():
+        return script
     version = f"{path.resolve()}|{path.stat().st_mtime_ns}".encode()
     name = f"toolhone_own_{path.stem}_{hashlib.blake2b(version, digest_size=8).hexdigest()}"
     if name in sys.modules:

@@ -37,7 +37,7 @@ def tasks_from_any(
     stream = open_records(source)
     if _is_own_form(stream):
         unread = None if report is None else Counter[str]()
-        tasks = read_tasks(stream, unread)
+        tasks = read_tasks(stream, unread, tools, report)
         if unread and report is not None:
             names = ", ".join(f"{count} {name}" for name, count in unread.most_common())
             report(f"{stream.path}: keys not read: {names}")

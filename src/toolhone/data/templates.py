@@ -82,10 +82,15 @@ class TemplateTurn:
 
 
 class Templates:
-    """Makes conversations and tasks for some built-in tools; same seed and tools, same rows."""
+    """Makes conversations and tasks for some built-in tools; same seed and tools, same rows.
 
-    def __init__(self, seed: int = 0, tools: Sequence[str] = BUILTIN) -> None:
-        self._seed = seed
+    held_out_seed: of the held-out splits; default: the same."""
+
+    def __init__(
+        self, seed: int = 0, tools: Sequence[str] = BUILTIN, held_out_seed: int | None = None
+    ) -> None:
+        held_out = seed if held_out_seed is None else held_out_seed
+        self._seeds = {name: held_out if "held_out" in name else seed for name in SPLITS}
         self._registry = Registry([name for name in BUILTIN if name in tools])
         self.tools = self._registry.tools
         if not self.tools:
@@ -116,7 +121,7 @@ class Templates:
             while (key := repr([turn.question for turn in turns])) in seen:
                 turns = self._turns(category, split, rng)
             seen.add(key)
-            rows.append(self._task(turns, f"{split}-{self._seed}-{index:05d}", category))
+            rows.append(self._task(turns, f"{split}-{self._seeds[split]}-{index:05d}", category))
         return rows
 
     def _conversation(self, index: int, split: str) -> Conversation:
@@ -127,7 +132,9 @@ class Templates:
         if last.calls and rng.random() < min(ANSWERED[call.name] for call in last.calls):
             last = self._run(last)
         messages = tuple(message for turn in (*history, last) for message in turn.messages())
-        return Conversation(messages, self.tools, f"{split}-{self._seed}-{index:06d}", "templates")
+        return Conversation(
+            messages, self.tools, f"{split}-{self._seeds[split]}-{index:06d}", "templates"
+        )
 
     def _task(self, turns: Sequence[TemplateTurn], name: str, category: str) -> Task:
         *history, last = turns
@@ -151,7 +158,7 @@ class Templates:
         if split not in SPLITS:
             known = f"known: {', '.join(SPLITS)}"
             raise DataError(f"there is no split {split!r}{nearest(split, SPLITS)}; {known}")
-        return random.Random(f"{kind} {self._seed} {split} {index}")
+        return random.Random(f"{kind} {self._seeds[split]} {split} {index}")
 
     def _turns(self, category: str, split: str, rng: random.Random) -> list[TemplateTurn]:
         """Return the turns of a row; all but the last have their results."""

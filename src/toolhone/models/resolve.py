@@ -19,7 +19,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from toolhone.config.experiment import make_experiment, run_folder
+from toolhone.config.experiment import make_experiment, run_folder, stored_experiment
 from toolhone.config.presets import PICO
 from toolhone.config.sections import Experiment
 from toolhone.data.templates import Templates
@@ -83,7 +83,7 @@ def find(ref: str, checkpoint: str | None) -> tuple[Experiment, Path | None]:
     path = Path(ref)
     state = path / "state.json"
     if state.is_file():
-        return make_experiment(read_json(state).get("experiment", {}), str(state)), path
+        return stored_experiment(read_json(state).get("experiment", {}), str(state)), path
     if (path / "experiment.json").is_file():
         run = Run.open(path)
         return run.experiment, run.checkpoint(checkpoint)

@@ -23,7 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from toolhone.config.experiment import make_experiment
+from toolhone.config.experiment import stored_experiment
 from toolhone.config.sections import Experiment
 from toolhone.errors import RunError, nearest
 
@@ -67,7 +67,7 @@ class Run:
         """Open an existing run folder."""
         if not (path := folder / "experiment.json").is_file():
             raise RunError(f"{folder} is no run folder: it holds no experiment.json")
-        return Run(folder, make_experiment(read_json(path), str(path)))
+        return Run(folder, stored_experiment(read_json(path), str(path)))
 
     def sweep(self) -> None:
         """Remove what a killed process left half written; call it when no other one writes here."""
@@ -159,7 +159,7 @@ class Run:
         """Tell what is wrong with a checkpoint: damaged, mixed from two, or of another run."""
         plan = self.state(checkpoint).get("experiment")
         if plan is not None:
-            other = make_experiment(plan, str(self.folder / "experiment.json"))
+            other = stored_experiment(plan, str(self.folder / "experiment.json"))
             differ = [
                 name for name in KEPT if getattr(other, name) != getattr(self.experiment, name)
             ]

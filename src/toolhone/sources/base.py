@@ -35,7 +35,8 @@ class SourceOptions(TypedDict, total=False):
     a call. distractors: how many wrong tools are on offer besides (Seal-Tools, MetaTool, NESTFUL).
     catalogue: the file that describes the tools, where it is not beside the rows. seed: of every
     choice. skip_bad: count a row that is no conversation instead of stopping there. tools: the
-    tools on offer in test cases. raw_prompt: keep prompt and answer of prompt rows as they are.
+    tools on offer in test cases, and in rows of messages without the key. raw_prompt: keep prompt
+    and answer of prompt rows as they are.
     """
 
     style: str | None

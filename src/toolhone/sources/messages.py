@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +31,7 @@ from toolhone.sources.tool_specs import BAD_TOOLS, make_tool, tidy_tool
 T = TypeVar("T")
 _TOOLS = ("tools", "functions", "tool_defs", "available_tools")
 """Spellings of the tools of a row."""
+WITHOUT_TOOLS = "rows without tools, which take the experiment's"
 _OWN_KEYS = frozenset({"id", "messages", "tools", "source"})
 
 
@@ -65,6 +66,10 @@ def convert(record: Record, context: Context) -> Converted:
     except DataError as error:
         detail = str(error).removeprefix(f"{line}: ")
         raise Skip("not a conversation", detail, stops=True) from None
+    offered = context.options.get("tools")
+    if offered and all(record.get(name) is None for name in _TOOLS):
+        conversation = replace(conversation, tools=tuple(offered))
+        context.repairs.add(WITHOUT_TOOLS)
     messages = join_split_calls(conversation.messages, context.repairs)
     source = conversation.source or line.path.name
     conversation = replace(conversation, messages=messages, source=source)
@@ -139,20 +144,35 @@ def read_preferences(path: str | Path) -> list[Preference]:
     return [pair for _, pair in _read(path, Preference.from_dict)]
 
 
-def read_tasks(source: str | Path | RecordStream, unread: Counter[str] | None = None) -> list[Task]:
+def read_tasks(
+    source: str | Path | RecordStream,
+    unread: Counter[str] | None = None,
+    tools: Sequence[Tool] = (),
+    report: Callable[[str], None] | None = None,
+) -> list[Task]:
     """Read a file of tasks in our own form; ids must differ: predictions are joined on them.
 
     unread: counts the keys that hold something and are not read; without it they are an error.
+    tools: for tasks without the key `tools`, which `report` counts.
     """
-    tasks = list[Task]()
+    tasks, without = list[Task](), 0
     seen: dict[str, FileLine] = {}
-    for line, task in _read(source, Task.from_dict, unread):
+
+    def make(record: Json, keys: set[str] | None) -> Task:
+        nonlocal without
+        lacks = bool(tools) and isinstance(record, dict) and record.get("tools") is None
+        without += lacks
+        return Task.from_dict({**record, "tools": list(tools)} if lacks else record, keys)
+
+    for line, task in _read(source, make, unread):
         if task.id in seen:
             first = f"{seen[task.id].unit} {seen[task.id].number}"
             what = f"the id {task.id!r} occurs already in {first}"
             raise DataError(f"{line}: {what}; ids must differ")
         seen[task.id] = line
         tasks.append(task)
+    if without and report is not None:
+        report(f"{without} of {len(tasks)} tasks have no tools, and take the experiment's")
     return tasks
 
 
@@ -259,4 +279,4 @@ def _at(
         raise DataError(f"{line}: {error}") from None
 
 
-MESSAGES = Source("messages", looks_like, convert, options={"skip_bad"})
+MESSAGES = Source("messages", looks_like, convert, options={"skip_bad", "tools"})

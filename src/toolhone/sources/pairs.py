@@ -16,7 +16,7 @@ from toolhone.schema import Conversation, Message, Tool
 from toolhone.schema.preference import Preference
 from toolhone.sources.base import Context, Converted, Skip, Source, refuse_faults
 from toolhone.sources.files import Record
-from toolhone.sources.messages import fill_tools
+from toolhone.sources.messages import WITHOUT_TOOLS, fill_tools
 from toolhone.sources.sharegpt import NO_TOOLS, add_turns, role_and_text, turns_of
 from toolhone.sources.text_calls import ConversationBuilder, turn_weight
 from toolhone.sources.tool_specs import read_tools
@@ -37,6 +37,9 @@ def convert(record: Record, context: Context) -> Converted:
             pair = _sharegpt(record, context)
         else:
             pair = Preference.from_dict(fill_tools(record, context), context.unread)
+            if (offered := context.options.get("tools")) and record.get("tools") is None:
+                pair = replace(pair, tools=tuple(offered))
+                context.repairs.add(WITHOUT_TOOLS)
     except DataError as error:
         detail = str(error).removeprefix(f"{line}: ")
         raise Skip("a pair whose messages or tools cannot be read", detail, stops=True) from None
@@ -82,4 +85,4 @@ def _text(record: Record, side: str) -> str:
     return text.strip()
 
 
-PAIRS = Source("pairs", looks_like, convert, options={"skip_bad"})
+PAIRS = Source("pairs", looks_like, convert, options={"skip_bad", "tools"})

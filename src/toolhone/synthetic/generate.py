@@ -79,9 +79,11 @@ class ManualTemplates:
         examples: Sequence[CanonicalExample] = (),
         seed: int = 0,
         shares: Mapping[str, float] = SHARES,
+        held_out_seed: int | None = None,
     ) -> None:
         check_use(tools, examples, shares)
-        self.tools, self._seed = tuple(tools), seed
+        self.tools = tuple(tools)
+        self._seeds = dict(zip(SPLITS, (seed, seed if held_out_seed is None else held_out_seed)))
         self._shares = {name: float(shares.get(name, 0.0)) for name in SHARES}
         self._by_name = {tool.name: tool for tool in tools}
         self._undrawable: dict[str, str] = {}
@@ -200,7 +202,7 @@ class ManualTemplates:
         if split not in SPLITS:
             known = f"known: {', '.join(SPLITS)}"
             raise DataError(f"there is no split {split!r}{nearest(split, SPLITS)}; {known}")
-        return random.Random(f"manual {kind} {self._seed} {split} {index}")
+        return random.Random(f"manual {kind} {self._seeds[split]} {split} {index}")
 
     def _conversation(self, rng: random.Random, index: int, split: str) -> Conversation:
         kind = rng.choices(list(self._shares), list(self._shares.values()))[0]
@@ -215,7 +217,7 @@ class ManualTemplates:
             counts.tools.update(call.name for call in assistant.tool_calls)
             counts.questions.add(question)
             messages = (Message("user", question), assistant)
-            name = f"{split}-{self._seed}-{index:06d}"
+            name = f"{split}-{self._seeds[split]}-{index:06d}"
             return Conversation(messages, self.tools, name, SOURCE)
         common = counts.rejected.most_common(3)
         reasons = ", ".join(f"{reason.value} ({count})" for reason, count in common)

@@ -68,11 +68,8 @@ class Dataset:
             f"{len(self.train)} conversations to train on, {len(self.held_out)} held out, "
             f"{len(self.tasks)} tasks"
         ]
-        for key, word in (
-            ("skipped", "skipped"),
-            ("not_answered", "without results"),
-            ("unread", "keys not read"),
-        ):
+        words = {"skipped": "skipped", "repaired": "repaired", "not_answered": "without results"}
+        for key, word in {**words, "unread": "keys not read"}.items():
             if lost := self.report.get(key):
                 reasons = ", ".join(f"{count} {reason}" for reason, count in lost.items())
                 parts.append(f"{word} {sum(lost.values())}: {reasons}")
@@ -199,14 +196,15 @@ def _with_new_phrasings(dataset: Dataset, experiment: Experiment) -> Dataset:
 
 
 def _templates(experiment: Experiment) -> Templates:
-    return Templates(experiment.seed, [spec for spec in experiment.tools if isinstance(spec, str)])
+    tools = [spec for spec in experiment.tools if isinstance(spec, str)]
+    return Templates(experiment.seed, tools, experiment.data.split_seed)
 
 
 def _from_user_tools(experiment: Experiment) -> Dataset:
     """Rows made for the tools of the experiment: `data.max_samples`, held-out ones included."""
     data, tools = experiment.data, tools_of(experiment)
     examples = [] if data.examples is None else read_examples(data.examples, tools)
-    templates = ManualTemplates(tools, examples, experiment.seed)
+    templates = ManualTemplates(tools, examples, experiment.seed, held_out_seed=data.split_seed)
     count = data.max_samples or data.samples
     held = min(count - 1, max(1, round(count * data.held_out_share)))
     train = templates.conversations(count - held, "train")
@@ -216,7 +214,7 @@ def _from_user_tools(experiment: Experiment) -> Dataset:
     if data.answered:
         registry, wordings = open_registry(experiment), answers_of(examples)
         train, lost = with_answers(train, registry, wordings, data.answered, experiment.seed)
-        held_out, more = with_answers(held_out, registry, wordings, data.answered, experiment.seed)
+        held_out, more = with_answers(held_out, registry, wordings, data.answered, data.split_seed)
         lost += more
     check(train, "data.strategy " + data.chosen_strategy).raise_if_any()
     source = "manual templates"
@@ -265,7 +263,7 @@ def _split(
     """Training part, held-out part, and how many rows belong to neither."""
     data = experiment.data
     by = split_by_tools if data.split == "tools" else split_rows
-    split = by(rows, data.held_out_share, experiment.seed)
+    split = by(rows, data.held_out_share, data.split_seed)
     return split.train, split.validation, split.dropped
 
 
@@ -281,12 +279,14 @@ def _wants_pairs(experiment: Experiment, rows: RecordStream) -> bool:
 def _from_pairs(experiment: Experiment, rows: RecordStream) -> Dataset:
     """Pairs of a file; those with one prompt are on one side of the split."""
     data, path = experiment.data, rows.path
-    loaded = open_source(rows, PAIRS)
+    loaded = open_source(rows, PAIRS, tools=tools_of(experiment))
     if not loaded.preferences:
         raise DataError(f"{path}: no row gives a pair to train on; {loaded.summary()}")
     pairs = list(loaded.preferences)[: data.max_samples]
     conversations = [pair.conversation() for pair in pairs]
-    counts = {key: _counts(loaded)[key] for key in ("read", "kept", "skipped", "examples")}
+    counts = {
+        key: _counts(loaded)[key] for key in ("read", "kept", "skipped", "repaired", "examples")
+    }
     report = {
         "source": f"pairs of {path}",
         **counts,
@@ -294,7 +294,7 @@ def _from_pairs(experiment: Experiment, rows: RecordStream) -> Dataset:
     }
     report |= _check_rows(conversations, loaded.places, data)
     if data.validation is not None:
-        other = open_source(data.validation, PAIRS)
+        other = open_source(data.validation, PAIRS, tools=tools_of(experiment))
         train, held_pairs = conversations, list(other.preferences)
         held_out = [pair.conversation() for pair in held_pairs]
         counts = {"read": other.read, "skipped": dict(other.skipped)}
@@ -359,7 +359,7 @@ def _from_tasks(experiment: Experiment, rows: RecordStream) -> Dataset:
     if experiment.evaluation.tasks is not None:
         held_out, more = _named_tasks(experiment.evaluation.tasks, experiment)
         return Dataset([], [], held_out, {**report, **more}, play=tasks)
-    split = split_rows(tasks, data.held_out_share, experiment.seed)
+    split = split_rows(tasks, data.held_out_share, data.split_seed)
     return Dataset([], [], split.validation, report, play=split.train)
 
 

@@ -10,9 +10,10 @@ A preset is an experiment file like any other; `$comment` describes it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 _FOLDER = resources.files("toolhone.config.presets") / "experiments"
@@ -30,6 +31,14 @@ PICO_DPO: Mapping[str, Any] = {
     "rl": {"beta": 0.2, "dpo": {"rpo_alpha": 2.0}},
 }
 """DPO of a pico after SFT (docs/algorithms/dpo.md); the numbers of large models hardly move it."""
+PICO_RECIPE: Mapping[str, Sequence[str]] = {
+    "data": ("samples", "max_samples"),
+    "training": (
+        *("steps", "batch_size", "optimizer", "muon", "learning_rate", "schedule"),
+        *("lora", "max_length"),
+    ),
+}
+"""Settings of an experiment for pico that do not follow to another model."""
 PICO_TOOLS = 2
 """Tools that a dialect other than pico's own may describe, so that its instructions leave room in
 pico's context."""
@@ -55,6 +64,26 @@ def read_preset(name: str) -> dict[str, Any]:
 def _parse(name: str) -> dict[str, Any]:
     values: dict[str, Any] = json.loads((_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     return values
+
+
+def is_pico(name: str) -> bool:
+    """Tell whether a model is pico: by its name, or a folder whose model has pico's sizes."""
+    file = Path(name) / "config.json"
+    if name == PICO or not file.is_file():
+        return name == PICO
+    sizes = json.loads((_FOLDER.parent / "pico.json").read_text(encoding="utf-8"))["config"]
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return all(found.get(key) == value for key, value in sizes.items() if isinstance(value, int))
+
+
+def without_recipe(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return an experiment for pico without what was found for pico, and the keys left out."""
+    result, left_out = dict(values), []
+    for section, names in PICO_RECIPE.items():
+        inner = values.get(section, {})
+        result[section] = {key: value for key, value in inner.items() if key not in names}
+        left_out += [f"{section}.{key}" for key in inner if key in names]
+    return result, left_out
 
 
 def for_pico(values: Mapping[str, Any]) -> dict[str, Any]:
