@@ -233,10 +233,7 @@ def test_hostile_texts_are_scored_as_wrong(read, text):
     [
         (None, r"b.csv: no such file .did you mean 'a.csv'"),
         (b"", "lacks query, predicted_text, expected_calls; found nothing, the file is empty"),
-        (
-            b"query,predicted,expected_calls\n",
-            r"lacks predicted_text; found 'query', 'predicted'",
-        ),
+        (b"query,predicted,expected_calls\n", r"lacks predicted_text; found 'query', 'predicted'"),
         (b"query,query,predicted_text,expected_calls\n", "has the column 'query' twice"),
         (b"query,predicted_text,expected_calls\n\xff\xfe,x,[]\n", "not UTF-8 text"),
     ],

@@ -71,7 +71,8 @@ def is_pico(name: str) -> bool:
     file = Path(name) / "config.json"
     if name == PICO or not file.is_file():
         return name == PICO
-    sizes = json.loads((_FOLDER.parent / "pico.json").read_text(encoding="utf-8"))["config"]
+    file_of_sizes = resources.files("toolhone.config.presets") / "pico.json"
+    sizes = json.loads(file_of_sizes.read_text(encoding="utf-8"))["config"]
     found = json.loads(file.read_text(encoding="utf-8"))
     return all(found.get(key) == value for key, value in sizes.items() if isinstance(value, int))
 
