@@ -159,8 +159,9 @@ def test_its_optimizer_keys_are_read_or_named(shell: Shell) -> None:
     notes: list[str] = []
     plan = load_experiment(path, tell=notes.append)
     assert (plan.training.max_grad_norm, plan.training.weight_decay) == (0.3, 0.01)
-    assert (plan.training.optimizer.name, plan.training.optimizer.beta2) == ("adamw", 0.999)
-    assert any("optim" in note for note in notes)
+    optimizer = plan.training.optimizer
+    assert (optimizer.name, optimizer.beta2, optimizer.epsilon) == ("adamw", 0.999, 1e-8)
+    assert any("paged_adamw_8bit" in note for note in notes)
 
 
 def test_comments_and_trailing_commas_are_read(shell: Shell) -> None:

@@ -170,7 +170,6 @@ def test_thoughts_with_the_five_rewards_are_refused(shell: Shell) -> None:
     assert "think" in said
 
 
-@NOT_YET
 def test_a_mark_that_closes_itself_is_found_and_dropped(shell: Shell) -> None:
     tool = {"name": "f", "parameters": {"type": "object", "properties": {}}}
     rows = [
