@@ -263,7 +263,7 @@ def test_results_are_joined_to_their_calls_by_id_else_by_order() -> None:
         span.text
         for span in dialect.suffix([USER, Message("assistant", None, None, calls)], (), results)
     )
-    assert "g -> 1\nf -> 2" in text
+    assert "f -> 2\ng -> 1" in text
 
 
 def test_a_markup_writes_exactly_this_text() -> None:
