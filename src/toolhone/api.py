@@ -227,6 +227,8 @@ def _prepare(
     account: dict[str, Any] = {}
     if method in RL_METHODS:
         setup.check_prefill(data.play)
+        if resumed is None:
+            setup.check_rewards(data.play)
         rows, account = setup.labelled_rows(data)
         held_out = []
         described = [*(task.to_dict() for task in data.play), *([account] if account else [])]

@@ -3,12 +3,14 @@
 import re
 import shlex
 import sys
+from types import SimpleNamespace
 
 import pytest
 import typer
 
 from toolhone.cli.flags import FLAGS, Kind, overrides_of, split_flags
 from toolhone.cli.main import app, main
+from toolhone.cli.train import grpo_choices, load_command
 from toolhone.config.experiment import load_experiment
 from toolhone.config.sections import Experiment
 from toolhone.errors import ConfigError
@@ -191,3 +193,49 @@ def test_underscores_reach_the_options_of_a_verb(
     err = capsys.readouterr().err
     assert "'--num-samples'" in err
     assert "training.lora.rank" in err
+
+
+def choices_of(line: str, has_file: bool = False) -> list[str]:
+    given, rest = split_flags(shlex.split(line))
+    plan = load_experiment(None, [*overrides_of(given), *rest], tell=lambda _: None)
+    return list(grpo_choices(plan, given, has_file))
+
+
+CALLS = "model.dialect=calls"
+EXACT_AND_FUNCTION = 'training.rl.reward.functions=["tool_call_exact", "tool_call_function"]'
+
+
+@pytest.mark.parametrize(
+    ("line", "chosen"),
+    [
+        ("--reward-functions tool_call_exact tool_call_overall", [CALLS]),
+        ("--reward-functions tool_call_params,mine.py:polite", [CALLS]),
+        ("--reward-functions json_answer", ["model.dialect=json"]),
+        ("--reward-functions tool_use", []),
+        ("--reward-functions tool_call_exact model.dialect=native", []),
+        ("--reward-functions tool_call_exact data.raw_prompt=true --data rows.jsonl", []),
+        ("--reward-functions tool_call_exact --train-mode ppo", []),
+        ("--group-size 4", [EXACT_AND_FUNCTION, CALLS]),
+        ("--train-mode grpo", [EXACT_AND_FUNCTION, CALLS]),
+        ("--temperature 0.7 model.dialect=json", [EXACT_AND_FUNCTION]),
+        ("--group-size 4 'training.rl.reward.functions=[\"tool_use\"]'", []),
+        ("--lora-rank 4", []),
+        ("training.method=grpo", []),
+    ],
+)
+def test_its_flags_choose_its_rewards_and_its_dialect(line: str, chosen: list[str]) -> None:
+    assert choices_of(line) == chosen
+
+
+def test_a_file_keeps_its_rewards_and_its_dialect() -> None:
+    assert choices_of("--group-size 4", has_file=True) == []
+
+
+def test_what_was_chosen_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    context = SimpleNamespace(meta={"flags": {"group_size": "4"}})
+    plan = load_command(context, None, ["training.method=grpo", "training.rl.group_size=4"])
+    assert plan.model.dialect == "calls"
+    assert plan.training.rl.reward.functions == ["tool_call_exact", "tool_call_function"]
+    said = capsys.readouterr().err
+    assert 'functions=["tool_call_exact", "tool_call_function"] is chosen: those of' in said
+    assert "note: model.dialect=calls is chosen: the way of calling that tool_call_exact" in said

@@ -2,13 +2,14 @@
 stands run on pico.
 """
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from toolhone.api import find_method, train
 from toolhone.config.experiment import load_experiment
-from toolhone.config.presets import PICO_STEPS, preset_comment, preset_names
+from toolhone.config.presets import PICO_STEPS, differences, preset_comment, preset_names
 from toolhone.config.sections import Experiment
 from toolhone.dialects.choose import open_dialect
 from toolhone.errors import CapabilityError, ConfigError
@@ -225,3 +226,37 @@ def test_bfloat16_of_a_preset_is_kept_only_where_it_is_fast(
         assert any("no fast bfloat16" in line for line in told) is slow
     asked = load_experiment(Path("dpo"), ["model.torch_dtype=float16"]).model.torch_dtype
     assert (chosen, asked) == ({False: "bfloat16", True: "float32"}, "float16")
+
+
+@pytest.mark.parametrize("name", ["sft-json", "ppo-json"])
+def test_presets_of_json_answers_use_single_answers_alone(name: str) -> None:
+    data = load_data(preset(name, "data.samples=200"))
+    tasks, rows = [*data.tasks, *data.play], [*data.train, *data.held_out]
+    assert all(len(task.expect.wanted) < 2 and len(task.messages) == 1 for task in tasks)
+    assert all([message.role for message in row.messages] == ["user", "assistant"] for row in rows)
+    assert all(len(row.messages[1].tool_calls) < 2 for row in rows)
+    kinds = Counter(task.category for task in tasks)
+    assert kinds.keys() == {"calculator", "python", "no_tool"}
+    assert abs(kinds["no_tool"] / kinds.total() - 0.6) < 0.1
+    named = preset(name).evaluation.metrics
+    assert named is not None
+    assert named[:3] == ["valid_json", "correct_format", "correct_tool"]
+
+
+def test_a_preset_reports_what_pico_changes_key_by_key() -> None:
+    notes: list[str] = []
+    load_experiment(Path("grpo-progressive"), ["model.name=pico"], tell=notes.append)
+    (note,) = [note for note in notes if note.startswith("grpo-progressive, in the sizes of pico")]
+    for change in (
+        "training.steps 500 -> 300",
+        "training.rl.reward.phases.0.steps 100 -> 60",
+        "training.lora default -> null",
+        'tools ["calculator", "python", "weather", "search"] -> ["calculator", "python"]',
+    ):
+        assert change in note
+
+
+def test_differences_name_every_value_that_differs_and_no_other() -> None:
+    before = {"a": 1, "b": {"c": [1, {"d": 2}], "e": 3}, "f": "same"}
+    after = {"a": 1, "b": {"c": [1, {"d": 4}]}, "f": "same", "g": None}
+    assert differences(before, after) == ["b.c.1.d 2 -> 4", "b.e 3 -> default", "g default -> null"]

@@ -31,6 +31,7 @@ PLAN: dict[str, Any] = {
 }
 DOING = [
     "rl.group_size=2",
+    "rl.reward.check=false",
     "rl.max_completion_length=4",
     "rl.beta=0.1",
     "rl.ptx.coef=1",

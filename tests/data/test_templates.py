@@ -236,3 +236,20 @@ def test_a_builtin_tool_that_does_not_work_here_is_named_in_one_sentence(
     assert str(caught.value).startswith("the built-in tool 'python' does not work here: the call ")
     assert "ended as error: the worker `monty` was not found" in str(caught.value)
     assert "`toolhone check` tests the sandbox" in str(caught.value)
+
+
+def test_shares_choose_categories_and_answered_0_leaves_single_replies() -> None:
+    shares = {"calculator": 1, "python": 1, "no_tool": 3}
+    made = Templates(0, ("calculator", "python"), shares=shares, answered=0.0)
+    tasks, rows = made.tasks(300), made.conversations(300)
+    counts = Counter(task.category for task in tasks)
+    assert counts.keys() == shares.keys()
+    assert abs(counts["no_tool"] / 300 - 0.6) < 0.1
+    assert all(len(task.messages) == 1 and task.expect.answer is None for task in tasks)
+    assert {len(task.expect.wanted) for task in tasks} == {0, 1}
+    assert all(len(row.messages) == 2 and len(row.messages[1].tool_calls) < 2 for row in rows)
+
+
+def test_a_category_that_these_tools_do_not_have_is_refused() -> None:
+    with pytest.raises(DataError, match=r"no category 'weather'.*for these tools: calculator, "):
+        Templates(0, ("calculator",), shares={"weather": 1.0})

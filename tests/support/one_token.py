@@ -148,7 +148,7 @@ def env_of(
     rewrites: bool = False,
     at_save: Callable[[], None] = lambda: None,
 ) -> RLEnv:
-    """The world as an RL environment; its reference is the policy now, where beta > 0."""
+    """The world as an RL environment; its reference is the policy now, where it is wanted."""
     rl = experiment.training.rl
 
     def save(folder: Path, optimizer: bool) -> None:
@@ -164,7 +164,7 @@ def env_of(
         lambda sampler, seed: OneToken(sampler, seed, rl.temperature, rewrites),
         score,
         lambda _task: EpisodeRules(max_turns=2),
-        trainer.snapshot() if rl.beta else None,
+        trainer.snapshot() if rl.beta or rl.track_kl else None,
         lambda ids: " ".join(map(str, ids)),
         Hooks(validate, save, Lines()),
     )

@@ -210,3 +210,10 @@ def test_a_snapshot_lives_as_many_steps_as_asked_and_agrees_with_the_trainer(
     )
     assert logged(run, "staleness") == [0, 1, 2, 0, 1, 0, 1, 2]
     assert logged(run, "sampler_gap") == pytest.approx([0] * 3, abs=1e-6), "at staleness 0"
+
+
+def test_the_kl_is_tracked_where_beta_is_0_and_changes_no_weight(tmp_path: Path) -> None:
+    plain, *_ = train(tmp_path / "a", grpo_plan(steps=6))
+    watched, run, _ = train(tmp_path / "b", grpo_plan({"track_kl": True}, steps=6))
+    assert max(logged(run, "kl_reference")) > 0.0
+    assert np.array_equal(weights(plain), weights(watched))

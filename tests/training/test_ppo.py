@@ -475,3 +475,11 @@ def test_a_report_names_the_loss_the_reward_and_its_parts(tmp_path: Path) -> Non
     assert re.fullmatch(rf"  right: {number}", lines[1])
     pieces = json.loads((run.folder / "samples.jsonl").read_text().splitlines()[0])["pieces"]
     assert {piece["origin"] for piece in pieces} <= {"prompt", "sampled", "tool"}
+
+
+def test_the_kl_is_tracked_where_beta_is_0_and_changes_no_weight(tmp_path: Path) -> None:
+    plain, *_ = train(tmp_path / "a", plan(steps=6))
+    watched, run, _ = train(tmp_path / "b", plan({"track_kl": True}, steps=6))
+    assert len(logged(run, "kl_reference")) == len(logged(run, "kl_episode")) == 6
+    assert logged(run, "kl_episode")[-1] != 0.0
+    assert np.array_equal(weights(plain), weights(watched))

@@ -6,16 +6,24 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer import Option
 
 from toolhone.api import train as run_training
 from toolhone.cli.console import print_note, show_evaluation
-from toolhone.cli.flags import AsJson, ExperimentName, FlagCommand, Overrides, experiment_and_keys
-from toolhone.config.experiment import json_schema, load_experiment
+from toolhone.cli.flags import (
+    FLAGS,
+    AsJson,
+    ExperimentName,
+    FlagCommand,
+    Overrides,
+    experiment_and_keys,
+)
+from toolhone.config.experiment import json_schema, load_experiment, overridden, to_stderr
 from toolhone.config.presets import preset_comment, preset_names
 from toolhone.config.sections import Experiment
 from toolhone.config.trust import refuse_to_resume_unnamed
@@ -23,9 +31,13 @@ from toolhone.config.user_code import USER_CODE
 from toolhone.errors import RunError
 from toolhone.evaluation.folder import METRICS, read_folder
 from toolhone.evaluation.legacy_metrics import known_metrics
+from toolhone.rewards.reward_registry import syntax_of
 from toolhone.runs.progress import open_progress
 from toolhone.runs.run import FINAL, Run
 from toolhone.training.loop import TrainStatus
+
+GRPO_REWARDS = ["tool_call_exact", "tool_call_function"]
+"""The rewards of MLX-GRPO where its flags name none."""
 
 app = typer.Typer(rich_markup_mode=None)
 group = typer.Typer(
@@ -73,7 +85,7 @@ def train(
         plan = Run.open(folder).experiment
         refuse_to_resume_unnamed(plan, folder)
     else:
-        plan = load_experiment(path, keys)
+        plan = load_command(context, path, keys)
     try:
         with open_progress(plan.tracking.progress) as progress:
             run, status = run_training(plan, folder, resume, progress, resume_from)
@@ -94,6 +106,33 @@ def train(
         show_evaluation(evaluation, plan.tracking.samples, plan.evaluation.metrics or ())
     verbs = f"curves: toolhone plot {folder}   chat with it: toolhone chat {folder}"
     print_note(f"run: {folder}   {verbs}")
+
+
+def load_command(context: Any, path: Path | None, keys: Sequence[str]) -> Experiment:
+    """Return the experiment of a file or preset with its keys and with `grpo_choices`."""
+    plan = load_experiment(path, keys)
+    choices = grpo_choices(plan, context.meta.get("flags", {}), has_file=path is not None)
+    for choice, reason in choices.items():
+        to_stderr(f"{choice} is chosen: {reason}")
+    return overridden(plan, list(choices)) if choices else plan
+
+
+def grpo_choices(plan: Experiment, given: dict[str, str], has_file: bool) -> dict[str, str]:
+    """Return what the flags of MLX-GRPO leave to choose, as overrides with their reasons: its
+    rewards, and the dialect that they read."""
+    is_rl = any(flag.key.startswith("training.rl.") for flag in FLAGS if flag.slot in given)
+    if plan.training.method != "grpo" or not (is_rl or "train_mode" in given):
+        return {}
+    reward, choices = plan.training.rl.reward, dict[str, str]()
+    names = reward.functions if "reward_functions" in given else []
+    if not has_file and not reward.functions and not reward.phases:
+        names = GRPO_REWARDS
+        key = f"training.rl.reward.functions={json.dumps(names)}"
+        choices[key] = "those of MLX-GRPO, since --reward-functions names none"
+    free = "dialect" not in plan.model.model_fields_set and not plan.data.raw_prompt
+    if free and names and (syntax := syntax_of(names)) is not None:
+        choices[f"model.dialect={syntax}"] = f"the way of calling that {', '.join(names)} read"
+    return choices
 
 
 def resume_command(plan: Experiment, folder: Path) -> str:
@@ -123,7 +162,7 @@ def show(
     context: typer.Context, experiment: ExperimentName = None, overrides: Overrides = None
 ) -> None:
     """Print the resolved experiment: the file with defaults filled in and overrides applied."""
-    plan = load_experiment(*experiment_and_keys(context, experiment, overrides))
+    plan = load_command(context, *experiment_and_keys(context, experiment, overrides))
     known_metrics([name for name in plan.evaluation.metrics or () if not USER_CODE.fullmatch(name)])
     print(json.dumps(plan.model_dump(), indent=2))
 

@@ -23,6 +23,7 @@ from toolhone.config.fields import SHORT, Mark, field_types, map_marked, section
 from toolhone.config.presets import (
     PICO,
     bfloat16_is_slow,
+    differences,
     for_pico,
     is_pico,
     preset_names,
@@ -34,7 +35,8 @@ from toolhone.config.user_code import USER_CODE
 from toolhone.errors import ConfigError, nearest
 
 _OF_EPISODES = {
-    *("curriculum", "episode", "inner_epochs", "mini_batch_size", "ptx", "sampler_refresh_every")
+    *("curriculum", "episode", "inner_epochs", "mini_batch_size", "ptx", "sampler_refresh_every"),
+    "track_kl",
 }
 _OF_RATIOS = {"epsilon", "epsilon_high", "loss", "scale_rewards"}
 IDLE: Mapping[str, set[str]] = {
@@ -44,6 +46,8 @@ IDLE: Mapping[str, set[str]] = {
 }
 """Fields of `training.rl` that a method does not read. SFT reads only the rewards, which every
 validation measures."""
+GENERATED = ("strategy", "samples", "categories", "answered")
+"""Fields of `data` of a preset that describe generated rows, which a file replaces."""
 Tell = Callable[[str], None]
 
 
@@ -93,15 +97,17 @@ def _read_preset(name: str, changes: Sequence[Mapping[str, Any]], tell: Tell) ->
     if adapted and "lora" in values["training"]:
         tell("training.lora of the preset has no effect: model.adapter brings its own")
     if values["model"]["name"] != PICO == model["name"]:
-        values = for_pico(values)
-        command = f"toolhone config show {name} model.name={PICO}"
-        tell(f"{name}: sizes and recipe are those for {PICO} ({command})")
+        own, values = values, for_pico(values)
+        tell(f"{name}, in the sizes of {PICO}: {'; '.join(differences(own, values))}")
     if adapted:
         values["training"].pop("lora", None)
     wanted = {values["model"].get("torch_dtype"), model.get("torch_dtype")}
     if wanted == {"bfloat16"} and bfloat16_is_slow(model.get("device_map", "auto")):
         values["model"]["torch_dtype"] = "float32"
         tell(f"{name}: model.torch_dtype float32, since this processor has no fast bfloat16")
+    data = values.get("data", {})
+    if any("path" in (change.get("data") or {}) for change in changes):  # in place of templates
+        values["data"] = {key: data[key] for key in data if key not in GENERATED}
     return values
 
 

@@ -43,6 +43,9 @@ class RewardSection(WeightedRewards):
     """weighted sum, or weighted average"""
     phases: list[RewardPhase] = Field(default_factory=list)
     """one after the other, in place of functions and weights"""
+    check: bool = True
+    """GRPO, PPO: stop before step 1 where the right answer, in the format of the run, earns less
+    than it can, or less than an attack"""
 
     @model_validator(mode="after")
     def _phases_or_functions(self) -> RewardSection:
@@ -155,6 +158,9 @@ class RlSection(Section):
     """of sampling"""
     beta: Annotated[float, Flag("--beta")] = Field(0.0, ge=0)
     """weight of the KL to the reference; DPO's beta, where none means 0.1"""
+    track_kl: bool = False
+    """GRPO, PPO: measure the KL to the reference also where beta is 0; one more forward pass over
+    the rows of every step, and a copy of what is trained"""
     epsilon: Annotated[float, Flag("--epsilon")] = Field(0.2, gt=0)
     """lower clip of the ratio"""
     epsilon_high: Annotated[float | None, Flag("--epsilon-high")] = Field(None, gt=0)

@@ -68,8 +68,11 @@ class DataSection(Section):
     """use (or generate) at most this many conversations"""
     examples: AnchoredPath | list[dict[str, Any]] | None = None
     """manual_templates: canonical examples, {query, calls} each: a file, or the rows themselves"""
-    answered: float = Field(0.0, ge=0, le=1)
-    """manual_templates: share of calling rows whose tools are run, for a result and an answer"""
+    categories: dict[str, float] | None = None
+    """templates: shares of the categories, such as {'calculator': 1, 'no_tool': 3}; none: all"""
+    answered: float | None = Field(None, ge=0, le=1)
+    """generated rows: share of those with calls that go on to a result and an answer; none: by
+    tool (templates; with 0 the tasks expect calls alone), or 0 (manual_templates)"""
     generation_type: Literal["real", "synthetic"] | None = None
     """toolbench: files at data.path (real), or rows generated for the tools of the experiment
     (synthetic)"""
@@ -129,7 +132,10 @@ class DataSection(Section):
             "data.examples and data.answered are for generated rows, but data.path or data.format "
             "names rows to read": reads and (self.examples is not None or self.answered),
             f"data.examples {is_other}": self.examples is not None and not generates,
-            f"data.answered {is_other}": self.answered and not generates,
+            "data.categories belongs to strategy 'templates', but data.strategy is "
+            f"{strategy!r}": self.categories is not None and strategy != "templates",
+            "data.categories needs a share above 0, and none below": self.categories is not None
+            and (min(self.categories.values(), default=0) < 0 or not any(self.categories.values())),
             "data.preferences 'file' needs data.path; to make pairs: 'corruptions', 'own_samples', "
             "'own_ranked'": self.preferences == "file" and not path,
             "data.generation_type 'real' needs data.path (a file or folder); 'synthetic' generates "

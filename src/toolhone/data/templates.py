@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -82,14 +82,22 @@ class TemplateTurn:
 
 
 class Templates:
-    """Makes conversations and tasks for some built-in tools; same seed and tools, same rows.
+    """Makes conversations and tasks for some built-in tools; same arguments, same rows.
 
-    held_out_seed: of the held-out splits; default: the same."""
+    held_out_seed: of the held-out splits; default: the same. shares: of categories, for
+    conversations and tasks. answered: share of conversations with calls that go on to the final
+    answer; with 0, tasks expect calls alone.
+    """
 
     def __init__(
-        self, seed: int = 0, tools: Sequence[str] = BUILTIN, held_out_seed: int | None = None
+        self,
+        seed: int = 0,
+        tools: Sequence[str] = BUILTIN,
+        held_out_seed: int | None = None,
+        shares: Mapping[str, float] | None = None,
+        answered: float | None = None,
     ) -> None:
-        held_out = seed if held_out_seed is None else held_out_seed
+        held_out, self._answered = seed if held_out_seed is None else held_out_seed, answered
         self._seeds = {name: held_out if "held_out" in name else seed for name in SPLITS}
         self._registry = Registry([name for name in BUILTIN if name in tools])
         self.tools = self._registry.tools
@@ -105,6 +113,12 @@ class Templates:
         self._intents = [one for one in possible if not one.after or known & set(one.after)]
         self._singles = [intent for intent in self._intents if intent.category in BUILTIN]
         self._categories = [name for name in CATEGORIES if name in tools or name not in BUILTIN]
+        if unknown := [name for name in shares or () if name not in self._categories]:
+            right = f"known for these tools: {', '.join(self._categories)}"
+            near = nearest(unknown[0], self._categories)
+            raise DataError(f"templates have no category {unknown[0]!r}{near}; {right}")
+        self._in_turn = shares is None
+        self._shares = {name: (shares or SHARES).get(name, 0.0) for name in self._categories}
 
     def conversations(self, n: int, split: str = "train") -> list[Conversation]:
         """Return the first n rows of a split."""
@@ -117,6 +131,7 @@ class Templates:
         for index in range(n):
             rng = self._rng("task", split, index)
             category = self._categories[index % len(self._categories)]
+            category = category if self._in_turn else self._draw_category(rng)
             turns = self._turns(category, split, rng)
             while (key := repr([turn.question for turn in turns])) in seen:
                 turns = self._turns(category, split, rng)
@@ -126,22 +141,26 @@ class Templates:
 
     def _conversation(self, index: int, split: str) -> Conversation:
         rng = self._rng("conversation", split, index)
-        shares = {name: share for name, share in SHARES.items() if name in self._categories}
-        category = rng.choices(list(shares), list(shares.values()))[0]
-        *history, last = self._turns(category, split, rng)
-        if last.calls and rng.random() < min(ANSWERED[call.name] for call in last.calls):
+        *history, last = self._turns(self._draw_category(rng), split, rng)
+        answered = self._answered
+        if answered is None and last.calls:
+            answered = min(ANSWERED[call.name] for call in last.calls)
+        if last.calls and rng.random() < (answered or 0.0):
             last = self._run(last)
         messages = tuple(message for turn in (*history, last) for message in turn.messages())
         return Conversation(
             messages, self.tools, f"{split}-{self._seeds[split]}-{index:06d}", "templates"
         )
 
+    def _draw_category(self, rng: random.Random) -> str:
+        return rng.choices(list(self._shares), list(self._shares.values()))[0]
+
     def _task(self, turns: Sequence[TemplateTurn], name: str, category: str) -> Task:
         *history, last = turns
         messages = [message for turn in history for message in turn.messages()]
         messages.append(Message("user", last.question))
         answer = None
-        if len(last.calls) == 1:
+        if len(last.calls) == 1 and self._answered != 0:
             (result,) = run_calls(self._registry, last.calls)
             answer = result.content.strip()
             # A final answer must hold the temperature, or the first title.

@@ -112,8 +112,8 @@ def warnings_for(names: Sequence[str]) -> list[str]:
 
 
 def syntax_of(names: Sequence[str]) -> str | None:
-    """The call syntax that all these rewards parse themselves, or None."""
-    found = {BUILTIN[name].syntax if name in BUILTIN else None for name in names}
+    """The call syntax that these rewards parse themselves; None where there is none, or several."""
+    found = {BUILTIN[name].syntax for name in names if name in BUILTIN} - {None}
     return found.pop() if len(found) == 1 else None
 
 

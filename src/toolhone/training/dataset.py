@@ -109,7 +109,9 @@ def load_data(experiment: Experiment) -> Dataset:
 
 def held_out_tasks(experiment: Experiment) -> list[Task]:
     """The held-out tasks of a run that kept none; no tool is run for answers."""
-    data = experiment.data.model_copy(update={"answered": 0.0})
+    data = experiment.data
+    if data.chosen_strategy != "templates":
+        data = data.model_copy(update={"answered": 0.0})
     method = "sft" if plays_tasks(experiment) else experiment.training.method
     training = experiment.training.model_copy(update={"method": method})
     return load_data(experiment.model_copy(update={"data": data, "training": training})).tasks
@@ -196,8 +198,8 @@ def _with_new_phrasings(dataset: Dataset, experiment: Experiment) -> Dataset:
 
 
 def _templates(experiment: Experiment) -> Templates:
-    tools = [spec for spec in experiment.tools if isinstance(spec, str)]
-    return Templates(experiment.seed, tools, experiment.data.split_seed)
+    data, tools = experiment.data, [spec for spec in experiment.tools if isinstance(spec, str)]
+    return Templates(experiment.seed, tools, data.split_seed, data.categories, data.answered)
 
 
 def _from_user_tools(experiment: Experiment) -> Dataset:

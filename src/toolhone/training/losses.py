@@ -84,9 +84,9 @@ def policy_loss(
         if "behavior_logprobs" in batch.arrays:
             gap = ops.where(batch.mask, logp - batch["behavior_logprobs"], 0.0)
             metrics["behavior_gap"] = ops.sum(ops.stop_gradient(ops.maximum(gap, -gap)))
-        if beta > 0:
+        if "ref_logprobs" in batch.arrays:
             divergence = k3(ops, logp, batch)
-            loss = loss + beta * divergence
+            loss = loss + beta * divergence if beta > 0 else loss
             metrics["kl_reference"] = ops.sum(ops.stop_gradient(divergence))
         return ops.sum(batch["weights"] * ops.where(batch.mask, loss, 0.0)), metrics
 

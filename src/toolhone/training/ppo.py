@@ -66,7 +66,7 @@ def ppo(trainer: Trainer, env: RLEnv, run: Run, resume_from: Path | None = None)
             "training.rl.ppo.critic 'none' compares the episodes of a task, but "
             "training.rl.group_size is 1; use group_size 2 or more, or critic 'regression'"
         )
-    assert (env.reference is not None) == (rl.beta > 0), "a reference exists where beta > 0"
+    assert env.reference is not None or not rl.beta, "a KL penalty needs a reference"
     critic, trend = open_critic(trainer, rl.ppo), Trend(experiment)
     state = resume(trainer, run, resume_from, PpoState(beta=rl.beta))
     if critic is not None and state.critic:

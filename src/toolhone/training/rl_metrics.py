@@ -204,6 +204,8 @@ def report_rl(
     )
     for name in sorted(name.removeprefix(PREFIX) for name in metrics if name.startswith(PREFIX)):
         show(f"  {name}: {metrics[PREFIX + name]:z.3f}")
+    if "kl_reference" in metrics:
+        show(f"  kl_reference: {metrics['kl_reference']:.4f}")
     if (comparison := trend.comparison()) is not None:
         show(f"  {comparison}")
     if (sentence := trend.advice(metrics)) is not None:

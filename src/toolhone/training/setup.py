@@ -12,12 +12,13 @@ import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from toolhone.backends.base import Sampler, SamplingParams, check_unconstrained
 from toolhone.backends.constraint import Grammars
 from toolhone.backends.open import check_memory, check_plan, open_trainer
-from toolhone.config.rl import EpisodeSection
+from toolhone.config.rl import EpisodeSection, RewardSection
 from toolhone.config.sections import Experiment
 from toolhone.config.user_code import USER_CODE, import_callable
 from toolhone.data.render import render_rows
@@ -29,7 +30,7 @@ from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import ConfigError, DataError, ModelError
 from toolhone.evaluation.evaluate import Metric
 from toolhone.evaluation.evaluate import evaluate as play_and_score
-from toolhone.evaluation.legacy_metrics import known_metric
+from toolhone.evaluation.legacy_metrics import known_metric, known_metrics
 from toolhone.evaluation.metrics import METRICS, RATES, Evaluation, can_run
 from toolhone.models.resolve import adapter_of, resolve_model, trained_format
 from toolhone.rewards.reward_registry import Reward
@@ -45,6 +46,7 @@ from toolhone.training.loop import Hooks, Validation
 from toolhone.training.preference_pairs import PairSource
 from toolhone.training.prefill import check_curriculum, thinking_prefix
 from toolhone.training.reference import open_reference
+from toolhone.training.reward_check import check_rewards
 from toolhone.training.rollout import RLEnv
 
 
@@ -172,12 +174,8 @@ class TrainingSetup:
     ) -> RLEnv:
         """The environment of an RL method; saves or loads the reference policy."""
         rl, prefix = self.plan.training.rl, self._thinking_prefix()
-        section = rl.reward
-        if not section.functions and not section.phases:
-            section = section.model_copy(update={"functions": ["tool_use"]})
-        names = validation_names(self.plan, self.metrics.metrics)
-        schedule = PhaseSchedule.of(section, names)
-        rewards = RewardSchedule(schedule, penalty=rl.episode.penalty)
+        section = reward_section(self.plan)
+        rewards = RewardSchedule(self._phases(), penalty=rl.episode.penalty)
         for sentence in warnings_of(section):
             self.progress.report(f"note: {sentence}")
 
@@ -204,7 +202,7 @@ class TrainingSetup:
             policy=policy,
             score=rewards.compute_reward,
             rules=rules,
-            reference=open_reference(self.trainer, run) if rl.beta else None,
+            reference=open_reference(self.trainer, run) if rl.beta or rl.track_kl else None,
             decode=lambda ids: self.tokenizer.decode(list(ids)),
             hooks=replace(hooks, validate=validate),
             rewards=rewards,
@@ -220,6 +218,20 @@ class TrainingSetup:
         sampler = self.trainer.snapshot() if sampler is None else sampler
         context = self.trainer.info.max_context
         return open_policy(sampler, self.dialect, self.tokenizer, self.plan, context)
+
+    def _phases(self) -> PhaseSchedule:
+        names = validation_names(self.plan, self.metrics.metrics)
+        return PhaseSchedule.of(reward_section(self.plan), names)
+
+    def check_rewards(self, tasks: Sequence[Task]) -> None:
+        """Refuse rewards that pay the right answers of this format less than they can."""
+        rl = self.plan.training.rl
+        if not rl.reward.check:
+            self.progress.report(
+                "note: training.rl.reward.check=false: the rewards are not checked"
+            )
+        elif note := check_rewards(self.policy(), self._phases(), tasks, rl.enforce_thinking):
+            self.progress.report(f"note: {note}")
 
     def check_prefill(self, tasks: Sequence[Task]) -> None:
         """Report what replies are prefilled with; refuse what this format or these tasks lack."""
@@ -253,7 +265,8 @@ class TrainingSetup:
 
     def validate(self, sampler: Sampler, tasks: Sequence[Task]) -> Validation:
         chosen = tasks[: self.plan.training.validation_samples]
-        return scores_of(self.evaluate(sampler, chosen)) if chosen else ({}, [])
+        named = named_metrics(self.plan)
+        return scores_of(self.evaluate(sampler, chosen), named) if chosen else ({}, [])
 
     def save(self, folder: Path, optimizer: bool) -> str:
         """Write a checkpoint into `folder`; returns the trainer's reference to its weights."""
@@ -268,7 +281,22 @@ def validation_names(plan: Experiment, own: Collection[str]) -> list[str]:
     """Names of the scores of a validation, which reward phases may wait for."""
     if not plan.training.validate_every:
         return []
-    return [*(name for name in METRICS if name not in RATES), *own]
+    return list(dict.fromkeys([*METRICS, *named_metrics(plan), *own]))
+
+
+def named_metrics(plan: Experiment) -> dict[str, str]:
+    """The metrics that `evaluation.metrics` names, as written there, and their full names."""
+    names = [one for one in plan.evaluation.metrics or () if not USER_CODE.fullmatch(one)]
+    full = dict(zip(names, known_metrics(names), strict=True))
+    return {one if one not in METRICS else name: name for one, name in full.items()}
+
+
+def reward_section(plan: Experiment) -> RewardSection:
+    """The rewards of the experiment; `tool_use` where it names none."""
+    section = plan.training.rl.reward
+    if section.functions or section.phases:
+        return section
+    return section.model_copy(update={"functions": ["tool_use"]})
 
 
 def _rules(section: EpisodeSection, max_turns: int, to_the_end: bool) -> EpisodeRules:
@@ -311,9 +339,13 @@ def open_policy(
     return TokenPolicy(sampler, dialect, tokenizer, params, context, grammars)
 
 
-def scores_of(result: Evaluation) -> Validation:
-    """The metrics that were measured, and the samples as a log keeps them."""
-    scores = {name: score.value for name, score in result.metrics.items() if name not in RATES}
+def scores_of(result: Evaluation, named: Mapping[str, str] = MappingProxyType({})) -> Validation:
+    """The metrics that were measured, those that are `named` too, and the samples for a log."""
+    every = {name: score.value for name, score in result.metrics.items()}
+    for group, legacy in result.legacy.items():
+        every |= {f"{group}.{name}": score.value for name, score in legacy.items()}
+    scores = {name: every[name] for name in result.metrics if name not in RATES}
+    scores |= {name: every[full] for name, full in named.items() if full in every}
     measured = {name: value for name, value in scores.items() if value is not None}
     samples = [
         {"id": one.id, "category": one.category, "text": one.text, "scores": dict(one.scores)}

@@ -43,6 +43,8 @@ PICO_TOOLS = 2
 """Tools that a dialect other than pico's own may describe, so that its instructions leave room in
 pico's context."""
 
+_ABSENT = object()
+
 
 @cache
 def preset_names() -> tuple[str, ...]:
@@ -106,7 +108,8 @@ def for_pico(values: Mapping[str, Any]) -> dict[str, Any]:
     training = scaled(training, "steps", "log_every", "validate_every", "save_every")
     if steps is None:
         training["steps"] = PICO_STEPS
-    training |= {"lora": None, "gradient_checkpointing": False, "max_length": PICO_TOKENS}
+    training |= {"lora": None, "max_length": PICO_TOKENS}
+    training.pop("gradient_checkpointing", None)
     if method == "sft":
         recipe = read_preset("demo")["training"]
         names = ("batch_size", "optimizer", "learning_rate", "muon", "schedule")
@@ -141,3 +144,17 @@ def bfloat16_is_slow(device_map: object) -> bool:
         on_cpu = device_map == "cpu"
     supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
     return on_cpu and not (supported is not None and supported())
+
+
+def differences(before: Any, after: Any, key: str = "") -> list[str]:
+    """Return every value that differs, as `training.steps 800 -> 300`."""
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        before, after = dict(enumerate(before)), dict(enumerate(after))
+    if before == after:
+        return []
+    if not (isinstance(before, Mapping) and isinstance(after, Mapping)):
+        shown = ("default" if one is _ABSENT else json.dumps(one) for one in (before, after))
+        return [f"{key} {' -> '.join(shown)}"]
+    places = {name: f"{key}.{name}" if key else str(name) for name in (*before, *after)}
+    pairs = ((before.get(n, _ABSENT), after.get(n, _ABSENT), place) for n, place in places.items())
+    return [line for pair in pairs for line in differences(*pair)]
