@@ -3,9 +3,8 @@
     dataset = load_data(experiment)
     dataset.report            # rows read, kept, skipped by reason, held out: kept in RUN/data.json
 
-`data.strategy` says where rows come from: a file, templates for built-in tools, templates for
-the user's tools, or ToolBench files. Made held-out rows use words, names and numbers that training
-never sees. Training rows are checked here, before any model is opened.
+`data.strategy` says where rows come from: a file, templates for built-in or the user's tools, or
+ToolBench files. Training rows are checked here, before any model is opened.
 """
 
 from __future__ import annotations
@@ -35,8 +34,7 @@ from toolhone.synthetic.examples import answers_of, with_answers
 from toolhone.tools.builtin import BUILTIN
 from toolhone.tools.loading import load_tools, open_registry, tools_of
 
-MAX_HELD_OUT = 200
-"""Most held-out conversations made from templates; as many tasks."""
+MAX_HELD_OUT = 200  # conversations made from templates; as many tasks
 RAW_PROMPT_FINDINGS = frozenset({FindingKind.TYPED_CALL, FindingKind.STRAY_MARK})
 """Findings that `data.raw_prompt` intends."""
 
