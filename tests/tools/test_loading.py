@@ -75,3 +75,13 @@ def test_tools_of_the_tasks_that_nothing_runs_are_named_and_counted(tmp_path: Pa
     log.write_text("")
     replayed = experiment_of({"tool_results": {"replay": str(log)}}, "the test")
     assert list(tool_notes(replayed, open_registry(replayed), [task])) == []
+
+
+@pytest.mark.parametrize("key", ["parameters", "inputSchema", "input_schema"])
+def test_the_schema_of_a_tool_is_read_under_each_of_its_names(key: str) -> None:
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    entry = {"name": "near", "description": "What is near.", key: schema}
+    wrapped = {"type": "function", "function": entry}
+    for tool in ([entry], [wrapped]):
+        (read,) = open_registry(experiment_of({"tools": tool}, "the test")).tools
+        assert read.parameters == schema

@@ -19,6 +19,7 @@ from toolhone.config.sections import Experiment
 from toolhone.config.user_code import USER_CODE, import_callable, module_in_file
 from toolhone.errors import ConfigError, nearest
 from toolhone.schema import Json, Task, Tool
+from toolhone.schema.keys import SCHEMAS, first_value
 from toolhone.schema.tool import schema_of_callable
 from toolhone.tools.builtin import BUILTIN
 from toolhone.tools.command import CommandTool
@@ -37,7 +38,7 @@ from toolhone.tools.tool_cache import Cache, CallLog, ReplayCache, source_of
 Spec = str | Mapping[str, Json]
 """One entry of `tools` in an experiment file."""
 _KEYS = {
-    kind: ("name", "description", "parameters", "type", "strict", *keys, "limits", "cache")
+    kind: ("name", "description", *SCHEMAS, "type", "strict", *keys, "limits", "cache")
     for kind, keys in {
         "function": ("function", "implementation"),
         "api": ("url", "method", "headers", "timeout", "max_bytes"),
@@ -123,7 +124,7 @@ def _from_object(spec: Mapping[str, Json], base: Path, allowed: Collection[str])
     if kind == "function":
         return _function_tool(spec, base)
     _check_keys(f"tool {spec.get('name')!r} has", spec, _KEYS[kind])
-    keys = ("name", "description", "parameters")
+    keys = ("name", "description", *SCHEMAS)
     tool = Tool.of({key: spec[key] for key in keys if key in spec})
     properties = {name: dict(schema) for name, schema in tool.properties.items()}
     marks = {name: schema.pop("allow_dash", None) for name, schema in properties.items()}
@@ -154,7 +155,9 @@ def _function_tool(spec: Mapping[str, Json], base: Path) -> Tool:
     """Load a tool object that names what runs for it, or a schema alone (also in OpenAI's form)."""
     sources = [key for key in ("implementation", "function") if isinstance(spec.get(key), str)]
     body = spec["function"] if isinstance(spec.get("function"), Mapping) else spec
-    schema = {key: body[key] for key in ("name", "description", "parameters") if body.get(key)}
+    schema = {key: body[key] for key in ("name", "description") if body.get(key)}
+    if parameters := first_value(body, SCHEMAS, f"tool {schema.get('name')!r}"):
+        schema["parameters"] = parameters
     where = f"tool {schema.get('name')!r}"
     if not sources:
         remedies = {"url": '"type": "api"', "command": '"type": "command"'}
