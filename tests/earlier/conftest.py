@@ -24,7 +24,6 @@ CALCULATOR = {
         "required": ["expression"],
     },
 }
-NOT_YET = pytest.mark.xfail(reason="another part of the same work brings it", strict=False)
 SHORT = "evaluation.max_new_tokens=8 evaluation.max_turns=1"
 
 

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from earlier.conftest import NOT_YET, Shell
-from toolhone.cli.flags import FLAGS, overrides_of, split_flags
-from toolhone.config.experiment import load_experiment
+from earlier.conftest import Shell
+from toolhone.cli.flags import FLAGS
 
 START = "--model MODEL --data DATA --train --train-type lora"
 FULL = (
@@ -120,7 +119,6 @@ QUICK = (
 )
 
 
-@NOT_YET
 @pytest.mark.parametrize("name", LINES)
 def test_each_of_its_commands_trains_on_its_rows(guide: Shell, name: str) -> None:
     words = shlex.split(typed(name))
@@ -143,11 +141,16 @@ def test_each_of_its_flags_stands_in_the_help(shell: Shell, flag: str) -> None:
     assert re.search(rf"{flag}\b", shell("train --help"))
 
 
-@NOT_YET
-def test_its_default_rewards_hold_where_its_flags_are_used() -> None:
-    given, rest = split_flags(shlex.split("--data rows.jsonl --group-size 4"))
-    plan = load_experiment(None, [*overrides_of(given), *rest], tell=lambda _: None)
-    assert plan.training.rl.reward.functions == ["tool_call_exact", "tool_call_function"]
+def test_its_default_rewards_hold_where_its_flags_are_used(guide: Shell) -> None:
+    words = f"{START} --group-size 2".replace("MODEL", "model").replace("DATA", "train.jsonl")
+    said = guide(f"train {words} --adapter-path adapters/defaults {QUICK}")
+    plan = json.loads((guide.folder / "adapters/defaults/experiment.json").read_text())
+    assert plan["training"]["rl"]["reward"]["functions"] == [
+        "tool_call_exact",
+        "tool_call_function",
+    ]
+    assert plan["model"]["dialect"] == "calls"
+    assert "those of MLX-GRPO, since --reward-functions names none" in said
 
 
 def test_its_evaluation_prints_mismatches_and_one_line_of_accuracy(guide: Shell) -> None:

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from earlier.conftest import NOT_YET, SHORT, Shell
+from earlier.conftest import SHORT, Shell
 from toolhone.config.experiment import load_experiment
 
 RATES = ("valid_json", "correct_format", "correct_tool")
@@ -27,7 +27,6 @@ def test_sft_reports_validates_and_saves_at_its_intervals(shell: Shell, json_run
     }
 
 
-@NOT_YET
 def test_validation_shows_valid_json_correct_format_and_correct_tool(
     shell: Shell, json_run: str
 ) -> None:
@@ -71,7 +70,6 @@ def test_its_sampler_is_refreshed_every_ten_steps(shell: Shell) -> None:
     assert [each["staleness"] for each in logged[8:11]] == [8, 9, 0]
 
 
-@NOT_YET
 @pytest.mark.usefixtures("ppo_run")
 def test_kl_to_the_sft_model_is_logged_though_it_costs_nothing(shell: Shell) -> None:
     logged = [each for each in shell.lines("runs/ppo-json/metrics.jsonl") if "staleness" in each]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from conftest import SHARED
-from earlier.conftest import NOT_YET, Shell
+from earlier.conftest import Shell
 from toolhone.config.experiment import load_experiment
 from toolhone.dialects.choose import open_dialect
 from toolhone.models.resolve import pico_folder
@@ -135,7 +135,6 @@ def test_every_default_of_the_json_system_is_that_of_its_preset(preset: str) -> 
         assert found == wanted, name
 
 
-@NOT_YET
 @pytest.mark.parametrize("preset", CONSTANTS)
 def test_no_task_of_the_json_presets_wants_two_calls(preset: str) -> None:
     plan = load_experiment(Path(preset), ["data.samples=200"], tell=lambda _: None)
@@ -144,7 +143,6 @@ def test_no_task_of_the_json_presets_wants_two_calls(preset: str) -> None:
     assert all(len(task.expect.wanted) <= 1 for task in data.tasks)
 
 
-@NOT_YET
 def test_a_row_of_the_json_presets_trains_one_json_object() -> None:
     plan = load_experiment(
         Path("sft-json"), ["model.name=pico", "data.samples=60"], tell=lambda _: None
@@ -160,7 +158,6 @@ def test_a_row_of_the_json_presets_trains_one_json_object() -> None:
     assert kinds == {"tool", "final"}
 
 
-@NOT_YET
 def test_thoughts_with_the_five_rewards_are_refused(shell: Shell) -> None:
     said = shell(
         "train grpo-quick model.name=pico training.rl.enforce_thinking=true data.samples=20 "
