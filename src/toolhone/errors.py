@@ -60,9 +60,10 @@ class BusyError(UserError):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for the known name with the fewest edits from `word`, or an empty
-    string when every name is more than a third of the word away."""
+    string when every name is more than a third of the word away, or the word is one letter."""
     distances = [(edit_distance(word.casefold(), name.casefold()), name) for name in known]
-    if not distances or (best := min(distances))[0] > max(1, len(word) // 3):
+    limit = max(len(word) // 3, int(len(word) > 1))
+    if not distances or (best := min(distances))[0] > limit:
         return ""
     return f" (did you mean {best[1]!r}?)"
 

@@ -136,8 +136,8 @@ def test_no_tool_is_run_unless_the_experiment_asks_for_it(tmp_path: Any) -> None
     materials = load_data(load_experiment(None, [*wanted, "data.answered=1"]))
     assert (tmp_path / "rang").exists()
     assert materials.report["not_answered"] == {}
-    with pytest.raises(Exception, match=r"data\.answered belongs to strategy 'manual_templates'"):
-        load_experiment(None, ["data.answered=0.5"])
+    with pytest.raises(Exception, match=r"data\.answered are for generated rows"):
+        load_experiment(None, ["data.path=rows.jsonl", "data.answered=0.5"])
 
 
 def test_finding_the_tasks_of_a_trained_run_runs_no_tool(tmp_path: Any) -> None:

@@ -431,7 +431,7 @@ def test_a_command_that_names_its_program_is_taken(words):
         ("ls", {"limits": {"max_calls": 0}},
          "'limits.max_calls' must be a whole number above 0, got 0"),
         ("ls", {"limits": {"calls": 1}},
-         "'limits' has an unknown key 'calls' (did you mean 'max_calls'?)"),
+         "'limits' has an unknown key 'calls'; known: timeout, max_chars, max_calls"),
         ("ls", {"cache": "yes"}, "'cache' must be true or false"),
     ],
 )  # fmt: skip

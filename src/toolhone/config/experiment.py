@@ -106,7 +106,8 @@ def _read_preset(name: str, changes: Sequence[Mapping[str, Any]], tell: Tell) ->
         values["model"]["torch_dtype"] = "float32"
         tell(f"{name}: model.torch_dtype float32, since this processor has no fast bfloat16")
     data = values.get("data", {})
-    if any("path" in (change.get("data") or {}) for change in changes):  # in place of templates
+    sections = [change.get("data") for change in changes]
+    if any(isinstance(one, dict) and "path" in one for one in sections):  # in place of templates
         values["data"] = {key: data[key] for key in data if key not in GENERATED}
     return values
 
@@ -133,8 +134,14 @@ def overridden(
 
 
 def stored_experiment(values: Mapping[str, Any], where: str) -> Experiment:
-    """Read what a run or checkpoint keeps; one without `data.split_seed` was split by its seed."""
-    data = {"split_seed": values.get("seed", 0), **values.get("data", {})}
+    """Read what a run or checkpoint keeps.
+
+    One without `data.split_seed` was split by its seed, and its `data.answered` 0 was no choice.
+    """
+    data = dict(values.get("data", {}))
+    if "split_seed" not in data:
+        data["split_seed"] = values.get("seed", 0)
+        data["answered"] = data.get("answered") or None
     return make_experiment({**values, "data": data}, where)
 
 
