@@ -191,7 +191,9 @@ def test_a_reader_leaves_out_a_last_line_that_was_cut_off_and_reports_it(tmp_pat
         read_metrics(path)
 
 
-@pytest.mark.parametrize("damage", ["cut", "flip", "missing", "mixed", "foreign"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "flip", "missing", "mixed", "foreign", "state", "manifest"]
+)
 def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_used(
     tmp_path: Path, damage: str
 ) -> None:
@@ -206,6 +208,9 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_used(
         weights.write_text("weights of step 101")
     elif damage == "missing":
         weights.unlink()
+    elif damage in ("state", "manifest"):
+        path = newer / f"{damage}.json"
+        path.write_text(path.read_text()[:20])
     elif damage == "mixed":
         weights.write_bytes((older / "weights").read_bytes())
     else:
@@ -216,7 +221,8 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_used(
     assert run.latest(report=notes.append) == older
     (note,) = notes
     assert note.startswith(f"{newer} is not used: ")
-    assert ("another run" if damage == "foreign" else "weights") in note
+    named = {"foreign": "another run", "state": "state.json", "manifest": "manifest.json"}
+    assert named.get(damage, "weights") in note
     with pytest.raises(RunError, match=r"cannot be resumed from.*name another checkpoint"):
         run.latest("checkpoint_step_100")
     assert run.latest("checkpoint_step_20") == older

@@ -99,7 +99,8 @@ def check_memory(trainer: Trainer, plan: Experiment, longest: int) -> str | None
     plays, rl = plan.training.method in ("ppo", "grpo"), plan.training.rl
     copies = int(plays) + int(plan.training.method == "dpo" or (plays and rl.beta > 0))
     engine = trainer.engine
-    tokens = max(engine.micro_batch_tokens, longest)
+    rows = 2 if plan.training.method == "dpo" else 1  # a pair is never split
+    tokens = max(engine.micro_batch_tokens, rows * longest)
     needed = peak_bytes(engine.model, engine.device, tokens, engine.token_bytes, copies) / 1e9
     there = device_bytes(engine.device) / 1e9
     figures = f"about {needed:.1f} GB of the {there:.1f} GB of this device"

@@ -25,7 +25,7 @@ from typing import Any
 
 from toolhone.config.experiment import stored_experiment
 from toolhone.config.sections import Experiment
-from toolhone.errors import RunError, nearest
+from toolhone.errors import RunError, UserError, nearest
 
 FINAL, BEST = "final_checkpoint", "best_checkpoint"
 STEP = re.compile(r"checkpoint_step_(\d+)")
@@ -157,6 +157,12 @@ class Run:
 
     def fault(self, checkpoint: Path) -> str | None:
         """Tell what is wrong with a checkpoint: damaged, mixed from two, or of another run."""
+        try:
+            return self._changed_file(checkpoint) or self._foreign_section(checkpoint)
+        except UserError as error:  # its state.json or its manifest cannot be read
+            return str(error)
+
+    def _foreign_section(self, checkpoint: Path) -> str | None:
         plan = self.state(checkpoint).get("experiment")
         if plan is not None:
             other = stored_experiment(plan, str(self.folder / "experiment.json"))
@@ -165,13 +171,16 @@ class Run:
             ]
             if differ:
                 return f"it belongs to another run ({', '.join(differ)} of its experiment differ)"
-        path, found = checkpoint / MANIFEST, _files(checkpoint)
+        return None
+
+    def _changed_file(self, checkpoint: Path) -> str | None:
+        path = checkpoint / MANIFEST
+        found = _files(checkpoint) if path.is_file() else {}
         for name, saved in (read_json(path) if path.is_file() else {}).items():
             if name not in found:
                 return f"{name} is missing"
             if found[name] != saved:
-                sizes = f"{found[name]['bytes']} bytes, {saved['bytes']} when it was saved"
-                return f"{name} was changed ({sizes})"
+                return f"{name} is not the file of {MANIFEST}: it was {saved}, it is {found[name]}"
         return None
 
     def state(self, checkpoint: Path) -> dict[str, Any]:

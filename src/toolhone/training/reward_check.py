@@ -170,6 +170,8 @@ def _better_attack(
         task, attacks = case.task, _attacks(case)
         fair = compute_reward(rewards, task, gold).total
         paid = [(compute_reward(rewards, task, one).total, attack, one) for attack, one in attacks]
+        if not paid:
+            continue
         pay, attack, episode = max(paid, key=lambda one: one[0])
         if pay > fair + _SLACK:
             found.append((pay - fair, pay, fair, attack, task, episode.turns[0].text))
