@@ -233,7 +233,7 @@ def _score_answers(
             made = f"the dialect of {' and '.join(rewards)}"
             print_note(f"the texts are read as --dialect {dialect}, {made}")
     found = tasks_from_any(tasks, () if registry is None else registry.tools, print_note)
-    return score_predictions(found, answers, dialect, registry, loaded), dialect
+    return score_predictions(found, answers, dialect, registry, loaded, print_note), dialect
 
 
 def _score_tables(files: list[Path], out: Path | None, as_json: bool) -> None:

@@ -8,7 +8,8 @@ Every task needs one prediction. Where only calls are known, the rates on raw te
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 
 from toolhone.backends.base import StopReason
 from toolhone.data.task_files import check_ids, refuse_unplayable
@@ -23,6 +24,7 @@ from toolhone.evaluation.metrics import EpisodeContext, Evaluation
 from toolhone.rewards.matching import show
 from toolhone.rewards.reward_registry import Reward
 from toolhone.schema import Json, Message, Task, ToolCall
+from toolhone.schema.keys import check_keys, is_empty
 from toolhone.tools.registry import Registry
 
 Prediction = Mapping[str, Json]
@@ -34,22 +36,30 @@ def score(
     dialect_syntax: str | None = None,
     registry: Registry | None = None,
     rewards: Sequence[Reward] = (),
+    report: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:
     """Score one prediction for each task.
 
     `dialect_syntax` (json, calls, tagged, tool_call_tags, bare_json) is needed for texts. Calls run
-    only where a registry is given.
+    only where a registry is given. `report` gets a sentence on the keys that are not read.
     """
     check_ids(tasks)
     refuse_unplayable(tasks)
     found: dict[str, Prediction] = {}
+    unread = Counter[str]()
     for number, prediction in enumerate(predictions, start=1):
         _check_prediction(number, prediction)
+        keys = set[str]()
+        check_keys(prediction, ("id", "text", "calls"), "a prediction", keys)
+        unread.update(keys)
         identity = str(prediction["id"])
         if identity in found:
             wrong = f"prediction {number}: the id {identity!r} occurs already"
             raise DataError(f"{wrong}; each task needs one prediction")
         found[identity] = prediction
+    if unread:
+        counts = ", ".join(f"{name} ({count})" for name, count in sorted(unread.items()))
+        report(f"keys not read: {counts}; a prediction has 'id' and 'text' or 'calls'")
     ids = {task.id: task for task in tasks}
     faults = []
     for names, total, what in (
@@ -89,7 +99,7 @@ def _to_episode(
             f"name the call syntax it is written in (--dialect): {', '.join(SYNTAXES)}"
         )
     else:
-        reply, text = syntax.read(prediction["text"]), prediction["text"]
+        reply, text = syntax.read(prediction["text"], task.tools), prediction["text"]
         turn = Turn(reply.to_message(), text, reply.problem, stop_reason=StopReason.STOP)
     is_readable = turn.problem is ParseProblem.NONE
     calls = turn.message.tool_calls if is_readable else ()
@@ -105,6 +115,9 @@ def _check_prediction(number: int, prediction: Prediction) -> None:
     if not isinstance(identity, str | int) or not str(identity):
         raise DataError(f"prediction {number}: a prediction needs an 'id'; got {show(prediction)}")
     where = f"prediction {number} ({identity!r})"
+    for key in ("tool_calls", "function_call", "toolInvocations"):
+        if not is_empty(prediction.get(key)):
+            raise DataError(f"{where} has {key!r}, which is not read; write its calls as 'calls'")
     keys = [key for key in ("text", "calls") if key in prediction]
     if len(keys) != 1:
         wrong = f"wanted either 'text' or 'calls', got {' and '.join(keys) or 'neither'}"
