@@ -1,5 +1,5 @@
-"""For all tests: one thread of torch (small models, shared cores), no network, and a cache of their
-own for the embedded model.
+"""For all tests: one thread of torch (small models, shared cores), no compiled kernels of MLX, no
+network, and a cache of their own for the embedded model.
 """
 
 import os
@@ -10,6 +10,7 @@ import pytest
 import torch
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["MLX_DISABLE_COMPILE"] = "1"  # MLX calls a compiler for each kernel otherwise
 os.environ.setdefault(
     "TOOLHONE_CACHE", str(Path(__file__).parents[1] / ".pytest_cache" / "toolhone")
 )

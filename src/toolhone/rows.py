@@ -90,6 +90,15 @@ class Row:
         return Row(self.tokens, mask, self.arrays, self.origin, self.group)
 
 
+def different_rows(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
+    """The rows without repeats of tokens and mask, and the place of each row among them."""
+    places: dict[tuple[bytes, bytes], int] = {}
+    lines = [
+        places.setdefault((row.tokens.tobytes(), row.mask.tobytes()), len(places)) for row in rows
+    ]
+    return [rows[lines.index(place)] for place in range(len(places))], lines
+
+
 def micro_batches(
     rows: Sequence[Row], max_tokens: int, whole_groups: bool = True
 ) -> list[list[int]]:

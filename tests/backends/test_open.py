@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def test_an_experiment_trains_a_toy_by_grpo_from_a_run(tmp_path: Path) -> None:
     assert all(line["sampled_tokens"] > 0 for line in steps)
 
 
-@pytest.mark.parametrize("backend", ["mlx", "tinker"])
+@pytest.mark.parametrize("backend", ["tinker"])
 def test_a_backend_that_is_planned_is_refused_by_name(backend: str) -> None:
     model = ModelSection(backend=backend)
     for opens in (
@@ -66,6 +67,12 @@ def test_a_backend_that_is_planned_is_refused_by_name(backend: str) -> None:
     ):
         with pytest.raises(CapabilityError, match=f"{backend} is not available yet; use torch"):
             opens()
+
+
+def test_mlx_that_is_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlx.core", None)
+    with pytest.raises(CapabilityError, match=r"mlx cannot be imported .*pip install 'mlx\[cpu\]"):
+        open_sampler("pico", ModelSection(backend="mlx"))
 
 
 def test_the_toy_takes_the_vocabulary_of_the_named_model() -> None:

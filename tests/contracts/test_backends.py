@@ -116,10 +116,31 @@ def open_torch_sampler(folder: Path) -> Sampler:
     return open_sampler(folder, EngineOptions(device_map="cpu"))
 
 
+def open_mlx_trainer(lora: bool) -> Callable[[Path, int], Trainer]:
+    def opened(folder: Path, micro_batch_tokens: int) -> Trainer:
+        pytest.importorskip("mlx_lm", reason="the extra mlx is not installed")
+        from toolhone.backends.base import Lora
+        from toolhone.backends.mlx import open_trainer
+        from toolhone.backends.torch.engine import EngineOptions
+
+        options = EngineOptions(micro_batch_tokens=micro_batch_tokens, seed=3)
+        return open_trainer(tiny_qwen3(folder), Lora(rank=4, alpha=8.0) if lora else None, options)
+
+    return opened
+
+
+def open_mlx_sampler(folder: Path) -> Sampler:
+    from toolhone.backends.mlx import open_sampler
+
+    return open_sampler(folder)
+
+
 BACKENDS = {
     "toy": Backend(open_toy_trainer, open_toy_sampler, learning_rate=0.05, splits=False),
     "torch-full": Backend(open_torch_trainer(lora=False), open_torch_sampler, learning_rate=0.0025),
     "torch-lora": Backend(open_torch_trainer(lora=True), open_torch_sampler, learning_rate=0.015),
+    "mlx-full": Backend(open_mlx_trainer(lora=False), open_mlx_sampler, learning_rate=0.0025),
+    "mlx-lora": Backend(open_mlx_trainer(lora=True), open_mlx_sampler, learning_rate=0.015),
 }
 
 

@@ -20,6 +20,9 @@ from toolhone.errors import CapabilityError, ConfigError
 MEMORY_ERROR = 1.25
 """A step is refused when its predicted peak is above this times the memory of the device."""
 
+MLX_INSTALL = "'mlx[cpu]>=0.32.4,<0.33' 'mlx-lm>=0.32.2,<0.33'"
+"""On a Mac, `cpu` adds nothing."""
+
 if TYPE_CHECKING:
     from toolhone.backends.torch.engine import EngineOptions
     from toolhone.backends.toy import ToyTrainer
@@ -36,14 +39,18 @@ def open_trainer(
     _check_backend(model.backend)
     if model.backend == "toy":
         return _open_toy(model, name, adapter, seed)
-    from toolhone.backends.torch.trainer import open_trainer as open_torch
-
     section = training.lora
     lora = None
     if section is not None:
         targets = tuple(section.target_modules)
         lora = Lora(section.rank, section.alpha, section.dropout, section.last_layers, targets)
     options = _engine_options(model, seed, training.gradient_checkpointing)
+    if model.backend == "mlx":
+        from toolhone.backends.mlx import open_trainer as open_mlx
+
+        return open_mlx(name, lora, options, adapter)
+    from toolhone.backends.torch.trainer import open_trainer as open_torch
+
     return open_torch(name, lora, options, adapter)
 
 
@@ -54,6 +61,10 @@ def open_sampler(
     _check_backend(model.backend)
     if model.backend == "toy":
         return _open_toy(model, str(ref), adapter, seed).snapshot()
+    if model.backend == "mlx":
+        from toolhone.backends.mlx import open_sampler as open_mlx
+
+        return open_mlx(ref, _engine_options(model, seed), adapter)
     from toolhone.backends.torch.trainer import open_sampler as open_torch
 
     return open_torch(ref, _engine_options(model, seed), adapter)
@@ -144,8 +155,17 @@ def check_plan(plan: Experiment, can: Capabilities) -> None:
 
 
 def _check_backend(name: str) -> None:
-    if name not in ("torch", "toy"):
+    if name == "tinker":
         raise CapabilityError(f"model.backend: {name} is not available yet; use torch")
+    if name == "mlx":
+        try:
+            import mlx.core
+            import mlx_lm  # noqa: F401
+        except (ImportError, OSError) as error:
+            raise CapabilityError(
+                f"model.backend mlx: mlx cannot be imported ({' '.join(str(error).split()):.80}); "
+                f"install it with: python -m pip install {MLX_INSTALL}, or use torch"
+            ) from None
 
 
 def _engine_options(

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +30,15 @@ from toolhone.backends.torch.device import (
     token_bytes,
 )
 from toolhone.backends.torch.lora import (
-    CONFIG,
     LoraLayer,
     add_lora,
+    find_adapter,
     merge_adapters,
-    read_lora_config,
     read_peft,
 )
+from toolhone.backends.torch.model_files import quiet, save_model
 from toolhone.errors import CapabilityError, ModelError
-from toolhone.rows import Row
+from toolhone.rows import Row, different_rows
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LOGIT_BYTES = {"cpu": 64 * 2**20, "cuda": 512 * 2**20, "mps": 256 * 2**20}
@@ -121,8 +121,7 @@ class Engine:
         """Write a plain transformers model, adapters merged into a copy of their layers."""
         model = self.with_weights(dict(self.trainable())).model if self.lora else self.model
         merge_adapters(model, self.lora_layers)
-        with quiet():
-            model.save_pretrained(folder)
+        save_model(model, folder)
 
     def set_learning(self, on: bool, dropout: bool = False) -> bool:
         """Switch training mode, where activation checkpointing requires it, and LoRA's dropout.
@@ -155,14 +154,9 @@ class Engine:
 
         Equal rows run once, since the episodes of a group often are equal; not under dropout.
         """
-        places: dict[tuple[bytes, bytes], int] = {}
-        lines = [
-            places.setdefault((row.tokens.tobytes(), row.mask.tobytes()), len(places))
-            for row in rows
-        ]
-        if len(places) == len(rows) or self._drops or self.model.training:
+        different, lines = different_rows(rows)
+        if len(different) == len(rows) or self._drops or self.model.training:
             return self._logprobs(rows, temperature)
-        different = [rows[lines.index(place)] for place in range(len(places))]
         return self._logprobs(different, temperature)[torch.tensor(lines, device=self.device)]
 
     def _logprobs(self, rows: Sequence[Row], temperature: float) -> torch.Tensor:
@@ -306,19 +300,9 @@ def open_engine(
 
     Weights that learn are float32; with `learns` False all are of `torch_dtype`.
     """
-    path = Path(name)
-    if adapter is None and (path / CONFIG).is_file():
-        adapter, name = path, read_lora_config(path)[1]
-    if adapter is not None:
-        if not (adapter / CONFIG).is_file():
-            raise ModelError(
-                f"model.adapter: {adapter} holds no {CONFIG}; "
-                "give a PEFT folder (a LoRA checkpoint of a run is one)"
-            )
-        own = read_lora_config(adapter)[0]
-        lora = replace(own, dropout=lora.dropout) if lora else own
+    name, adapter, lora = find_adapter(str(name), adapter, lora)
     dtype = DTYPES[options.torch_dtype] if lora or not learns else torch.float32
-    model = load_causal_model(str(name), options, dtype)
+    model = load_causal_model(name, options, dtype)
     _disable_dropout(model)
     layers = add_lora(model, lora, options.seed) if lora else []
     if adapter is not None:
@@ -328,7 +312,7 @@ def open_engine(
         enable = getattr(model, "activation_checkpointing_enable", None)
         (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
     model.eval()
-    return Engine(model, str(name), options, lora, layers)
+    return Engine(model, name, options, lora, layers)
 
 
 def load_causal_model(name: str, options: EngineOptions, dtype: torch.dtype) -> Any:
@@ -371,20 +355,6 @@ def _user_model(loader: Callable[[str, torch.dtype], Any], name: str, dtype: tor
             f"it gave a {type(model).__name__}{lacks}"
         )
     return model.to(dtype)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Hide transformers' own progress bars."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def _disable_dropout(model: nn.Module) -> None:

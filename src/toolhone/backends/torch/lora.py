@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +42,7 @@ class LoraLayer(nn.Module):
         self.scale = lora.alpha / lora.rank
         self.dropout = nn.Dropout(lora.dropout)
         with torch.no_grad():
-            bound = 1 / math.sqrt(inputs)
-            self.lora_A.weight.uniform_(-bound, bound, generator=generator)
+            self.lora_A.weight.copy_(initial_a(lora.rank, inputs, generator))
             self.lora_B.weight.zero_()
         self.lora_A.to(weight.device)
         self.lora_B.to(weight.device)
@@ -53,11 +54,17 @@ class LoraLayer(nn.Module):
         return result + change.to(result.dtype)
 
 
+def initial_a(rank: int, inputs: int, generator: torch.Generator) -> torch.Tensor:
+    """The first A of an adapter: float32 [rank, inputs], uniform within 1 / sqrt(inputs)."""
+    bound = 1 / math.sqrt(inputs)
+    return torch.empty(rank, inputs).uniform_(-bound, bound, generator=generator)
+
+
 def add_lora(model: nn.Module, lora: Lora, seed: int) -> list[str]:
     """Freeze the model and put an adapter beside each chosen layer; returns their names."""
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(seed)
-    names = _wanted_layers(model, lora)
+    names = wanted_layers(model, lora)
     for name in names:
         parent, _, child = name.rpartition(".")
         owner = model.get_submodule(parent)
@@ -65,7 +72,8 @@ def add_lora(model: nn.Module, lora: Lora, seed: int) -> list[str]:
     return names
 
 
-def _wanted_layers(model: nn.Module, lora: Lora) -> list[str]:
+def wanted_layers(model: nn.Module, lora: Lora) -> list[str]:
+    """The names of the linear layers that get an adapter. `ConfigError` where there is none."""
     head = model.get_output_embeddings()  # type: ignore[operator]
     linear = [
         name
@@ -132,17 +140,22 @@ def merge_adapters(model: nn.Module, layers: list[str]) -> None:
 
 
 def lora_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The adapters by PEFT name: `base_model.model.layers.0.mlp.up_proj.lora_A.weight`."""
+    """The adapters by name: `model.layers.0.mlp.up_proj.lora_A.weight`."""
     return {
-        _PREFIX + name: value
+        name: value
         for name, value in model.named_parameters()
         if ".lora_A." in name or ".lora_B." in name
     }
 
 
 def write_peft(model: nn.Module, lora: Lora, layers: list[str], base: str, folder: Path) -> None:
-    """Write `adapter_config.json` and `adapter_model.safetensors` into an existing folder."""
-    conv = any(isinstance(model.get_submodule(name).base, Conv1D) for name in layers)
+    """Write the adapters of a model into an existing folder."""
+    write_adapter(folder, adapter_config(model, lora, layers, base), lora_state(model))
+
+
+def adapter_config(model: nn.Module, lora: Lora, layers: list[str], base: str) -> dict[str, Any]:
+    """What PEFT's adapter_config.json says of these layers of a model."""
+    parts = [model.get_submodule(name) for name in layers]
     config: dict[str, Any] = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -152,7 +165,7 @@ def write_peft(model: nn.Module, lora: Lora, layers: list[str], base: str, folde
         "lora_dropout": lora.dropout,
         "target_modules": sorted({name.rpartition(".")[2] for name in layers}),
         "bias": "none",
-        "fan_in_fan_out": conv,
+        "fan_in_fan_out": any(isinstance(getattr(part, "base", part), Conv1D) for part in parts),
         "inference_mode": True,
         "use_rslora": False,
         "use_dora": False,
@@ -162,9 +175,38 @@ def write_peft(model: nn.Module, lora: Lora, layers: list[str], base: str, folde
         config["layers_pattern"], config["layers_to_transform"] = last_layers(
             model, lora.last_layers
         )
+    return config
+
+
+def write_adapter(folder: Path, config: dict[str, Any], state: Mapping[str, torch.Tensor]) -> None:
+    """Write `adapter_config.json` and `adapter_model.safetensors` into an existing folder.
+
+    state: A and B by their names in the model, `model.layers.0.mlp.up_proj.lora_A.weight`.
+    """
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-    state = {name: value.detach().cpu().contiguous() for name, value in lora_state(model).items()}
-    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    tensors = {_PREFIX + name: value.detach().cpu().contiguous() for name, value in state.items()}
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def find_adapter(
+    name: str, adapter: Path | None, lora: Lora | None
+) -> tuple[str, Path | None, Lora | None]:
+    """The base model, PEFT folder and settings; of `lora`, a PEFT folder takes the dropout alone.
+
+    name: a model, or a PEFT folder that names its base.
+    """
+    path = Path(name)
+    if adapter is None and (path / CONFIG).is_file():
+        adapter, name = path, read_lora_config(path)[1]
+    if adapter is None:
+        return name, None, lora
+    if not (adapter / CONFIG).is_file():
+        raise ModelError(
+            f"model.adapter: {adapter} holds no {CONFIG}; "
+            "give a PEFT folder (a LoRA checkpoint of a run is one)"
+        )
+    own = read_lora_config(adapter)[0]
+    return name, adapter, replace(own, dropout=lora.dropout) if lora else own
 
 
 def read_lora_config(folder: Path) -> tuple[Lora, str]:
@@ -199,6 +241,15 @@ def read_lora_config(folder: Path) -> tuple[Lora, str]:
 
 def read_peft(model: nn.Module, folder: Path) -> None:
     """Copy the adapters of a PEFT folder into a model that `add_lora` has prepared."""
+    own = lora_state(model)
+    stored = read_adapter(folder, {name: tuple(value.shape) for name, value in own.items()})
+    with torch.no_grad():
+        for name, value in own.items():
+            value.copy_(stored[name])
+
+
+def read_adapter(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
+    """Read the A and B of a PEFT folder that must have these names in the model, and shapes."""
     if not (folder / WEIGHTS).is_file():
         raise ModelError(f"{folder} holds no {WEIGHTS}; it is no LoRA checkpoint")
     try:
@@ -207,18 +258,17 @@ def read_peft(model: nn.Module, folder: Path) -> None:
         raise ModelError(
             f"{folder}/{WEIGHTS} is damaged ({error}); use another checkpoint"
         ) from None
-    own = lora_state(model)
-    if stored.keys() != own.keys():
-        odd = sorted(stored.keys() ^ own.keys())
+    odd = sorted(stored.keys() ^ {_PREFIX + name for name in shapes})
+    if odd:
         raise ModelError(
             f"{folder}/{WEIGHTS}: its layers are not those of this model; "
             f"{len(odd)} differ, first {odd[0]}"
         )
-    with torch.no_grad():
-        for name, value in own.items():
-            if value.shape != stored[name].shape:
-                raise ModelError(
-                    f"{folder}: {name} has shape {tuple(stored[name].shape)}, "
-                    f"this model needs {tuple(value.shape)}"
-                )
-            value.copy_(stored[name])
+    result = {name: stored[_PREFIX + name] for name in shapes}
+    for name, value in result.items():
+        if tuple(value.shape) != shapes[name]:
+            raise ModelError(
+                f"{folder}: {_PREFIX}{name} has shape {tuple(value.shape)}, "
+                f"this model needs {shapes[name]}"
+            )
+    return result

@@ -28,14 +28,9 @@ from toolhone.backends.base import (
     Optimizer,
     pad_rows,
 )
-from toolhone.backends.torch.engine import (
-    Engine,
-    EngineOptions,
-    load_causal_model,
-    open_engine,
-    quiet,
-)
+from toolhone.backends.torch.engine import Engine, EngineOptions, load_causal_model, open_engine
 from toolhone.backends.torch.lora import read_peft, write_peft
+from toolhone.backends.torch.model_files import save_model
 from toolhone.backends.torch.optimizer import OptimizerState, read_optimizer
 from toolhone.backends.torch.sampler import TorchSampler
 from toolhone.backends.torch.value_head import TorchValueHead
@@ -160,8 +155,7 @@ class TorchTrainer:
             if engine.lora:
                 write_peft(engine.model, engine.lora, engine.lora_layers, engine.name, partial)
             else:
-                with quiet():
-                    engine.model.save_pretrained(partial)
+                save_model(engine.model, partial)
             if optimizer:
                 state = {"stepper": self._optimizer.state(), "passes": self._passes}
                 torch.save(state, partial / OPTIMIZER)
