@@ -195,8 +195,8 @@ class MlxEngine:
             part = hidden[start : start + size], targets[start : start + size], temperature
             whole = len(lines) <= size or not self.split
             parts.append(self._chosen(*part) if whole else self._recomputed(*part))
-        places = mx.array(lines * mask.shape[1] + places + 1)
-        result = mx.zeros(mask.size).at[places].add(mx.concatenate(parts))
+        flat = mx.array(lines * mask.shape[1] + places + 1)
+        result = mx.zeros(mask.size).at[flat].add(mx.concatenate(parts))
         return result.reshape(mask.shape)
 
     def _recomputed(self, hidden: Any, targets: Any, temperature: float) -> Any:
@@ -288,7 +288,7 @@ class MlxEngine:
 def _recomputing(kind: type) -> type:
     """A kind of layer that is recomputed, unless it fills a cache."""
 
-    class Recomputing(kind):  # type: ignore[misc, valid-type]
+    class Recomputing(kind):  # type: ignore[misc]
         def __call__(self, x: Any, mask: Any = None, cache: Any = None) -> Any:
             if cache is not None:
                 return super().__call__(x, mask, cache)

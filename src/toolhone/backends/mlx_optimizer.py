@@ -93,7 +93,8 @@ class MlxOptimizer:
     def load(self, folder: Path) -> int:
         """Take the state that `save` wrote; returns the passes."""
         try:
-            arrays, numbers = mx.load(str(folder / FILE), return_metadata=True)
+            stored: Any = mx.load(str(folder / FILE), return_metadata=True)
+            arrays, numbers = stored
             self._kind, self._steps = numbers["kind"], int(numbers["steps"])
             passes = int(numbers["passes"])
         except (OSError, RuntimeError, ValueError, KeyError) as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -159,8 +160,7 @@ def _check_backend(name: str) -> None:
         raise CapabilityError(f"model.backend: {name} is not available yet; use torch")
     if name == "mlx":
         try:
-            import mlx.core
-            import mlx_lm  # noqa: F401
+            import_module("mlx.core"), import_module("mlx_lm")
         except (ImportError, OSError) as error:
             raise CapabilityError(
                 f"model.backend mlx: mlx cannot be imported ({' '.join(str(error).split()):.80}); "
