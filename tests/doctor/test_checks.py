@@ -95,7 +95,7 @@ def test_good_conversations_pass(messages: tuple[Message, ...]) -> None:
         ((USER,), FindingKind.NO_ASSISTANT),
         ((USER, Message("assistant", " \n")), FindingKind.EMPTY_TURN),
         ((USER, Message("assistant", None)), FindingKind.EMPTY_TURN),
-        ((USER, calling(call(""))), FindingKind.NO_NAME),
+        ((USER, calling(call(""))), FindingKind.UNKNOWN_TOOL),
         ((USER, calling(call("get_wether"))), FindingKind.UNKNOWN_TOOL),
         ((USER, calling(call(city=5))), FindingKind.BAD_ARGUMENTS),
         ((USER, calling(call(days=2))), FindingKind.BAD_ARGUMENTS),

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.source_rows import write_rows
-from toolhone.sources.base import Loaded
-from toolhone.sources.formats import open_source
+from toolhone.config.sections import Experiment
+from toolhone.data.importing import import_file
+from toolhone.doctor.diagnose import diagnose
+from toolhone.doctor.reading import read_file
+from toolhone.errors import DataError
+from toolhone.sources.base import Context, Loaded, Skip
+from toolhone.sources.formats import SOURCES, open_source
+from toolhone.sources.messages import MESSAGES
+from toolhone.training.dataset import load_data
 
 TOOL = {"name": "find", "parameters": {"type": "object", "properties": {"a": {"type": "string"}}}}
 
@@ -31,7 +39,7 @@ def row() -> dict[str, Any]:
 
 def read(path: Path, *rows: Any) -> Loaded:
     file = write_rows(path / "rows.jsonl", *rows)
-    return open_source(file, "messages", skip_bad_lines=True, skip_bad=True)
+    return open_source(file, "messages")
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -69,3 +77,98 @@ def test_calls_in_neighbouring_messages_are_one_turn_and_counted(tmp_path: Path)
         {"a": "z"},
     ]
     assert loaded.repaired.total() == 1
+
+
+BAD_TEXTS = {
+    "NaN": '{"a": NaN}',
+    "1e999": '{"a": 1e999}',
+    "half a character": '{"a": "\\ud83d"}',
+    "a key twice": '{"a": 1, "a": 2}',
+    "no object": "7",
+    "no JSON": "{broken",
+}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("name", BAD_TEXTS)
+def test_one_bad_line_or_entry_is_one_counted_row(tmp_path: Path, name: str, packed: bool) -> None:
+    good, bad = json.dumps(row()), BAD_TEXTS[name]
+    file = tmp_path / "rows.json"
+    file.write_text(f"[{good},\n {bad}, {good}]" if packed else f"{good}\n{bad}\n{good}\n")
+    if name == "no JSON" and packed:
+        with pytest.raises(DataError, match="not JSON"):
+            open_source(file)
+        return
+    loaded = open_source(file)
+    assert (loaded.read, loaded.kept, loaded.skipped.total()) == (3, 2, 1)
+    assert loaded.refused[0].line.number == 2
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), TypeError("x"), AttributeError("x"), Skip("x")])
+def test_a_fault_of_a_converter_is_one_counted_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fails(record: Any, context: Context) -> Any:
+        if record["messages"][0]["content"] == "fail":
+            raise error
+        return MESSAGES.convert(record, context)
+
+    bad = row()
+    bad["messages"][0]["content"] = "fail"
+    monkeypatch.setitem(SOURCES, "messages", replace(MESSAGES, convert=fails))
+    loaded = read(tmp_path, row(), bad, row())
+    assert (loaded.kept, [refused.line.number for refused in loaded.refused]) == (2, [2])
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("x"), TypeError("x"), AttributeError("x"), Skip("x"), DataError("x")]
+)
+def test_a_row_that_cannot_be_prepared_is_one_counted_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def prepare(records: Any, _context: Context) -> Any:
+        if any(record["messages"][0]["content"] == "fail" for record in records):
+            raise error
+        return len(records)
+
+    bad = row()
+    bad["messages"][0]["content"] = "fail"
+    monkeypatch.setitem(SOURCES, "messages", replace(MESSAGES, prepare=prepare))
+    loaded = read(tmp_path, row(), bad, row(), bad)
+    assert (loaded.kept, [refused.line.number for refused in loaded.refused]) == (2, [2, 4])
+
+
+def test_a_fault_of_a_reader_of_whole_files_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rows(stream: Any) -> Any:
+        yield from list(stream)[:1]
+        raise KeyError("turns")
+
+    monkeypatch.setitem(SOURCES, "messages", replace(MESSAGES, rows=rows))
+    with pytest.raises(
+        DataError, match=r"rows\.jsonl: the file cannot be read as 'messages': KeyE"
+    ):
+        read(tmp_path, row(), row())
+
+
+def test_import_train_and_doctor_skip_the_same_rows(tmp_path: Path) -> None:
+    text = json.dumps(row())
+    lines = [text.replace("Find x.", f"Find x for {number}.") for number in range(8)]
+    lines[2] = BAD_TEXTS["NaN"]
+    lines[4] = json.dumps({"messages": [{"role": "boss", "content": "x"}]})
+    lines[5] = BAD_TEXTS["half a character"]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(lines))
+    imported = import_file(file, tmp_path / "out.jsonl").loaded
+    plan = Experiment.model_validate({"data": {"path": str(file)}, "tools": []})
+    report = load_data(plan).report
+    found = read_file(file)
+    assert imported.skipped.total() == 3
+    assert report["skipped"] == imported.skipped
+    assert report["examples"] == imported.examples
+    assert [case.place.number for case in found.cases if case.conversation is None] == [3, 5, 6]
+    assert diagnose([found]).exit_code == 0
+    file.write_text(lines[2] + "\n" + lines[4])
+    with pytest.raises(DataError, match=r"no row gives a conversation.*line 1: .*line 2: "):
+        load_data(plan)

@@ -90,7 +90,7 @@ def test_an_unknown_format_is_one_sentence_with_the_known_ones(tmp_path: Path) -
 
 def test_an_option_that_a_format_lacks_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"the format 'messages' has no option 'style'; it has: skip_bad"
+        DataError, match=r"the format 'messages' has no option 'style'; it has: tools"
     ):
         open_source(save(tmp_path / "a.jsonl", ROW), style="short")
 
@@ -218,17 +218,18 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("row", "expected"), BROKEN)
-def test_a_row_that_is_no_conversation_stops_with_its_line(
+def test_a_row_that_is_no_conversation_is_counted_with_its_line(
     tmp_path: Path, row: Any, expected: str
 ) -> None:
-    with pytest.raises(DataError, match=rf"a\.jsonl, line 2: {expected}"):
-        open_source(save(tmp_path / "a.jsonl", ROW, row))
+    loaded = open_source(save(tmp_path / "a.jsonl", ROW, row, ROW))
+    assert loaded.kept == 2
+    (refused,) = loaded.refused
+    assert str(refused.line).endswith("a.jsonl, line 2")
+    assert re.match(expected, refused.detail)
 
 
-def test_with_skip_bad_such_rows_are_counted(tmp_path: Path) -> None:
-    loaded = open_source(
-        save(tmp_path / "a.jsonl", *(row for row, _ in BROKEN), ROW), skip_bad=True
-    )
+def test_rows_that_are_no_conversations_are_counted_by_reason(tmp_path: Path) -> None:
+    loaded = open_source(save(tmp_path / "a.jsonl", *(row for row, _ in BROKEN), ROW))
     assert len(loaded.conversations) == 1
     assert loaded.read == len(BROKEN) + 1
     assert loaded.skipped == {"not a conversation": len(BROKEN)}

@@ -333,10 +333,9 @@ def test_a_folder_without_files_and_a_damaged_file_stop_with_a_sentence(tmp_path
 def test_an_object_over_many_lines_that_is_no_answer_is_not_taken_for_toolbench(
     tmp_path: Path,
 ) -> None:
-    with pytest.raises(
-        DataError, match=r"config\.json, line 1: 'messages' must be a non-empty list"
-    ):
-        open_source(write(tmp_path, "config.json", {"messages": []}))
+    loaded = open_source(write(tmp_path, "config.json", {"messages": []}))
+    assert loaded.kept == 0
+    assert "'messages' must be a non-empty list" in loaded.refused[0].detail
 
 
 def test_tools_come_from_the_list_of_apis_where_the_answer_holds_none(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def read(tmp_path: Path, *rows: Json, name: str | None = None) -> Loaded:
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     name = name or detect(rows[0]) or "auto"
-    return open_source(path, name, skip_bad=True if name == "messages" else None)
+    return open_source(path, name)
 
 
 @pytest.mark.parametrize("make", FORMATS)

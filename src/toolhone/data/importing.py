@@ -19,7 +19,7 @@ from toolhone.runs.progress import Progress
 from toolhone.schema import Json
 from toolhone.sources.base import Loaded
 from toolhone.sources.files import BadLine, FileLine, Record, RecordStream, read_lines, write_jsonl
-from toolhone.sources.formats import BAD_LINE, detect_format, find_source, open_source
+from toolhone.sources.formats import BAD_LINE, detect_format, open_source
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 LONG = 4_000_000
@@ -114,10 +114,9 @@ def _places(out: Path) -> dict[str, Path]:
 
 
 def _read(path: Path, format: str, progress: Progress) -> tuple[str, Loaded]:
-    """Return the format and all rows; a file with more bad lines than records is a `DataError`."""
+    """Return the format and all rows; a file of bad lines alone is a `DataError`."""
     rows = RecordStream(path)
     name = detect_format(rows, with_pairs=True) if format == "auto" else format
-    skip_bad = True if "skip_bad" in find_source(name).options else None
     shown = path.is_file() and path.stat().st_size >= LONG
     if shown:
         progress.start(f"reading {path.name}", sum(1 for _ in read_lines(path)))
@@ -126,8 +125,7 @@ def _read(path: Path, format: str, progress: Progress) -> tuple[str, Loaded]:
         if shown:
             progress.advance()
 
-    loaded = open_source(rows, name, skip_bad_lines=True, on_row=on_row, skip_bad=skip_bad)
-    bad = [row for row in loaded.refused if row.reason == BAD_LINE]
-    if path.is_file() and 2 * len(bad) > loaded.read:
-        raise DataError(f"{bad[0].line}: {bad[0].detail}")
+    loaded = open_source(rows, name, on_row=on_row)
+    if path.is_file() and loaded.skipped[BAD_LINE] == loaded.read:
+        raise DataError(f"{path}: {loaded.summary(examples=True)}")
     return name, loaded

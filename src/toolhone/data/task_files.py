@@ -46,12 +46,11 @@ def tasks_from_any(
     wanted = {**(options or {}), **({"tools": tools} if tools else {})}
     known = {key: value for key, value in wanted.items() if key in SOURCES[name].options}
     loaded = open_source(stream, name, **cast(SourceOptions, known))
-    example = next(iter(loaded.examples.values()), "")
-    summary = f"{stream.path}: {loaded.summary()}; for example: {example}"
+    summary = f"{stream.path}: {loaded.summary(examples=True)}"
     if not loaded.tasks or (loaded.skipped and report is None):
         raise DataError(summary if loaded.skipped else f"{stream.path}: its rows give no task")
     if (loaded.skipped or loaded.unread) and report is not None:
-        report(summary if example else summary.partition("; for example")[0])
+        report(summary)
     return distinct(loaded.tasks)
 
 

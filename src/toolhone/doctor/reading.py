@@ -3,8 +3,7 @@
     file = read_file("train.jsonl")
     file.cases, file.conversations
 
-The sources of a training read the rows; lines that are no JSON objects, which stop a training, are
-cases of their own. Refused rows of chat messages are repaired where that is certain.
+The sources of a training read the rows; what it skips is a case of its own. Refused rows of chat messages are repaired where that is certain.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,10 +19,11 @@ from toolhone.data.task_files import tasks_from_any
 from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.literals import read_literal
 from toolhone.dialects.syntax.model_text import Decoded, decode
-from toolhone.doctor.checks import REMARKS
+from toolhone.doctor.checks import REMEDIES
 from toolhone.errors import Fault, FindingKind
 from toolhone.runs.progress import Progress
 from toolhone.schema import Conversation, Json, Task
+from toolhone.schema.keys import ARGUMENTS, is_empty
 from toolhone.schema.tool import without_schema_nulls
 from toolhone.sources import messages
 from toolhone.sources.base import Context, Refused, Skip
@@ -89,8 +90,7 @@ def read_file(path: str | Path, format: str = "auto", progress: Progress | None 
         if not row.keys() >= {"query", "tools", "answers"}:
             faults[line] = repair_record(row)[1]
 
-    skip_bad = True if name == messages.MESSAGES.name else None
-    loaded = open_source(stream, name, skip_bad_lines=True, on_row=find_faults, skip_bad=skip_bad)
+    loaded = open_source(stream, name, on_row=find_faults)
     progress.advance()
     pairs = zip(loaded.places, loaded.conversations, strict=True)
     cases = [Case(place, one, tuple(faults.get(place, ()))) for place, one in pairs]
@@ -102,20 +102,20 @@ def read_file(path: str | Path, format: str = "auto", progress: Progress | None 
 
 def _refused_case(refused: Refused, name: str, faults: list[Fault]) -> Case:
     """Return a refused row, repaired if its faults can be repaired, else with its reason."""
-    grave = tuple(fault for fault in faults if fault.kind not in REMARKS)
-    is_chat = name == messages.MESSAGES.name
-    if grave and is_chat and isinstance(refused.row, dict):
-        context = Context(name, refused.line.path, {}, refused.line)
-        try:
-            converted = messages.convert(repair_record(refused.row)[0], context)
-        except Skip:
-            return Case(refused.line, None, grave)
-        repairs = frozenset(fault.kind.value for fault in grave)
-        return Case(refused.line, converted.conversation, grave, repairs)
-    bad = refused.reason == BAD_LINE
+    bad, is_chat = refused.reason == BAD_LINE, name == messages.MESSAGES.name
     kind = FindingKind.UNREADABLE if bad or is_chat else FindingKind.REFUSED
     parts = [refused.detail] if bad else [refused.reason, refused.detail]
-    return Case(refused.line, None, grave or (Fault(kind, "", ": ".join(filter(None, parts)), ""),))
+    grave = [fault for fault in faults if REMEDIES[fault.kind].effect != "keep"]
+    own = [fault for fault in grave if REMEDIES[fault.kind].effect == "drop"]
+    if grave and is_chat and isinstance(refused.row, dict):
+        context = Context(name, refused.line.path, {}, refused.line)
+        with suppress(Skip):
+            converted = messages.convert(repair_record(refused.row)[0], context)
+            why = tuple(fault if fault in own else fault._replace(kind=kind) for fault in grave)
+            repairs = frozenset(fault.kind.value for fault in grave)
+            return Case(refused.line, converted.conversation, why, repairs)
+    said = Fault(kind, "", ": ".join(filter(None, parts)), "")
+    return Case(refused.line, None, tuple(own) or (said,))
 
 
 def repair_record(record: Record) -> tuple[Record, list[Fault]]:
@@ -151,7 +151,7 @@ def _repair_call(field: str, call: Json, faults: list[Fault]) -> Json:
         what = f"an empty call: {json.dumps(call)[:80]}"
         faults.append(Fault(FindingKind.NO_NAME, field, what, "wanted a name and arguments"))
         return call
-    key = "arguments" if "arguments" in body else "parameters"
+    key = next((key for key in ARGUMENTS if not is_empty(body.get(key))), ARGUMENTS[0])
     text = body.get(key)
     if not isinstance(text, str) or not text.strip():
         return call

@@ -49,7 +49,7 @@ class ToolCall:
         """
         body = source.get("function", source) if isinstance(source, Mapping) else source
         name = body.get("name") if isinstance(body, Mapping) else None
-        if not isinstance(name, str) or not name:
+        if not isinstance(name, str) or not name.strip():
             raise DataError(f"a tool call needs a 'name' (a string); got {source!r:.80}")
         where = f"call of {name!r}: 'arguments'"
         arguments = decode_text(first_value(body, ARGUMENTS, f"the call of {name!r}"), where, 80)

@@ -31,6 +31,28 @@ def parse_json(text: str) -> Any:
     return value
 
 
+def entry_texts(text: str) -> list[str]:
+    """Return the texts of the entries of a JSON list, whatever they hold; none of a broken list."""
+    texts, position = list[str](), text.index("[")
+    try:
+        while text[position] != "]":
+            start = _skip_space(text, position + 1)
+            _, end = _LOOSE.raw_decode(text, start)
+            texts.append(text[start:end])
+            position = _skip_space(text, end)
+            if text[position] not in ",]":
+                return []
+        return [] if text[position + 1 :].strip() else texts
+    except (ValueError, IndexError, RecursionError):
+        return []
+
+
+def _skip_space(text: str, position: int) -> int:
+    while text[position] in " \t\r\n":
+        position += 1
+    return position
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     record = dict(pairs)
     if len(record) != len(pairs):
@@ -49,3 +71,4 @@ def _finite(text: str) -> float:
 
 DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite)
 """Reads strictly; half characters pass."""
+_LOOSE = json.JSONDecoder(strict=False, parse_int=str, parse_float=str)

@@ -34,8 +34,7 @@ class SourceOptions(TypedDict, total=False):
     style: GSM8K's form, `calls` or `short`. first_call: a GSM8K task also expects the first step as
     a call. distractors: how many wrong tools are on offer besides (Seal-Tools, MetaTool, NESTFUL).
     catalogue: the file that describes the tools, where it is not beside the rows. seed: of every
-    choice. skip_bad: count a row that is no conversation instead of stopping there. tools: the
-    tools on offer in test cases, and in rows of messages without the key. raw_prompt: keep prompt
+    choice. tools: the tools on offer in test cases, and in rows of messages without the key. raw_prompt: keep prompt
     and answer of prompt rows as they are.
     """
 
@@ -44,20 +43,16 @@ class SourceOptions(TypedDict, total=False):
     distractors: int | None
     catalogue: str | Path | None
     seed: int | None
-    skip_bad: bool | None
     tools: Sequence[Tool] | None
     raw_prompt: bool | None
 
 
 class Skip(Exception):  # noqa: N818  (a decision about one row, never shown as an error)
-    """A row that its source cannot use: `reason` is counted, `detail` completes the example.
+    """A row that its source cannot use: `reason` is counted, `detail` completes the example."""
 
-    stops: without the option `skip_bad` the row stops the reading.
-    """
-
-    def __init__(self, reason: str, detail: str = "", stops: bool = False) -> None:
+    def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason)
-        self.reason, self.detail, self.stops = reason, detail, stops
+        self.reason, self.detail = reason, detail
 
 
 @dataclass(frozen=True)
@@ -175,8 +170,11 @@ class Loaded:
         self.examples.setdefault(skip.reason, f"{line}: {skip.reason}{detail}")
         self.refused.append(Refused(line, skip.reason, skip.detail, row))
 
-    def summary(self) -> str:
-        """Return `kept 97 of 100 rows; skipped 3: 2 no number, 1 ...; repaired 4: ...`."""
+    def summary(self, examples: bool = False) -> str:
+        """Return `kept 97 of 100 rows; skipped 3: 2 no number, 1 ...; repaired 4: ...`.
+
+        examples: the first row of each of the first reasons as well.
+        """
         parts = [f"kept {self.kept} of {self.read} {'row' if self.read == 1 else 'rows'}"]
         if self.only_tasks:
             parts[0] += f", {self.only_tasks} of them only as tasks"
@@ -190,6 +188,8 @@ class Loaded:
             if counts:
                 reasons = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
                 parts.append(f"{word} {counts.total()}: {reasons}")
+        if examples and self.examples:
+            parts.append("for example: " + "; ".join([*self.examples.values()][:_SHOWN]))
         return "; ".join(parts)
 
 
@@ -273,9 +273,6 @@ def conversation_faults(conversation: Conversation) -> Iterator[Fault]:
 
 def _call_faults(field: str, call: ToolCall, tools: Mapping[str, Tool]) -> Iterator[Fault]:
     tool, right = tools.get(call.name), f"wanted {_one_of(tools)}"
-    if not call.name.strip():
-        yield Fault(FindingKind.NO_NAME, f"{field}.name", "the call has no name", right)
-        return
     if tool is None:
         what = f"calls the unknown tool {call.name!r}{nearest(call.name, tools)}"
         yield Fault(FindingKind.UNKNOWN_TOOL, f"{field}.name", what, right)

@@ -30,7 +30,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from toolhone.errors import DataError, RunError, nearest
 from toolhone.schema import Json
-from toolhone.schema.json_text import parse_json
+from toolhone.schema.json_text import entry_texts, parse_json
 
 Record = dict[str, Json]
 T = TypeVar("T")
@@ -219,10 +219,7 @@ def _values(path: Path, stream: io.BufferedReader) -> Iterator[tuple[FileLine, R
     elif is_table(path):
         yield from _table_rows(path, _guard(top, stream.read))
     elif start[:1] == b"[":
-        whole = _parse(top, _decode(top, _guard(top, stream.read)))
-        for number, entry in enumerate(whole, start=1):
-            line = FileLine(path, number, "entry")
-            yield line, entry if isinstance(entry, dict) else _no_object(line, entry)
+        yield from _entries(path, _decode(top, _guard(top, stream.read)))
     elif b"\n" in start and start.split(b"\n")[0].strip() == b"{":
         raw = _guard(top, stream.read)
         try:
@@ -231,6 +228,23 @@ def _values(path: Path, stream: io.BufferedReader) -> Iterator[tuple[FileLine, R
             yield from _json_lines(path, io.BytesIO(raw))
     else:
         yield from _json_lines(path, stream)
+
+
+def _entries(path: Path, text: str) -> Iterator[tuple[FileLine, Record | BadLine]]:
+    """Yield the entries of a JSON list; each is judged by itself, unless the list is broken."""
+    try:
+        rows = [(entry, "") for entry in _parse(FileLine(path, 1), text)]
+    except DataError:
+        if not (texts := entry_texts(text)):
+            raise
+        rows = [(None, entry) for entry in texts]
+    for number, (entry, raw) in enumerate(rows, start=1):
+        line = FileLine(path, number, "entry")
+        try:
+            value = parse_json(raw) if raw else entry
+            yield line, value if isinstance(value, dict) else _no_object(line, value)
+        except ValueError as error:
+            yield line, BadLine(line, str(error), raw)
 
 
 def _json_lines(path: Path, stream: BinaryIO) -> Iterator[tuple[FileLine, Record | BadLine]]:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module, resources
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
-from toolhone.errors import DataError, nearest
+from toolhone.errors import DataError, ToolhoneError, nearest
 from toolhone.schema import Conversation, Json, Task
 from toolhone.sources import messages, pairs
 from toolhone.sources.base import (
@@ -84,14 +84,13 @@ def open_source(
     source: str | Path | RecordStream,
     format: str = "auto",
     *,
-    skip_bad_lines: bool = False,
     on_row: Callable[[FileLine, Record | BadLine], None] | None = None,
     **options: Unpack[SourceOptions],
 ) -> Loaded:
     """Read a file or folder of a published format.
 
-    skip_bad_lines: count lines that are no records, which else stop the reading. `on_row` is called
-    after each row. `options` are those of the format (`SourceOptions`); others are refused.
+    A row that cannot be read or converted is skipped with its place and the reason. `on_row` is
+    called after each row. `options` are those of the format (`SourceOptions`); others are refused.
     """
     stream, loaded = open_records(source), Loaded()
     reader = find_source(detect_format(stream) if format == "auto" else format)
@@ -102,7 +101,7 @@ def open_source(
             what = f"the format {reader.name!r} has no option {name!r}"
             raise DataError(f"{stream.path}: {what}; {has}")
     if not stream.path.is_dir() or reader.name in FOLDERS:
-        _read(reader, stream, options, loaded, skip_bad_lines, on_row)
+        _read(reader, stream, options, loaded, on_row)
         return loaded
     for file in stream.files:
         try:
@@ -111,7 +110,7 @@ def open_source(
         except DataError as error:
             found, why = "", str(error)
         if found == reader.name:
-            _read(reader, file, options, loaded, skip_bad_lines, on_row)
+            _read(reader, file, options, loaded, on_row)
         else:
             skip = Skip(f"a file that is not of the format {reader.name!r}", why)
             loaded.skip(FileLine(file.path, 1, "file"), skip, read_whole(file.path))
@@ -132,28 +131,39 @@ def _read(
     stream: RecordStream,
     options: SourceOptions,
     loaded: Loaded,
-    skip_bad_lines: bool,
     on_row: Callable[[FileLine, Record | BadLine], None] | None,
 ) -> None:
     """Add all rows of a file, or of a folder that is read as one, to `loaded`."""
+    try:
+        _add_rows(source, stream, options, loaded, on_row)
+    except (ToolhoneError, OSError):
+        raise
+    except Exception as error:
+        what = f"the file cannot be read as {source.name!r}"
+        raise DataError(f"{stream.path}: {what}: {type(error).__name__}: {error}") from error
+
+
+def _add_rows(
+    source: Source,
+    stream: RecordStream,
+    options: SourceOptions,
+    loaded: Loaded,
+    on_row: Callable[[FileLine, Record | BadLine], None] | None,
+) -> None:
     rows = iter(stream) if source.rows is None else source.rows(stream)
     context = Context(source.name, stream.path, options, FileLine(stream.path, 0))
+    faults: dict[int, Exception] = {}
     if source.prepare is not None:
         every = list(rows)
-        records = [record for _, record in every if not isinstance(record, BadLine)]
-        context.prepared, rows = source.prepare(records, context), iter(every)
+        faults, rows = _prepare(source, every, context), iter(every)
     for line, record in rows:
         if isinstance(record, BadLine):
-            if not skip_bad_lines:
-                raise record.error
             loaded.skip(line, Skip(BAD_LINE, record.why), record.text)
         else:
             own = replace(context, line=line, repairs=set(), notes=[], unread=set())
             try:
-                converted = _convert_any(source, record, own)
+                converted = _convert_any(source, record, own, faults.get(id(record)))
             except Skip as skip:
-                if skip.stops and not options.get("skip_bad"):
-                    raise DataError(f"{line}: {skip.detail}") from None
                 loaded.skip(line, skip, record)
             else:
                 loaded.keep(line, converted, own)
@@ -161,19 +171,56 @@ def _read(
             on_row(line, record)
 
 
-def _convert_any(source: Source, record: Record, context: Context) -> Converted:
-    """Convert a row; whatever is wrong with it, it is `Skip`."""
+def _prepare(
+    source: Source, rows: Sequence[tuple[FileLine, Record | BadLine]], context: Context
+) -> dict[int, Exception]:
+    """Prepare the rows of a file; return those that cannot be, by id, and why."""
+    assert source.prepare is not None
+    records = [record for _, record in rows if not isinstance(record, BadLine)]
     try:
+        context.prepared = source.prepare(records, context)
+        return {}
+    except Exception:
+        source.prepare([], context)  # raises what no row is to blame for
+    faults = dict(_unprepared(source.prepare, records, context))
+    context.prepared = source.prepare([one for one in records if id(one) not in faults], context)
+    return faults
+
+
+def _unprepared(
+    prepare: Callable[[Sequence[Record], Context], Any], records: Sequence[Record], context: Context
+) -> Iterator[tuple[int, Exception]]:
+    """Yield each row that cannot be prepared, by id, with its error."""
+    try:
+        prepare(records, context)
+    except Exception as error:
+        if len(records) == 1:
+            yield id(records[0]), error
+            return
+        middle = len(records) // 2
+        for half in (records[:middle], records[middle:]):
+            yield from _unprepared(prepare, half, context)
+
+
+def _convert_any(
+    source: Source, record: Record, context: Context, fault: Exception | None
+) -> Converted:
+    """Convert a row; whatever is wrong with it, it is `Skip`. fault: what `_prepare` found."""
+    try:
+        if fault is not None:
+            raise Skip(BROKEN_ROW, str(fault)) if isinstance(fault, DataError) else fault
         converted = _convert(source, record, context)
         whole = converted.conversation or converted.preference
         rows = [whole, *converted.tasks] if whole else converted.tasks
         said = [{**row.to_dict(), "tools": None} for row in rows]
         json.dumps(said, ensure_ascii=False, allow_nan=False).encode("utf-8")
         return converted
-    except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
-        raise Skip(BROKEN_ROW, f"{type(error).__name__}: {error}") from None
     except RecursionError:
         raise Skip(BROKEN_ROW, "nested too deeply") from None
+    except Exception as error:
+        if isinstance(error, Skip | ToolhoneError):
+            raise
+        raise Skip(BROKEN_ROW, f"{type(error).__name__}: {error}") from None
 
 
 def _convert(source: Source, record: Record, context: Context) -> Converted:
@@ -200,7 +247,14 @@ def detect(record: Record, known: Iterable[str] = SOURCES) -> str | None:
     """Return the name of the first format that a row is in; our own form goes before all others."""
     if messages.is_own_form(record):
         return messages.MESSAGES.name
-    return next((name for name in known if SOURCES[name].looks_like(record)), None)
+    return next((name for name in known if _looks_like(SOURCES[name], record)), None)
+
+
+def _looks_like(source: Source, record: Record) -> bool:
+    try:
+        return source.looks_like(record)
+    except Exception:  # no row of this format
+        return False
 
 
 def detect_format(source: str | Path | RecordStream, with_pairs: bool = False) -> str:

@@ -65,7 +65,7 @@ def convert(record: Record, context: Context) -> Converted:
         conversation = _at(line, plain, Conversation.from_dict, context.unread)
     except DataError as error:
         detail = str(error).removeprefix(f"{line}: ")
-        raise Skip("not a conversation", detail, stops=True) from None
+        raise Skip("not a conversation", detail) from None
     offered = context.options.get("tools")
     if offered and all(record.get(name) is None for name in _TOOLS):
         conversation = replace(conversation, tools=tuple(offered))
@@ -279,4 +279,4 @@ def _at(
         raise DataError(f"{line}: {error}") from None
 
 
-MESSAGES = Source("messages", looks_like, convert, options={"skip_bad", "tools"})
+MESSAGES = Source("messages", looks_like, convert, options={"tools"})

@@ -42,7 +42,7 @@ def convert(record: Record, context: Context) -> Converted:
                 context.repairs.add(WITHOUT_TOOLS)
     except DataError as error:
         detail = str(error).removeprefix(f"{line}: ")
-        raise Skip("a pair whose messages or tools cannot be read", detail, stops=True) from None
+        raise Skip("a pair whose messages or tools cannot be read", detail) from None
     last = pair.prompt[-1].role
     if last not in ("user", "tool"):
         detail = f"it ends with a message of the role {last!r}"
@@ -85,4 +85,4 @@ def _text(record: Record, side: str) -> str:
     return text.strip()
 
 
-PAIRS = Source("pairs", looks_like, convert, options={"skip_bad", "tools"})
+PAIRS = Source("pairs", looks_like, convert, options={"tools"})

@@ -71,6 +71,7 @@ class Dataset:
             if lost := self.report.get(key):
                 reasons = ", ".join(f"{count} {reason}" for reason, count in lost.items())
                 parts.append(f"{word} {sum(lost.values())}: {reasons}")
+        parts += [f"for example: {one}" for one in [*self.report.get("examples", {}).values()][:1]]
         if leaked := self.report.get("leaked"):
             parts.append(
                 f"{leaked} rows to train on start with a held-out prompt, which inflates scores"
@@ -235,7 +236,7 @@ def _from_file(experiment: Experiment, rows: RecordStream | None) -> Dataset:
     if not loaded.conversations:
         raise DataError(
             f"{data.path or data.format}: no row gives a conversation to train on; "
-            f"{loaded.summary()}"
+            f"{loaded.summary(examples=True)}"
         )
     train = list(loaded.conversations)[: data.max_samples]
     report["beyond_max_samples"] = len(loaded.conversations) - len(train)
@@ -281,7 +282,7 @@ def _from_pairs(experiment: Experiment, rows: RecordStream) -> Dataset:
     data, path = experiment.data, rows.path
     loaded = open_source(rows, PAIRS, tools=tools_of(experiment))
     if not loaded.preferences:
-        raise DataError(f"{path}: no row gives a pair to train on; {loaded.summary()}")
+        raise DataError(f"{path}: no row gives a pair to train on; {loaded.summary(True)}")
     pairs = list(loaded.preferences)[: data.max_samples]
     conversations = [pair.conversation() for pair in pairs]
     counts = {
