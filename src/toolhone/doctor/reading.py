@@ -3,7 +3,8 @@
     file = read_file("train.jsonl")
     file.cases, file.conversations
 
-The sources of a training read the rows; what it skips is a case of its own. Refused rows of chat messages are repaired where that is certain.
+The sources of a training read the rows; what it skips is a case of its own. Refused rows of chat
+messages are repaired where that is certain.
 """
 
 from __future__ import annotations

@@ -34,8 +34,8 @@ class SourceOptions(TypedDict, total=False):
     style: GSM8K's form, `calls` or `short`. first_call: a GSM8K task also expects the first step as
     a call. distractors: how many wrong tools are on offer besides (Seal-Tools, MetaTool, NESTFUL).
     catalogue: the file that describes the tools, where it is not beside the rows. seed: of every
-    choice. tools: the tools on offer in test cases, and in rows of messages without the key. raw_prompt: keep prompt
-    and answer of prompt rows as they are.
+    choice. tools: on offer in test cases, and in rows of messages without the key. raw_prompt: keep
+    prompt and answer of prompt rows as they are.
     """
 
     style: str | None

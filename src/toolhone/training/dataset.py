@@ -285,21 +285,14 @@ def _from_pairs(experiment: Experiment, rows: RecordStream) -> Dataset:
         raise DataError(f"{path}: no row gives a pair to train on; {loaded.summary(True)}")
     pairs = list(loaded.preferences)[: data.max_samples]
     conversations = [pair.conversation() for pair in pairs]
-    counts = {
-        key: _counts(loaded)[key] for key in ("read", "kept", "skipped", "repaired", "examples")
-    }
-    report = {
-        "source": f"pairs of {path}",
-        **counts,
-        "beyond_max_samples": loaded.kept - len(pairs),
-    }
+    beyond = loaded.kept - len(pairs)
+    report = {"source": f"pairs of {path}", **_counts(loaded), "beyond_max_samples": beyond}
     report |= _check_rows(conversations, loaded.places, data)
     if data.validation is not None:
         other = open_source(data.validation, PAIRS, tools=tools_of(experiment))
         train, held_pairs = conversations, list(other.preferences)
         held_out = [pair.conversation() for pair in held_pairs]
-        counts = {"read": other.read, "skipped": dict(other.skipped)}
-        report["validation"] = {"source": data.validation, **counts}
+        report["validation"] = {"source": data.validation, **_counts(other)}
     else:
         train, held_out, report["dropped_by_split"] = _split(conversations, experiment)
         of = {id(one): pair for one, pair in zip(conversations, pairs, strict=True)}
