@@ -171,7 +171,8 @@ Optimizer = Adam | Muon
 class Lora:
     """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685): W + alpha / rank * B A.
 
-    `target_modules`: last parts of module names; empty means every linear layer but the head.
+    `target_modules`: last parts of module names; empty means every linear layer but the head,
+    which learns where it is named.
     `last_layers` 0 means all layers.
     """
 

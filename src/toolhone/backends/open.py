@@ -26,6 +26,7 @@ MLX_INSTALL = "'mlx[cpu]>=0.32.4,<0.33' 'mlx-lm>=0.32.2,<0.33'"
 
 if TYPE_CHECKING:
     from toolhone.backends.torch.engine import EngineOptions
+    from toolhone.backends.torch.shared import SharedBase
     from toolhone.backends.toy import ToyTrainer
 
 
@@ -69,6 +70,13 @@ def open_sampler(
     from toolhone.backends.torch.trainer import open_sampler as open_torch
 
     return open_torch(ref, _engine_options(model, seed), adapter)
+
+
+def open_shared(name: str, model: ModelSection) -> SharedBase:
+    """A frozen base model that many trainers and samplers of adapters share (torch alone)."""
+    from toolhone.backends.torch.shared import SharedBase
+
+    return SharedBase(name, _engine_options(model, seed=0))
 
 
 def with_own_lora(plan: Experiment, folder: Path, report: Callable[[str], None]) -> Experiment:

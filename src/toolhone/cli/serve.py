@@ -13,19 +13,27 @@ from typer import Argument, Option
 from toolhone.api import open_model
 from toolhone.cli import flags
 from toolhone.cli.console import print_note
+from toolhone.errors import ConfigError
 from toolhone.export.merged import check_place, to_of
 from toolhone.export.merged import export as write_export
 from toolhone.serve.app import address_of, check_installed, listen
 from toolhone.serve.app import serve as run_server
+from toolhone.serve.tinker_server import (
+    TinkerOptions,
+    check_tinker_installed,
+    open_service,
+    serve_tinker,
+)
 
 app = typer.Typer(rich_markup_mode=None)
 
 
 @app.command(
     epilog="Examples: toolhone serve runs/sft   |   "
-    "toolhone serve runs/sft --port 9000 --constrained"
+    "toolhone serve runs/sft --port 9000 --constrained   |   "
+    "toolhone serve --tinker pico --port 8787"
 )
-def serve(
+def serve(  # noqa: PLR0913 (the options of a command)
     model: flags.ModelName,
     overrides: flags.Overrides = None,
     host: Annotated[
@@ -39,12 +47,31 @@ def serve(
         int | None,
         Option(min=1, help="tokens of a reply where a request has no limit [default: the run's]"),
     ] = None,
+    tinker: Annotated[
+        bool, Option("--tinker", help="speak the Tinker protocol: train and sample with its SDK")
+    ] = False,
+    out: Annotated[
+        Path, Option(help="with --tinker: the folder of its checkpoints")
+    ] = TinkerOptions.folder,
+    memory: Annotated[
+        float | None,
+        Option(min=0, help="with --tinker: GB for models and samplers [default: half of the rest]"),
+    ] = None,
+    key: Annotated[
+        str, Option(help="with --tinker: the API key that clients send")
+    ] = TinkerOptions.key,
 ) -> None:
     """Answer OpenAI's chat requests, with tools and calls, until Ctrl-C.
 
     Stops before the first answer where tokenizer or template differ from those the model was
-    trained with."""
+    trained with. With --tinker: the protocol of the Tinker SDK, so that programs written for it
+    train and sample here."""
     check_installed()
+    if tinker:
+        refuse_chat_options(dialect, constrained, max_new_tokens)
+        limit = None if memory is None else int(memory * 1e9)
+        serve_sdk(model, overrides, (host, port), checkpoint, TinkerOptions(out, limit, key))
+        return
     with listen(host, port) as sock:
         keys = flags.with_options(overrides, dialect, constrained)
         keys += [] if max_new_tokens is None else [f"evaluation.max_new_tokens={max_new_tokens}"]
@@ -54,6 +81,31 @@ def serve(
             what += ", calls constrained to their schemas"
         print_note(f"{model} at {address_of(sock)}/v1 ({what}); Ctrl-C ends it")
         run_server(opened, sock)
+
+
+def refuse_chat_options(dialect: str | None, constrained: bool, max_tokens: int | None) -> None:
+    """Refuse what only has a meaning for chat requests."""
+    given = {"--dialect": dialect, "--constrained": constrained, "--max-new-tokens": max_tokens}
+    if names := [name for name, value in given.items() if value]:
+        raise ConfigError(f"--tinker serves token ids; leave out {', '.join(names)}")
+
+
+def serve_sdk(
+    model: str,
+    overrides: list[str] | None,
+    address: tuple[str, int],
+    checkpoint: str | None,
+    options: TinkerOptions,
+) -> None:
+    """Serve the Tinker protocol and print what a client must export."""
+    check_tinker_installed()
+    with listen(*address) as sock:
+        service = open_service(model, options, checkpoint, overrides)
+        print(f"export TINKER_BASE_URL={address_of(sock)}")
+        print(f"export TINKER_API_KEY={options.key}", flush=True)
+        names = ", ".join(service.models.bases)
+        print_note(f"base_model is {names}; checkpoints go to {options.folder}; Ctrl-C ends it")
+        serve_tinker(service, sock, options.key)
 
 
 @app.command(

@@ -33,10 +33,9 @@ class LoraLayer(nn.Module):
 
     def __init__(self, base: nn.Module, lora: Lora, generator: torch.Generator) -> None:
         super().__init__()
-        weight = base.weight
-        assert isinstance(weight, torch.Tensor)
-        outputs, inputs = reversed(weight.shape) if isinstance(base, Conv1D) else weight.shape
         self.base = base
+        weight = self.weight
+        outputs, inputs = reversed(weight.shape) if isinstance(base, Conv1D) else weight.shape
         self.lora_A = nn.Linear(inputs, lora.rank, bias=False, dtype=torch.float32)
         self.lora_B = nn.Linear(lora.rank, outputs, bias=False, dtype=torch.float32)
         self.scale = lora.alpha / lora.rank
@@ -46,6 +45,13 @@ class LoraLayer(nn.Module):
             self.lora_B.weight.zero_()
         self.lora_A.to(weight.device)
         self.lora_B.to(weight.device)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The frozen weight of the base layer."""
+        weight = self.base.weight
+        assert isinstance(weight, torch.Tensor)
+        return weight
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = self.base(x)
@@ -78,7 +84,8 @@ def wanted_layers(model: nn.Module, lora: Lora) -> list[str]:
     linear = [
         name
         for name, part in model.named_modules()
-        if isinstance(part, nn.Linear | Conv1D) and part is not head
+        if isinstance(part, nn.Linear | Conv1D)
+        and (part is not head or name.rpartition(".")[2] in lora.target_modules)
     ]
     kinds = sorted({name.rpartition(".")[2] for name in linear})
     for target in lora.target_modules:
@@ -125,12 +132,16 @@ def last_layers(model: nn.Module, count: int) -> tuple[str, list[int]]:
 
 
 def merge_adapters(model: nn.Module, layers: list[str]) -> None:
-    """Replace each adapted layer by a plain one with W + alpha / rank * B A, rounded once."""
+    """Replace each adapted layer by a plain one with W + alpha / rank * B A, rounded once.
+
+    A head that shares its weight with the embedding has its own afterwards.
+    """
     for name in layers:
         layer = model.get_submodule(name)
         assert isinstance(layer, LoraLayer)
-        weight = layer.base.weight
-        assert isinstance(weight, torch.Tensor)
+        if layer is model.get_output_embeddings():  # type: ignore[operator]
+            model.config.tie_word_embeddings = False  # type: ignore[union-attr]
+        weight = layer.weight
         change = layer.lora_B.weight.data @ layer.lora_A.weight.data * layer.scale
         change = change.T if isinstance(layer.base, Conv1D) else change
         merged = (weight.data.float() + change.float()).to(weight.dtype)

@@ -1,0 +1,137 @@
+"""The Tinker server under the unmodified SDK: training, sampling, checkpoints, mistakes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from contracts.test_backends import tiny_qwen3
+from support.tinker_server import close_left_sockets, sdk_client, tinker_server
+from toolhone.backends.base import Adam, Lora
+from toolhone.backends.torch.engine import EngineOptions
+from toolhone.backends.torch.trainer import open_trainer
+from toolhone.rows import Row
+from toolhone.training.losses import cross_entropy
+
+pytest.importorskip("starlette")
+tinker = pytest.importorskip("tinker", reason="needs the package tinker, the SDK")
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+IDS = [5, 9, 33, 12, 7, 40, 21, 3]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sdk() -> Iterator[None]:
+    """Without telemetry; the sockets that it leaves open are closed at the end."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TINKER_TELEMETRY", "0")
+        yield
+    close_left_sockets()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model without a tokenizer."""
+    return tiny_qwen3(tmp_path_factory.mktemp("tinker"))
+
+
+@pytest.fixture(scope="module")
+def url(folder: Path) -> Iterator[str]:
+    with tinker_server(folder, folder / "checkpoints") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def client(url: str) -> Iterator[Any]:
+    with sdk_client(url) as opened:
+        yield opened
+
+
+def new_model(client: Any, folder: Path, **settings: Any) -> Any:
+    given = {"rank": 4, "seed": 3, "train_unembed": False, **settings}
+    return done(client.create_lora_training_client(str(folder), **given))
+
+
+def done(value: Any) -> Any:
+    """The client itself: newer SDKs return a future of it."""
+    return value.result() if hasattr(value, "result") else value
+
+
+def datum(ids: list[int] = IDS, **arrays: Any) -> Any:
+    inputs = {"target_tokens": np.array(ids[1:])}
+    inputs |= {name: np.array(each, np.float32) for name, each in arrays.items()}
+    return tinker.Datum(model_input=tinker.ModelInput.from_ints(ids[:-1]), loss_fn_inputs=inputs)
+
+
+def lesson(ids: list[int] = IDS) -> Any:
+    return datum(ids, weights=[0.0, 0.0] + [1.0] * (len(ids) - 3))
+
+
+def train(model: Any, steps: int = 1, rate: float = 1e-2) -> list[float]:
+    losses = []
+    for _ in range(steps):
+        passed = model.forward_backward([lesson(), lesson(IDS[::-1])], "cross_entropy")
+        stepped = model.optim_step(tinker.AdamParams(learning_rate=rate))
+        losses.append(passed.result().metrics["loss:sum"])
+        stepped.result()
+    return losses
+
+
+def score(sampler: Any) -> list[float]:
+    return sampler.compute_logprobs(tinker.ModelInput.from_ints(IDS)).result()[1:]
+
+
+def test_losses_are_those_of_torch_directly_bit_for_bit(client: Any, folder: Path) -> None:
+    over_wire = train(new_model(client, folder), steps=4)
+    trainer = open_trainer(folder, Lora(4, 32.0), EngineOptions(device_map="cpu", seed=3))
+    rows = []
+    for ids in (IDS, IDS[::-1]):
+        weights = np.array([0.0, 0.0, 0.0] + [1.0] * (len(ids) - 3), np.float32)
+        rows.append(Row.of(ids, [True] * len(ids)).with_arrays(weights=weights))
+    direct = []
+    for _ in range(4):
+        direct.append(trainer.forward_backward(rows, cross_entropy()).result()["loss"])
+        trainer.optim_step(Adam(1e-2, 0.9, 0.95, 1e-12, clip_norm=0.0))
+    assert over_wire == direct
+
+
+def test_a_sampler_is_a_snapshot_that_agrees_with_the_trainer(client: Any, folder: Path) -> None:
+    model = new_model(client, folder)
+    train(model, 2)
+    sampler = done(model.save_weights_and_get_sampling_client())
+    before = score(sampler)
+    trained = model.forward([datum(weights=[1.0] * 7)], "cross_entropy").result()
+    assert np.allclose(trained.loss_fn_outputs[0]["logprobs"].data, before, atol=1e-6)
+    assert np.isclose(trained.metrics["loss:sum"], -sum(before), atol=1e-4)
+    train(model, 2)
+    assert score(sampler) == before
+    path = model.save_weights_for_sampler("later").result().path
+    assert score(done(client.create_sampling_client(model_path=path))) != before
+
+
+def test_training_resumes_to_the_same_bits(client: Any, folder: Path) -> None:
+    model = new_model(client, folder)
+    train(model, 3)
+    path = model.save_state("third").result().path
+    resumed = done(client.create_training_client_from_state_with_optimizer(path))
+    fresh = done(client.create_training_client_from_state(path))
+    assert train(model, 3) == train(resumed, 3) != train(fresh, 3)
+
+
+def test_a_seed_and_equal_requests_give_equal_samples(client: Any, folder: Path) -> None:
+    sampler = done(client.create_sampling_client(base_model=str(folder)))
+    params = tinker.SamplingParams(max_tokens=6, seed=11, stop=[])
+    prompt = tinker.ModelInput.from_ints(IDS)
+    futures = [sampler.sample(prompt, 3, params) for _ in range(2)]
+    first, second = (future.result().sequences for future in futures)
+    assert [one.tokens for one in first] == [one.tokens for one in second]
+    assert len({tuple(one.tokens) for one in first}) > 1
+    assert all(len(one.logprobs) == 6 and one.stop_reason == "length" for one in first)
+    ends = tinker.SamplingParams(max_tokens=30, seed=11, stop=[first[0].tokens[2]])
+    cut = sampler.sample(prompt, 3, ends).result().sequences[0]
+    assert cut.stop_reason == "stop"
+    assert list(cut.tokens) == list(first[0].tokens[:3])
