@@ -24,7 +24,7 @@ from toolhone.sources.base import Loaded
 from toolhone.sources.files import data_files
 from toolhone.sources.formats import FOLDERS, detect_format
 
-HEADINGS = ("file", "format", "read", "kept", "only tasks", "repaired", "refused")
+HEADINGS = ("file", "format", "read", "kept", "only tasks", "repaired", "not read", "refused")
 
 
 @dataclass
@@ -40,9 +40,8 @@ class Table:
 
     def add(self, name: str, form: str, loaded: Loaded) -> None:
         counts = (loaded.read, loaded.kept, loaded.only_tasks)
-        self.rows.append(
-            (name, form, *map(str, counts), reasons(loaded.repaired), reasons(loaded.skipped))
-        )
+        why = map(reasons, (loaded.repaired, loaded.unread, loaded.skipped))
+        self.rows.append((name, form, *map(str, counts), *why))
         self.read[name.partition("/")[0]] += loaded.read
         self.kept[name.partition("/")[0]] += loaded.kept
         self.refused.setdefault(name.partition("/")[0], Counter()).update(loaded.skipped)

@@ -16,6 +16,7 @@ from toolhone.schema.json_text import parse_json
 from toolhone.schema.keys import (
     ARGUMENTS,
     CALL_KEYS,
+    LABELS,
     MESSAGE_KEYS,
     check_keys,
     first_value,
@@ -134,7 +135,7 @@ class Conversation:
         if "assistant" not in (roles := [message.role for message in messages]):
             found = ", ".join(roles)
             raise DataError(f"a conversation needs an assistant message; found roles {found}")
-        check_keys(source, {"messages", "tools", "source"}, "a row", unread)
+        check_keys(source, {"messages", "tools"} | LABELS, "a row", unread)
         tools = _tools(source, unread)
         return Conversation(messages, tools, _word(source, "id"), _word(source, "source"))
 

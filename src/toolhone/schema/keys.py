@@ -34,16 +34,25 @@ HARMLESS = frozenset(
         *("annotations", "audio", "cache_control", "citations", "created", "created_at"),
         *("finish_reason", "id", "index", "logprobs", "model", "object", "refusal"),
         *("provider_specific_fields", "service_tier", "stop_reason", "system_fingerprint"),
-        *("timestamp", "type", "usage", "uuid"),
+        *("timestamp", "turn_idx", "type", "usage", "uuid"),
     }
 )
 """Keys that say nothing to learn, wherever they are."""
+LABELS = frozenset(
+    {
+        *("category", "data_source", "dataset", "domain", "lang", "language", "licence", "license"),
+        *("source", "split", "subcategory", "task"),
+    }
+)
+"""Keys of a row that say what it is or where it is from, not what is learned."""
 HARMLESS_OF_TOOLS = frozenset(
     {
         *("_meta", "defer_loading", "execution", "icons", "outputSchema", "output_schema"),
-        *("strict", "title"),
+        *("desc_for_search", "strict", "tags", "title"),
+        *("output", "response", "responses", "result", "results", "return", "returns"),
     }
 )
+"""Of a tool: what lists of tools say for search and display, and what the tool gives back."""
 
 
 def is_empty(value: Any) -> bool:

@@ -34,8 +34,6 @@ OPEN_KEYWORDS = frozenset(
     {"additionalProperties", "patternProperties", "$ref", "allOf", "anyOf", "oneOf"}
 )
 """Keywords that may allow arguments which `properties` does not name."""
-_OUTPUTS = frozenset({"output", "response", "responses", "result", "results", "return", "returns"})
-"""Keys of a tool that describe what it gives back."""
 _PLAIN_KEYWORDS = frozenset({"properties", "required", "description", "title", "$schema", "$defs"})
 _NAMED_SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "definitions"})
 _LISTED_SCHEMAS = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
@@ -133,7 +131,7 @@ def check_tool_keys(
         known = {*TOOL_KEYS, *HARMLESS_OF_TOOLS, *more}
         hidden = not has_schema and any(
             isinstance(value, Mapping)
-            and key not in known | _OUTPUTS
+            and key not in known
             and ("properties" in value or all(isinstance(one, Mapping) for one in value.values()))
             for key, value in level.items()
         )

@@ -146,4 +146,10 @@ def _calls(answer: Json, tools: Sequence[Tool], context: Context) -> tuple[ToolC
     return fit_calls(calls, tools, context)
 
 
-ACEBENCH = Source("acebench", looks_like, convert, Answers)
+ACEBENCH = Source(
+    "acebench",
+    looks_like,
+    convert,
+    {"": {"question", "function", "involved_classes", *_OWN_KEYS}},
+    Answers,
+)

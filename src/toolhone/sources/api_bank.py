@@ -211,4 +211,16 @@ def _make_tool(api: Tool, calls: Sequence[Mapping[str, Json]]) -> tuple[Tool, bo
     return Tool(api.name, api.description, parameters), by_calls
 
 
-API_BANK = Source("api_bank", looks_like, convert, prepare, rows=rows, options={"catalogue"})
+API_BANK = Source(
+    "api_bank",
+    looks_like,
+    convert,
+    {
+        "": {"turns"},
+        "turns": {"role", "text", "api_name", "param_dict", "result"},
+        "turns.result": {"api_name", "input", "output", "exception"},
+    },
+    prepare,
+    rows=rows,
+    options={"catalogue"},
+)

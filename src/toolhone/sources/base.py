@@ -19,6 +19,7 @@ from typing import Any, TypedDict
 
 from toolhone.errors import Fault, FindingKind, nearest
 from toolhone.schema import Conversation, Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
+from toolhone.schema.keys import LABELS, check_keys
 from toolhone.schema.preference import Preference
 from toolhone.schema.tool import OPEN_KEYWORDS, strip_padding
 from toolhone.schema.tool_results import result_runs
@@ -100,13 +101,16 @@ class Context:
 class Source:
     """A published format: how its rows are told from others, and how one is converted.
 
-    prepare: runs once on all records of the file; what it returns is `Context.prepared`. rows:
-    regroups the rows of a file or folder. options: names of the `SourceOptions` that are read.
+    keys: the known ones by the place of their object: `""` is the row, `"info.task"` an object in
+    it, also each of a list; those of other places are data, or `convert` checks them. prepare: runs
+    once on all records of the file; what it returns is `Context.prepared`. rows: regroups the rows
+    of a file or folder. options: names of the `SourceOptions` that are read.
     """
 
     name: str
     looks_like: Callable[[Record], bool]
     convert: Callable[[Record, Context], Conversation | Task | list[Task] | Converted]
+    keys: Mapping[str, Set[str]]
     prepare: Callable[[Sequence[Record], Context], Any] | None = None
     rows: Callable[[RecordStream], Iterator[tuple[FileLine, Record | BadLine]]] | None = None
     options: Set[str] = frozenset()
@@ -191,6 +195,24 @@ class Loaded:
         if examples and self.examples:
             parts.append("for example: " + "; ".join([*self.examples.values()][:_SHOWN]))
         return "; ".join(parts)
+
+
+def check_places(record: Record, places: Mapping[str, Set[str]], unread: set[str]) -> None:
+    """Put the keys of a row, and of the objects in it, that are not known into `unread`."""
+    for place, known in places.items():
+        where, known = (place, known) if place else ("a row", known | LABELS)
+        for found in _objects_at(record, place.split(".") if place else []):
+            check_keys(found, known, where, unread)
+
+
+def _objects_at(value: Json, path: Sequence[str]) -> Iterator[Record]:
+    if isinstance(value, list):
+        for inner in value:
+            yield from _objects_at(inner, path)
+    elif isinstance(value, dict) and path:
+        yield from _objects_at(value.get(path[0]), path[1:])
+    elif isinstance(value, dict):
+        yield value
 
 
 def shape_of(calls: Sequence[ToolCall | ExpectedCall]) -> str:

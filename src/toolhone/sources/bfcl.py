@@ -265,4 +265,8 @@ def _best(values: Sequence[Json], free: bool, schema: Json) -> Json:
     return next(fitting, _LEAVE_OUT if free else real[0])
 
 
-BFCL = Source("bfcl", looks_like, convert, Answers)
+KEYS = {
+    *("question", "function", "involved_classes", "initial_config", "scenario"),
+    *("excluded_function", "missed_function", "path"),
+}
+BFCL = Source("bfcl", looks_like, convert, {"": KEYS}, Answers)

@@ -26,6 +26,7 @@ from toolhone.sources.base import (
     Skip,
     Source,
     SourceOptions,
+    check_places,
     shape_of,
     tasks_of,
 )
@@ -210,6 +211,7 @@ def _convert_any(
         if fault is not None:
             raise Skip(BROKEN_ROW, str(fault)) if isinstance(fault, DataError) else fault
         converted = _convert(source, record, context)
+        check_places(record, source.keys, context.unread)
         whole = converted.conversation or converted.preference
         rows = [whole, *converted.tasks] if whole else converted.tasks
         said = [{**row.to_dict(), "tools": None} for row in rows]

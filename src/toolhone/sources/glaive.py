@@ -225,4 +225,4 @@ class _CallReader(LiteralReader):
         return found.value
 
 
-GLAIVE = Source("glaive", looks_like, convert)
+GLAIVE = Source("glaive", looks_like, convert, {"": {"system", "chat"}})

@@ -108,7 +108,9 @@ def convert_openfunctions(record: Record, context: Context) -> Task:
         listed.append(function)
         if isinstance(function, dict) and function.get("api_call"):
             texts = map(str, filter(None, map(function.get, ("name", "description"))))
-            listed[-1] = {**function, "name": function["api_call"], "description": ": ".join(texts)}
+            others = {key: value for key, value in function.items() if key != "api_call"}
+            named = {"name": function["api_call"], "description": ": ".join(texts)}
+            listed[-1] = {**others, **named}
     tools = read_tools(listed, context)
     try:
         written, repairs = read_code(answer if isinstance(answer, str) else "")
@@ -125,5 +127,16 @@ def convert_openfunctions(record: Record, context: Context) -> Task:
     return Task("", (Message("user", question),), tools, expect_calls(calls))
 
 
-APIBENCH = Source("apibench", is_apibench, convert_apibench, prepare_apibench)
-OPENFUNCTIONS = Source("openfunctions", is_openfunctions, convert_openfunctions)
+APIBENCH = Source(
+    "apibench",
+    is_apibench,
+    convert_apibench,
+    {"": {"code", "api_call", "provider", "api_data"}},
+    prepare_apibench,
+)
+OPENFUNCTIONS = Source(
+    "openfunctions",
+    is_openfunctions,
+    convert_openfunctions,
+    {"": {"question", "function", "model_answer"}},
+)

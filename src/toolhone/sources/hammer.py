@@ -128,4 +128,9 @@ def _dialogue(turns: Sequence[tuple[str, str]], context: Context) -> tuple[Messa
     return tuple(messages)
 
 
-HAMMER = Source("hammer", looks_like, convert)
+HAMMER = Source(
+    "hammer",
+    looks_like,
+    convert,
+    {"": {"instruction", "output", "query", "tools", "answers"}, "query": {"role", "content"}},
+)

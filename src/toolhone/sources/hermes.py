@@ -21,11 +21,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from toolhone.schema import Conversation, Json
+from toolhone.schema import WEIGHT_KEYS, Conversation, Json
 from toolhone.sources.base import Context, Skip, Source
 from toolhone.sources.files import Record
 from toolhone.sources.prompt_rows import split_prompt
-from toolhone.sources.sharegpt import add_turns, turns_of
+from toolhone.sources.sharegpt import TURN_KEYS, add_turns, turns_of
 from toolhone.sources.text_calls import ConversationBuilder, read_tagged, read_values, turn_weight
 from toolhone.sources.tool_specs import BAD_TOOLS, read_tools
 
@@ -119,5 +119,15 @@ def convert_toolace(record: Record, context: Context) -> Conversation:
     return Conversation(tuple(builder.messages), tools)
 
 
-HERMES = Source("hermes", looks_like, convert)
-TOOLACE = Source("toolace", is_toolace, convert_toolace)
+HERMES = Source(
+    "hermes",
+    looks_like,
+    convert,
+    {"": {"conversations", "example"}, "conversations": {"from", "value", *WEIGHT_KEYS}},
+)
+TOOLACE = Source(
+    "toolace",
+    is_toolace,
+    convert_toolace,
+    {"": {"system", "conversations"}, "conversations": TURN_KEYS},
+)

@@ -229,5 +229,18 @@ def expression_of(equation: str) -> str:
     return plain[1:-1] if plain.startswith("(") and closing == len(plain) - 1 else plain
 
 
-GSM8K = Source("gsm8k", is_gsm8k, convert_gsm8k, prepare_gsm8k, options={"style", "first_call"})
-SVAMP = Source("svamp", is_svamp, convert_svamp, prepare_svamp)
+GSM8K = Source(
+    "gsm8k",
+    is_gsm8k,
+    convert_gsm8k,
+    {"": {"question", "answer"}},
+    prepare_gsm8k,
+    options={"style", "first_call"},
+)
+SVAMP = Source(
+    "svamp",
+    is_svamp,
+    convert_svamp,
+    {"": {"ID", "Body", "Question", "Equation", "Answer", "Type"}},
+    prepare_svamp,
+)

@@ -279,4 +279,4 @@ def _at(
         raise DataError(f"{line}: {error}") from None
 
 
-MESSAGES = Source("messages", looks_like, convert, options={"tools"})
+MESSAGES = Source("messages", looks_like, convert, {}, options={"tools"})

@@ -142,4 +142,11 @@ def _parameter(parameter: Json) -> Json:
     return {**plain, "type": "string" if kind.lower() in ("enum", "date") else kind}
 
 
-NESTFUL = Source("nestful", looks_like, convert, prepare, options=CATALOGUE_OPTIONS)
+NESTFUL = Source(
+    "nestful",
+    looks_like,
+    convert,
+    {"": {"input", "output"}, "output": {"name", "arguments", "label"}},
+    prepare,
+    options=CATALOGUE_OPTIONS,
+)

@@ -14,14 +14,16 @@ from dataclasses import replace
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Message, Tool
 from toolhone.schema.preference import Preference
-from toolhone.sources.base import Context, Converted, Skip, Source, refuse_faults
+from toolhone.sources.base import Context, Converted, Skip, Source, check_places, refuse_faults
 from toolhone.sources.files import Record
 from toolhone.sources.messages import WITHOUT_TOOLS, fill_tools
-from toolhone.sources.sharegpt import NO_TOOLS, add_turns, role_and_text, turns_of
+from toolhone.sources.sharegpt import NO_TOOLS, TURN_KEYS, add_turns, role_and_text, turns_of
 from toolhone.sources.text_calls import ConversationBuilder, turn_weight
 from toolhone.sources.tool_specs import read_tools
 
 NO_PAIR = "not a pair of a chosen and a rejected side"
+_TURNS = ("conversations", "chosen", "rejected")
+_SHAREGPT_KEYS = {"": {*_TURNS, "tools", "system"}, **dict.fromkeys(_TURNS, TURN_KEYS)}
 
 
 def looks_like(record: Record) -> bool:
@@ -53,6 +55,7 @@ def convert(record: Record, context: Context) -> Converted:
 
 
 def _sharegpt(record: Record, context: Context) -> Preference:
+    check_places(record, _SHAREGPT_KEYS, context.unread)
     tools = read_tools(record.get("tools") or [], context)
     prompt = ConversationBuilder(record.get("system"))
     add_turns(prompt, turns_of(record), tools)
@@ -85,4 +88,4 @@ def _text(record: Record, side: str) -> str:
     return text.strip()
 
 
-PAIRS = Source("pairs", looks_like, convert, options={"tools"})
+PAIRS = Source("pairs", looks_like, convert, {}, options={"tools"})

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from toolhone.schema import Conversation, Json
+from toolhone.schema import WEIGHT_KEYS, Conversation, Json
 from toolhone.sources.base import Context, Skip, Source
 from toolhone.sources.files import Record
 from toolhone.sources.text_calls import ConversationBuilder, TextTurn, read_listed, turn_weight
@@ -73,4 +73,13 @@ def _texts_by_type(content: Sequence[Json]) -> dict[str, list[str]]:
     return texts
 
 
-PARTS = Source("parts", looks_like, convert)
+PARTS = Source(
+    "parts",
+    looks_like,
+    convert,
+    {
+        "": {"messages", "tools"},
+        "messages": {"role", "content", *WEIGHT_KEYS},
+        "messages.content": {"type", "value"},
+    },
+)

@@ -156,4 +156,10 @@ def _check_truth(record: Record, conversation: Conversation) -> None:
         raise Skip("possible_boxed_answers are not the tools on offer", detail)
 
 
-PROMPT_ROWS = Source("prompt_rows", looks_like, convert, options={"raw_prompt"})
+PROMPT_ROWS = Source(
+    "prompt_rows",
+    looks_like,
+    convert,
+    {"": {"prompt", "answer", "system", *_OWN_KEYS}},
+    options={"raw_prompt"},
+)

@@ -132,4 +132,5 @@ def _expectation(turn: Record, tools: Sequence[Tool], repairs: set[str]) -> Expe
     return replace(distinct[0], alternatives=tuple(distinct[1:]))
 
 
-ROTBENCH = Source("rotbench", looks_like, convert)
+KEYS = {"": {"scenario", "conversations"}, "conversations": {"from", "value"}}
+ROTBENCH = Source("rotbench", looks_like, convert, KEYS)

@@ -245,5 +245,17 @@ def _converted(
     return Converted(Conversation(turns, tools, identity, source), [task])
 
 
-SEAL_TOOLS = Source("seal_tools", looks_like, convert, prepare, options=CATALOGUE_OPTIONS)
-SEAL_TOOLS_SFT = Source("seal_tools_sft", is_sft, convert_sft)
+SEAL_TOOLS = Source(
+    "seal_tools",
+    looks_like,
+    convert,
+    {"": {"query", "calling"}, "calling": {"api", "parameters", "responses"}},
+    prepare,
+    options=CATALOGUE_OPTIONS,
+)
+SEAL_TOOLS_SFT = Source(
+    "seal_tools_sft",
+    is_sft,
+    convert_sft,
+    {"": {"conversations"}, "conversations": {"from", "value"}},
+)

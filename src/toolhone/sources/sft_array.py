@@ -174,4 +174,5 @@ def as_number(text: str) -> Decimal | None:
     return Decimal(plain) if _NUMBER.fullmatch(plain) else None
 
 
-SFT_ARRAY = Source("sft_array", looks_like, convert, prepare)
+KEYS = {"prompt", "category", "tool_needed", "tool", "tool_args", "expected_answer", "metadata"}
+SFT_ARRAY = Source("sft_array", looks_like, convert, {"": KEYS}, prepare)

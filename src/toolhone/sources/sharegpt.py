@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from toolhone.schema import Conversation, Json, Tool
+from toolhone.schema import WEIGHT_KEYS, Conversation, Json, Tool
+from toolhone.schema.keys import is_empty
 from toolhone.sources.base import Context, Skip, Source
 from toolhone.sources.files import Record
 from toolhone.sources.text_calls import (
@@ -26,6 +27,7 @@ from toolhone.sources.text_calls import (
 from toolhone.sources.tool_specs import read_tools
 
 NO_TOOLS = "calls although the row gives no tools"
+TURN_KEYS = frozenset({"from", "role", "value", "content", *WEIGHT_KEYS})
 ROLES = {
     **dict.fromkeys(("human", "user"), "user"),
     **dict.fromkeys(("gpt", "assistant", "chatgpt", "model", "bot"), "assistant"),
@@ -45,11 +47,17 @@ def looks_like(record: Record) -> bool:
 
 
 def role_and_text(turn: Json) -> tuple[str | None, Json]:
-    """Return the role (`None` for an unknown one) and the text of a turn under either keys."""
+    """Return the role and the text of a turn under either keys.
+
+    None and None where the role is unknown, or where both keys hold something and differ.
+    """
     if not isinstance(turn, dict):
         return None, None
-    role, text = turn.get("from", turn.get("role")), turn.get("value", turn.get("content"))
-    return ROLES.get(str(role)), text
+    roles = [ROLES.get(str(turn[key])) for key in ("from", "role") if key in turn]
+    texts = [turn[key] for key in ("value", "content") if not is_empty(turn.get(key))]
+    texts = texts or [turn.get("value", turn.get("content"))]
+    clear = len(set(roles)) == 1 and all(text == texts[0] for text in texts)
+    return (roles[0], texts[0]) if clear else (None, None)
 
 
 def convert(record: Record, context: Context) -> Conversation:
@@ -96,4 +104,5 @@ def add_turns(
             builder.add_text(role, text.strip())
 
 
-SHAREGPT = Source("sharegpt", looks_like, convert)
+KEYS = {"": {"conversations", "tools", "system"}, "conversations": TURN_KEYS}
+SHAREGPT = Source("sharegpt", looks_like, convert, KEYS)

@@ -155,12 +155,34 @@ def convert_bamboogle(record: Record, context: Context) -> Task:
     return Task("", (user,), tools, expect, category="two_steps")
 
 
-XLAM = Source("xlam", is_xlam, convert_xlam)
-WHEN2CALL = Source("when2call", is_when2call, convert_when2call)
+XLAM = Source("xlam", is_xlam, convert_xlam, {"": {"query", "tools", "answers"}})
+WHEN2CALL = Source(
+    "when2call",
+    is_when2call,
+    convert_when2call,
+    {
+        "": {
+            *("question", "tools", "correct_answer", "answers", "source_id", "target_tool"),
+            *("held_out_param", "orig_question", "orig_tools"),
+        }
+    },
+)
 TEST_CASES = Source(
-    "test_cases", is_test_case, convert_test_case, prepare_test_cases, options={"tools"}
+    "test_cases",
+    is_test_case,
+    convert_test_case,
+    {"": {"prompt", "expected_tool", "expected_params"}},
+    prepare_test_cases,
+    options={"tools"},
 )
 METATOOL = Source(
-    "metatool", is_metatool, convert_metatool, prepare_metatool, options=CATALOGUE_OPTIONS
+    "metatool",
+    is_metatool,
+    convert_metatool,
+    {"": {"Query", "Tool", "query", "tool"}},
+    prepare_metatool,
+    options=CATALOGUE_OPTIONS,
 )
-BAMBOOGLE = Source("bamboogle", is_bamboogle, convert_bamboogle, options={"tools"})
+BAMBOOGLE = Source(
+    "bamboogle", is_bamboogle, convert_bamboogle, {"": {"Question", "Answer"}}, options={"tools"}
+)

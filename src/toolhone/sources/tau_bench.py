@@ -231,5 +231,33 @@ def _history(record: Record, context: Context) -> tuple[Message, ...]:
     return read_messages(linked, "a turn before the task that cannot be read", context)
 
 
-TAU_BENCH = Source("tau_bench", looks_like, convert, prepare)
-TAU2_BENCH = Source("tau2_bench", is_tau2, convert_tau2, prepare_tau2)
+TAU_BENCH = Source(
+    "tau_bench",
+    looks_like,
+    convert,
+    {
+        "": {"messages_display", "traj", "reward", "task_id", "trial", "info"},
+        "info": {"task", "source", "user_cost", "reward_info"},
+        "info.task": {"instruction", "actions", "outputs", "user_id"},
+        "info.task.actions": {"name", "kwargs"},
+    },
+    prepare,
+)
+TAU2_BENCH = Source(
+    "tau2_bench",
+    is_tau2,
+    convert_tau2,
+    {
+        "": {
+            *("user_scenario", "ticket", "initial_state", "evaluation_criteria"),
+            *("description", "issues"),
+        },
+        "user_scenario": {"instructions", "persona"},
+        "user_scenario.instructions": {*_INSTRUCTIONS, "domain"},
+        "evaluation_criteria": {"actions", "communicate_info", "reward_basis"},
+        "evaluation_criteria.actions": {
+            *("name", "arguments", "compare_args", "requestor", "action_id", "info")
+        },
+    },
+    prepare_tau2,
+)

@@ -150,4 +150,16 @@ def _object(value: Json) -> Mapping[str, Json]:
     return value if isinstance(value, Mapping) else {}
 
 
-TOOLALPACA = Source("toolalpaca", looks_like, convert)
+TOOLALPACA = Source(
+    "toolalpaca",
+    looks_like,
+    convert,
+    {
+        "": {
+            *("Name", "Documentation", "Instructions", "Golden_Answers", "Category", "Link"),
+            *("Description", "Introduction", "Functions", "NLDocumentation"),
+            *("Function_Description", "Function_Projection"),
+        },
+        "Golden_Answers": {"Action", "Action_Input"},
+    },
+)

@@ -197,4 +197,19 @@ def _snake(name: str, reserved: bool = False) -> str:
     return f"is_{plain}" if reserved and plain in _RESERVED else plain
 
 
-TOOLBENCH = Source("toolbench", looks_like, convert)
+TOOLBENCH = Source(
+    "toolbench",
+    looks_like,
+    convert,
+    {
+        "": {
+            *("win", "answer_generation", "query", "query_id", "api_list", "relevant APIs"),
+            *("tree", "forward_args", "compare_candidates"),
+        },
+        "answer_generation": {
+            *("query", "function", "train_messages", "finish_type", "valid_data"),
+            *("final_answer", "query_count", "total_tokens"),
+        },
+        "answer_generation.train_messages": {"role", "content", "function_call", "name"},
+    },
+)

@@ -178,5 +178,19 @@ def convert_api_bank(record: Record, context: Context) -> Task:
     return Task("", messages, tuple(loose), expect_calls(expected), category=category)
 
 
-TOOLRL = Source("toolrl", looks_like, convert)
-TOOLRL_API_BANK = Source("toolrl_api_bank", is_api_bank, convert_api_bank)
+TOOLRL = Source(
+    "toolrl",
+    looks_like,
+    convert,
+    {
+        "": {
+            *("instruction", "input", "output", "prompt", "reward_model"),
+            *("ability", "extra_info"),
+        },
+        "prompt": {"role", "content"},
+        "reward_model": {"ground_truth", "style"},
+    },
+)
+TOOLRL_API_BANK = Source(
+    "toolrl_api_bank", is_api_bank, convert_api_bank, {"": {"system", "user", "answer", "other"}}
+)
