@@ -12,7 +12,7 @@ import pytest
 
 from toolhone.backends.base import Adam, Muon
 from toolhone.config.aliases import MOVED, WITHOUT_MEANING, translate
-from toolhone.config.experiment import load_experiment, plain_json
+from toolhone.config.experiment import load_experiment, merged, plain_json
 from toolhone.errors import ConfigError
 from toolhone.training.dataset import load_data
 from toolhone.training.update import optimizer_at
@@ -165,10 +165,7 @@ def nested(key: str, value: object) -> dict[str, Any]:
 def test_every_moved_key_arrives_and_refuses_a_second_spelling(old: str, new: str) -> None:
     assert translated(nested(old, 7)) == (nested(new, 7), [])
     first, second = nested(old, 7), nested(new, 8)
-    section = old.partition(".")[0]
-    both = {**first, **second}
-    if section in second:
-        both[section] = {**first[section], **second[section]}
+    both = merged(first, second)
     with pytest.raises(ConfigError, match="keep one"):
         translated(both)
 

@@ -5,11 +5,13 @@ each tool has its bound.
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from contracts.test_backends import tiny_qwen3
+from support.hand_clock import HandClock
 from support.scripted import ScriptedSampler, ScriptedStream, last_user, scripted_policy, task
 from toolhone.backends.base import SamplingParams
 from toolhone.backends.torch.engine import EngineOptions
@@ -128,16 +130,25 @@ def test_rows_whose_tools_are_quick_share_a_batch_in_every_turn():
     assert batches == [40, 40]
 
 
-def test_after_a_mistake_of_the_user_the_calls_that_wait_for_a_thread_are_not_made():
-    peak = Peak()
+def test_after_a_mistake_of_the_user_the_calls_that_wait_for_a_thread_are_not_made(monkeypatch):
+    peak, cancelled = Peak(), threading.Event()
+
+    class Pool(ThreadPoolExecutor):
+        """Lets the calls that run end once those that wait are cancelled."""
+
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            super().shutdown(False, cancel_futures=cancel_futures)
+            cancelled.set()
+            super().shutdown(wait)
 
     def ask(n: int) -> str:
         if n == 0:
             raise ConfigError("no key for this service")
         with peak:
-            time.sleep(0.3)
+            assert cancelled.wait(60)
         return "x"
 
+    monkeypatch.setattr("toolhone.episodes.driver.ThreadPoolExecutor", Pool)
     with pytest.raises(ConfigError, match="no key for this service"):
         run_episodes(scripted_policy(asks_twice), tasks(3 * TOOL_THREADS), Registry([tool_of(ask)]))
     assert peak.all <= TOOL_THREADS
@@ -156,14 +167,15 @@ def test_an_episode_for_which_the_machine_had_no_time_fails_and_the_others_go_on
 
 
 def test_a_tool_may_bound_its_calls_at_once_and_waiting_is_no_part_of_its_time():
-    peak = Peak()
+    peak, two = Peak(), threading.Barrier(2, timeout=60)
 
     def ask(n: int) -> int:
         with peak:
-            time.sleep(0.05)
+            two.wait()
+            time.sleep(0.1)  # of 16 pairs: the last waits longer than a call may take
         return n
 
-    registry = Registry([tool_of(ask, at_once=2, timeout=0.4)])
+    registry = Registry([tool_of(ask, at_once=2, timeout=1.4)])
     episodes = run_episodes(scripted_policy(asks_twice), tasks(16), registry, FIRST_CALL)
     assert peak.most == 2
     assert [result.outcome for episode in episodes for result in episode.results[0]] == [
@@ -176,11 +188,11 @@ def test_no_more_programs_are_begun_than_the_sandbox_has_workers():
         implementation = builtin_tool(name).function
         assert isinstance(implementation, Implementation)
         assert implementation.limits.at_once == WORKERS
-    peak = Peak()
+    peak, three = Peak(), threading.Barrier(3, timeout=60)
 
     def compute(n: int) -> int:
         with peak:
-            time.sleep(0.02)
+            three.wait()
         return n
 
     registry = Registry([tool_of(compute, at_once=3)])
@@ -219,10 +231,10 @@ def test_time_inside_of_other_time_is_counted_once():
 
 
 def test_the_clock_sees_the_time_in_which_only_tools_ran():
-    clock = Clock()
+    clock = HandClock()
 
     def slow(n: int) -> int:
-        time.sleep(0.1)
+        clock.move_while_tools_run(1.0)
         return n
 
     with clock.on("sample"):
@@ -230,4 +242,4 @@ def test_the_clock_sees_the_time_in_which_only_tools_ran():
             scripted_policy(asks_twice), tasks(3), Registry([tool_of(slow)]), clock=clock
         )
     assert [episode.ending for episode in episodes] == [EpisodeStatus.ANSWERED] * 3
-    assert clock.take()["tools"] >= 0.09
+    assert clock.take() == {"sample": 0.0, "tools": 6.0}

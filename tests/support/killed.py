@@ -56,7 +56,9 @@ class Steps(Progress):
         time.sleep(seconds)
         os.kill(os.getpid(), number)
 
-    def advance(self, count: int = 1, note: str = "") -> None:  # noqa: ARG002
+    def advance(self, count: int = 1, note: str = "") -> None:
+        if not note:  # no step of the training
+            return
         time.sleep(PAUSE)
         self.left -= count
         if self.left == 0:

@@ -133,9 +133,8 @@ def test_what_is_logged_is_what_the_policy_and_its_reference_say(tmp_path: Path)
     _, run, _ = trained(tmp_path / "run", experiment)
     trainer = open_toy(16, seed=1)
     start = trainer.snapshot()
-    known = with_pair_references(
-        trainer, ROWS, Run.create(tmp_path / "other", experiment), fresh=True
-    )
+    other = Run.create(tmp_path / "other", experiment)
+    known = with_pair_references(trainer, ROWS, other, True, Progress())
     first = with_pair_weights(next_pairs(group_pairs(known), experiment.training, 0, 0))
     trainer.forward_backward(first, loss_of(experiment.training)).result()
     trainer.optim_step(optimizer_at(experiment.training, 0, 2)).result()
@@ -302,16 +301,14 @@ def test_scores_of_pairs_agree_with_the_metrics_of_the_loss(
 ) -> None:
     experiment = plan(variant)
     trainer, loss = open_toy(16, seed=1), loss_of(experiment.training)
-    rows = with_pair_weights(
-        with_pair_references(
-            open_toy(16, seed=5), ROWS, Run.create(tmp_path / "run", experiment), fresh=True
-        )
-    )
+    run = Run.create(tmp_path / "run", experiment)
+    rows = with_pair_references(open_toy(16, seed=5), ROWS, run, True, Progress())
+    rows = with_pair_weights(rows)
     metrics = trainer.forward_backward(rows, loss).result()
-    scores = pair_scores(trainer.snapshot(), rows, loss)
+    scores = pair_scores(trainer.snapshot(), rows, loss, Progress())
     assert scores["pair_accuracy"] == pytest.approx(metrics["accuracy"] / metrics["pairs"])
     assert scores["pair_margin"] == pytest.approx(metrics["margin"] / metrics["pairs"], rel=1e-4)
-    assert pair_scores(trainer.snapshot(), [], loss) == {}
+    assert pair_scores(trainer.snapshot(), [], loss, Progress()) == {}
 
 
 def test_what_has_no_meaning_for_dpo_is_refused_before_anything_is_computed() -> None:
@@ -351,9 +348,9 @@ def test_ctrl_c_saves_the_step_in_hand_and_in_the_last_step_finishes(tmp_path: P
             def __init__(self, at: int) -> None:
                 self.left = at
 
-            def advance(self, count: int = 1, note: str = "") -> None:  # noqa: ARG002
-                self.left -= count
-                if self.left == 0:
+            def advance(self, count: int = 1, note: str = "") -> None:
+                self.left -= count if note else 0
+                if note and self.left == 0:
                     os.kill(os.getpid(), signal.SIGINT)
 
         trainer, run = (

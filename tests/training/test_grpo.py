@@ -71,7 +71,7 @@ def train(
 def test_a_policy_learns_to_look_first_and_then_to_answer_what_the_task_wants(
     tmp_path: Path, loss: str
 ) -> None:
-    rl = {"loss": loss, "group_size": 8, "max_completion_length": 2}
+    rl = {"grpo": {"loss": loss}, "group_size": 8, "max_completion_length": 2}
     _, run, ending = train(tmp_path / "run", grpo_plan(rl, steps=40))
     rewards = logged(run, "reward")
     assert ending is TrainStatus.FINISHED

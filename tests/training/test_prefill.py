@@ -792,7 +792,7 @@ def test_a_curriculum_and_an_enforced_thought_are_refused_together() -> None:
         ),
         (
             ["training.method=ppo", "training.rl.loss=gspo"],
-            "training.rl (loss) has no effect with training.method 'ppo'",
+            "training.rl (grpo.loss) has no effect with training.method 'ppo'",
         ),
         (
             [

@@ -79,7 +79,7 @@ def test_the_loss_falls_and_is_a_mean_over_trained_tokens(tmp_path: Path) -> Non
     assert ending is TrainStatus.FINISHED
     assert losses[0] > 1.5
     assert losses[-1] < 0.3 * losses[0]
-    assert mean_nll(trainer.snapshot(), ROWS) == pytest.approx(losses[-1], abs=0.1)
+    assert mean_nll(trainer.snapshot(), ROWS, Progress()) == pytest.approx(losses[-1], abs=0.1)
 
 
 def test_a_step_of_accumulated_batches_equals_one_large_batch(tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ def test_reports_say_step_loss_speed_and_time_left(tmp_path: Path) -> None:
 def test_the_cross_entropy_of_a_step_is_what_is_reported() -> None:
     trainer = open_toy(16, seed=1)
     batch = with_token_weights(ROWS[:4])
-    expected = mean_nll(trainer.snapshot(), batch)
+    expected = mean_nll(trainer.snapshot(), batch, Progress())
     assert trainer.forward_backward(batch, cross_entropy()).result()["loss"] == pytest.approx(
         expected, rel=1e-6
     )

@@ -38,11 +38,11 @@ _OF_EPISODES = {
     *("curriculum", "episode", "inner_epochs", "mini_batch_size", "ptx", "sampler_refresh_every"),
     "track_kl",
 }
-_OF_RATIOS = {"epsilon", "epsilon_high", "loss", "scale_rewards"}
+_OF_RATIOS = {"epsilon", "epsilon_high"}
 IDLE: Mapping[str, set[str]] = {
     "grpo": {"ppo", "dpo"},
-    "ppo": {"dpo", "loss", "scale_rewards"},
-    "dpo": {"ppo", *_OF_EPISODES, *_OF_RATIOS},
+    "ppo": {"grpo", "dpo"},
+    "dpo": {"grpo", "ppo", *_OF_EPISODES, *_OF_RATIOS},
 }
 """Fields of `training.rl` that a method does not read. SFT reads only the rewards, which every
 validation measures."""
@@ -134,10 +134,11 @@ def overridden(
 
 
 def stored_experiment(values: Mapping[str, Any], where: str) -> Experiment:
-    """Read what a run or checkpoint keeps.
+    """Read what a run or checkpoint keeps, under the keys of its version.
 
     One without `data.split_seed` was split by its seed, and its `data.answered` 0 was no choice.
     """
+    values = translate(values, where, to_stderr)
     data = dict(values.get("data", {}))
     if "split_seed" not in data:
         data["split_seed"] = values.get("seed", 0)

@@ -70,6 +70,15 @@ class CurriculumSection(Section):
     """steps from start to end"""
 
 
+class GrpoSection(Section):
+    """What GRPO has beside the other methods; docs/algorithms/grpo.md explains each loss."""
+
+    loss: Literal["grpo", "dapo", "dr_grpo", "gspo", "cispo"] = "dapo"
+    """which loss"""
+    scale_rewards: Literal["deviation", "none"] = "deviation"
+    """divide rewards by their group's deviation"""
+
+
 class PpoSection(Section):
     """What PPO has beside the other methods; docs/algorithms/ppo.md explains each number."""
 
@@ -165,10 +174,6 @@ class RlSection(Section):
     """lower clip of the ratio"""
     epsilon_high: Annotated[float | None, Flag("--epsilon-high")] = Field(None, gt=0)
     """upper clip of the ratio; none: epsilon"""
-    loss: Literal["grpo", "dapo", "dr_grpo", "gspo", "cispo"] = "dapo"
-    """GRPO: which loss"""
-    scale_rewards: Literal["deviation", "none"] = "deviation"
-    """GRPO: divide rewards by their group's deviation"""
     inner_epochs: int = Field(1, gt=0)
     """passes over the episodes of a step"""
     mini_batch_size: int | None = Field(None, gt=0)
@@ -186,6 +191,7 @@ class RlSection(Section):
     episode: EpisodeSection = EpisodeSection()
     reward: RewardSection = RewardSection()
     curriculum: CurriculumSection = CurriculumSection()
+    grpo: GrpoSection = GrpoSection()
     ppo: PpoSection = PpoSection()
     dpo: DpoSection = DpoSection()
     ptx: PtxSection = PtxSection()

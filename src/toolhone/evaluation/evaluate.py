@@ -53,8 +53,8 @@ def evaluate(
     context = EpisodeContext(policy.seed, registry.runnable)
     live = [task.expect.answer is not None and can_run(task, context.runnable) for task in tasks]
     rules = [EpisodeRules(max_turns, first_call_only=not to_the_end) for to_the_end in live]
-    progress.start("evaluating", len(tasks))
-    episodes = run_episodes(policy, tasks, registry, rules, lambda *_: progress.advance())
+    with progress.inside("evaluating", len(tasks)):
+        episodes = run_episodes(policy, tasks, registry, rules, lambda *_: progress.advance())
     return Evaluation(
         tuple(
             judge_episode(task, episode, replace(context, live=to_the_end), own, rewards)

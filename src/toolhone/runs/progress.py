@@ -40,6 +40,19 @@ class Progress:
                 self.bar.remove_task(self._task)
             self._task = self.bar.add_task(what, total=total, completed=done, note="")
 
+    @contextmanager
+    def inside(self, what: str, total: int) -> Iterator[None]:
+        """Show a piece of work inside the current one, which goes on afterwards."""
+        outer = self._what, self._total, self._done, self._task
+        self._task = None
+        self.start(what, total)
+        try:
+            yield
+        finally:
+            if self.bar is not None and self._task is not None:
+                self.bar.remove_task(self._task)
+            self._what, self._total, self._done, self._task = outer
+
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count finished parts; the bar shows `note`."""
         self._done += count

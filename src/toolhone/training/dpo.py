@@ -19,6 +19,7 @@ from toolhone.backends.base import Loss, Metrics, Sampler, Trainer, train_step
 from toolhone.config.sections import TrainingSection
 from toolhone.errors import ConfigError
 from toolhone.rows import Row
+from toolhone.runs.progress import Progress
 from toolhone.runs.run import Run
 from toolhone.training.loop import (
     Hooks,
@@ -27,6 +28,7 @@ from toolhone.training.loop import (
     TrainState,
     TrainStatus,
     Validation,
+    in_parts,
     resume,
 )
 from toolhone.training.losses import preference_loss, reply_shares
@@ -51,12 +53,13 @@ def dpo(
     plan, seed = run.experiment.training, run.experiment.seed
     check_settings(plan)
     loss = loss_of(plan)
-    known = with_pair_references(trainer, [*rows, *held_out], run, fresh=resume_from is None)
+    fresh = resume_from is None
+    known = with_pair_references(trainer, [*rows, *held_out], run, fresh, hooks.progress)
     pairs, others = group_pairs(known[: len(rows)]), known[len(rows) :]
 
     def validate(sampler: Sampler) -> Validation:
         scores, samples = hooks.validate(sampler)
-        return {**pair_scores(sampler, others, loss), **scores}, samples
+        return {**pair_scores(sampler, others, loss, hooks.progress), **scores}, samples
 
     state = resume(trainer, run, resume_from, TrainState())
     total = planned_steps(plan, len(pairs))
@@ -128,7 +131,7 @@ def with_pair_weights(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-def pair_scores(sampler: Sampler, rows: Sequence[Row], loss: Loss) -> Metrics:
+def pair_scores(sampler: Sampler, rows: Sequence[Row], loss: Loss, progress: Progress) -> Metrics:
     """How held-out pairs are ranked.
 
     `pair_accuracy`: share of pairs whose chosen side has the larger log-ratio. `pair_margin`: mean
@@ -138,7 +141,7 @@ def pair_scores(sampler: Sampler, rows: Sequence[Row], loss: Loss) -> Metrics:
         return {}
     means = bool(loss.config["length_normalised"]) or loss.name == "ipo"
     shares = reply_shares(rows) if means else [row.mask.astype(np.float32) for row in rows]
-    now = sampler.logprobs(rows)
+    now = in_parts(sampler.logprobs, rows, progress, "held-out pairs")
     gains = [
         float(((logp - row.arrays["ref_logprobs"]) * share).sum())
         for logp, row, share in zip(now, rows, shares, strict=True)

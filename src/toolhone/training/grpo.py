@@ -48,9 +48,10 @@ def grpo(trainer: Trainer, env: RLEnv, run: Run, resume_from: Path | None = None
     state = resume(trainer, run, resume_from, TrainState())
     env.restore_rewards(run, state)
     loop = Loop(trainer, run, env.hooks, total, state)
-    loss = policy_loss(rl.loss, rl.epsilon, rl.epsilon_high or rl.epsilon, rl.beta, rl.temperature)
-    weigh = partial(with_loss_weights, rl.loss, rl.max_completion_length)
-    scale = "none" if rl.loss == "dr_grpo" else rl.scale_rewards  # Dr. GRPO only centres
+    kind, upper = rl.grpo.loss, rl.epsilon_high or rl.epsilon
+    loss = policy_loss(kind, rl.epsilon, upper, rl.beta, rl.temperature)
+    weigh = partial(with_loss_weights, kind, rl.max_completion_length)
+    scale = "none" if kind == "dr_grpo" else rl.grpo.scale_rewards  # Dr. GRPO only centres
     trend = Trend(experiment)
     for step in loop:  # saves and validates when due, ends at `total` steps or on a signal
         sampler = loop.sampler(every=rl.sampler_refresh_every)

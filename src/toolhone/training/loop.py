@@ -21,9 +21,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from toolhone.backends.base import Metrics, Sampler, Trainer, WeightSampler
 from toolhone.errors import RunError
-from toolhone.rows import Row
+from toolhone.rows import Array, Row
 from toolhone.runs.progress import Progress
 from toolhone.runs.run import BEST, FINAL, Run
 
@@ -31,6 +33,8 @@ Validation = tuple[Metrics, list[dict[str, Any]]]
 """Scores of generated replies by name, and the replies themselves."""
 MAX_SKIPPED = 20
 """Skipped steps in a row after which a run fails (a float16 loss scale settles in fewer)."""
+TOKENS_OF_A_PART = 16384
+"""Tokens of the rows whose log-probabilities are computed between two reports of progress."""
 SHOWN_SCORES = ("exact_match", "tool_accuracy", "argument_accuracy", "valid_format")
 """Scores shown next to the progress bar after a validation."""
 
@@ -249,7 +253,7 @@ class Loop:
         try:
             with self._stop.breaking():
                 scores, samples = self.hooks.validate(sampler)
-                loss = mean_nll(sampler, self.held_out)
+                loss = mean_nll(sampler, self.held_out, self.hooks.progress)
         except Stop:
             return
         self._owed = False
@@ -273,12 +277,30 @@ def due(step: int, every: int, total: int) -> bool:
     return every > 0 and (step % every == 0 or step == total)
 
 
-def mean_nll(sampler: Sampler, rows: Sequence[Row]) -> float | None:
+def in_parts(
+    logprobs: Callable[[Sequence[Row]], Sequence[Array]],
+    rows: Sequence[Row],
+    progress: Progress,
+    what: str,
+) -> list[Array]:
+    """`logprobs(rows)`, about `TOKENS_OF_A_PART` tokens at a time, with progress after each."""
+    values: list[Array] = []
+    with progress.inside(what, len(rows)):
+        while len(values) < len(rows):
+            lengths = np.cumsum([len(row) for row in rows[len(values) :]])
+            size = max(1, int(np.searchsorted(lengths, TOKENS_OF_A_PART, side="right")))
+            values += logprobs(rows[len(values) : len(values) + size])
+            progress.advance(size)
+    return values
+
+
+def mean_nll(sampler: Sampler, rows: Sequence[Row], progress: Progress) -> float | None:
     """Mean negative log-likelihood per trained token, in nats; None without trained tokens."""
     trained = sum(int(row.mask.sum()) for row in rows)
     if not trained:
         return None
-    return -float(sum(values.sum() for values in sampler.logprobs(rows))) / trained
+    values = in_parts(sampler.logprobs, rows, progress, "held-out loss")
+    return -float(sum(each.sum() for each in values)) / trained
 
 
 class MetricsAccumulator:

@@ -1,7 +1,7 @@
 """The reference policy: the policy at step 0, kept in the run so that a resumed run has the same
 one.
 
-rows = with_pair_references(trainer, rows, run, fresh=True)     # DPO: RUN/reference.npz
+rows = with_pair_references(trainer, rows, run, fresh, progress)    # DPO: RUN/reference.npz
 reference = open_reference(trainer, run)                        # GRPO, PPO: RUN/reference/
 rows = with_ref_logprobs(rows, reference, temperature)
 """
@@ -19,7 +19,9 @@ import numpy as np
 from toolhone.backends.base import Sampler, Trainer
 from toolhone.errors import RunError
 from toolhone.rows import Array, Row
+from toolhone.runs.progress import Progress
 from toolhone.runs.run import Run, writing
+from toolhone.training.loop import in_parts
 
 REFERENCE = "reference.npz"
 
@@ -49,11 +51,17 @@ def with_ref_logprobs(
     ]
 
 
-def with_pair_references(trainer: Trainer, rows: Sequence[Row], run: Run, fresh: bool) -> list[Row]:
+def with_pair_references(
+    trainer: Trainer, rows: Sequence[Row], run: Run, fresh: bool, progress: Progress
+) -> list[Row]:
     """Add `ref_logprobs` float32 [T]: those of the policy now in a fresh run, else those stored."""
     path, digest = run.folder / REFERENCE, _digest(rows)
     if fresh:
-        values = trainer.logprobs(rows).result()
+
+        def now(part: Sequence[Row]) -> list[Array]:
+            return trainer.logprobs(part).result()
+
+        values = in_parts(now, rows, progress, "reference of the pairs")
         _write(path, values, digest)
     else:
         values = _read(path, rows, digest)

@@ -266,7 +266,9 @@ class TrainingSetup:
     def validate(self, sampler: Sampler, tasks: Sequence[Task]) -> Validation:
         chosen = tasks[: self.plan.training.validation_samples]
         named = named_metrics(self.plan)
-        return scores_of(self.evaluate(sampler, chosen), named) if chosen else ({}, [])
+        if not chosen:
+            return {}, []
+        return scores_of(self.evaluate(sampler, chosen, self.progress), named)
 
     def save(self, folder: Path, optimizer: bool) -> str:
         """Write a checkpoint into `folder`; returns the trainer's reference to its weights."""
