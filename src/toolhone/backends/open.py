@@ -26,7 +26,7 @@ MLX_INSTALL = "'mlx[cpu]>=0.32.4,<0.33' 'mlx-lm>=0.32.2,<0.33'"
 
 if TYPE_CHECKING:
     from toolhone.backends.torch.engine import EngineOptions
-    from toolhone.backends.torch.shared import SharedBase
+    from toolhone.backends.torch.shared import SharedBase as SharedBase
     from toolhone.backends.toy import ToyTrainer
 
 
@@ -74,7 +74,7 @@ def open_sampler(
 
 def open_shared(name: str, model: ModelSection) -> SharedBase:
     """A frozen base model that many trainers and samplers of adapters share (torch alone)."""
-    from toolhone.backends.torch.shared import SharedBase
+    from toolhone.backends.torch.shared import SharedBase as SharedBase
 
     return SharedBase(name, _engine_options(model, seed=0))
 

@@ -41,7 +41,7 @@ from toolhone.serve.tinker_wire import WirePass, logprobs_of, rows_of, write_pas
 from toolhone.tokenizer import TextTokenizer
 
 if TYPE_CHECKING:
-    from toolhone.backends.torch.shared import SharedBase
+    from toolhone.backends.open import SharedBase
 
 ALPHA = 32.0
 """LoRA's alpha, which a request does not name; the update is scaled by alpha / rank."""
@@ -93,7 +93,7 @@ class SamplerSource:
 
 
 @dataclass(frozen=True)
-class SampleRequest:
+class WireSample:
     """`key` names the random stream; `stop_texts` end a sample where its text holds one.
 
     `source` None: the sampler is a snapshot in memory.

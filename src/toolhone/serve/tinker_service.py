@@ -25,7 +25,7 @@ from toolhone.backends.base import Adam, SamplingParams
 from toolhone.errors import BusyError, CapabilityError, DataError, ModelError, RunError, UserError
 from toolhone.schema import Json
 from toolhone.serve.tinker_checkpoints import RunRecord, TinkerPath
-from toolhone.serve.tinker_models import SampleRequest, SamplerSource, ServedBase, TinkerModels
+from toolhone.serve.tinker_models import SamplerSource, ServedBase, TinkerModels, WireSample
 from toolhone.serve.tinker_queue import EngineThread, Job, Promises, job_of
 from toolhone.serve.tinker_wire import read_pass
 
@@ -234,7 +234,7 @@ class TinkerService:
         prompt = tuple(request.prompt.to_ints())
         wanted = (sampler_id, source, prompt, params, key, texts, bool(request.prompt_logprobs))
         identity = f"{sampler_id}:{number}"
-        job = Job(self.models.sample, sampler_id, SampleRequest(*wanted))
+        job = Job(self.models.sample, sampler_id, WireSample(*wanted))
         self.promises.add(identity, job)
         ids = [f"{identity}:{place}" for place in range(params.num_samples)]
         return {"request_id": identity, "sample_sequence_ids": ids}
