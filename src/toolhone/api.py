@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from toolhone.backends.base import Sampler
-from toolhone.backends.open import open_sampler, with_own_lora
+from toolhone.backends.open import open_sampler, open_tokenizer, with_own_lora
 from toolhone.config.experiment import experiment_of, load_experiment, overridden, to_stderr
 from toolhone.config.sections import Experiment, ToolResultsSection
 from toolhone.config.trust import restrict_untrusted_run
@@ -137,7 +137,7 @@ def train(
     setup.check_tools(data.tasks)
     rows, held_out, pairs, report = _prepare(setup, data, checkpoint and folder)
     plan = setup.plan
-    setup.check_memory(rows)
+    setup.check_cost(rows, data.play)
     started_at = None
     if run is not None:
         _check_unchanged(run, report, setup.certificate)
@@ -158,6 +158,7 @@ def train(
         _check_status(plan.training.method, status, run)
         if status is TrainStatus.FINISHED and plan.evaluation.at_end and data.tasks:
             _evaluate_at_end(setup, data.tasks, run, progress)
+        setup.report_usage(run)
         run.on_log = None
     return run, status
 
@@ -334,7 +335,7 @@ def open_model(
     if base:
         to_stderr(f"{ref}: its base is {adapter or plan.model.adapter or plan.model.name}")
     sampler = open_sampler(name, plan.model, adapter, plan.seed)
-    tokenizer = TextTokenizer.load(name, plan.model.trust_remote_code)
+    tokenizer = open_tokenizer(plan.model, name)
     check_vocabulary(tokenizer, sampler.info.vocab_size, name)
     dialect, certificate = open_certified(tokenizer, format_request(plan))
     trained = trained_format(plan, weights)

@@ -8,6 +8,7 @@
         ├── DialectError     a chat template or dialect that cannot write or read calls
         ├── CapabilityError  a backend cannot do what was asked (says what can)
         ├── RunError         a run folder: exists, is not a run, cannot be resumed, disk full
+        ├── ServiceError     a service elsewhere: no connection, a limit, a fault on its side
         └── BusyError        the machine had no time for a program; no fault of the program
 
 A message says what was wrong, what was seen, what would be right, and where. Everything else that
@@ -51,6 +52,10 @@ class CapabilityError(UserError):
 
 
 class RunError(UserError):
+    pass
+
+
+class ServiceError(UserError):
     pass
 
 

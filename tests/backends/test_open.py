@@ -10,7 +10,7 @@ import pytest
 
 from toolhone.api import evaluate, open_model, train
 from toolhone.backends.base import Capabilities
-from toolhone.backends.open import check_plan, open_sampler, open_trainer
+from toolhone.backends.open import check_plan, decided_elsewhere, open_sampler, open_trainer
 from toolhone.backends.toy import ToySampler, ToyTrainer
 from toolhone.config.experiment import make_experiment
 from toolhone.config.sections import Experiment, ModelSection, TrainingSection
@@ -58,21 +58,20 @@ def test_an_experiment_trains_a_toy_by_grpo_from_a_run(tmp_path: Path) -> None:
     assert all(line["sampled_tokens"] > 0 for line in steps)
 
 
-@pytest.mark.parametrize("backend", ["tinker"])
-def test_a_backend_that_is_planned_is_refused_by_name(backend: str) -> None:
+@pytest.mark.parametrize(("backend", "package"), [("mlx", "mlx.core"), ("tinker", "tinker")])
+def test_a_backend_that_is_not_installed_is_one_sentence(
+    backend: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
     model = ModelSection(backend=backend)
     for opens in (
         lambda: open_trainer(model, TrainingSection(), "pico"),
         lambda: open_sampler("pico", model),
     ):
-        with pytest.raises(CapabilityError, match=f"{backend} is not available yet; use torch"):
+        with pytest.raises(
+            CapabilityError, match=rf"{backend} cannot be imported .*pip install '{backend}"
+        ):
             opens()
-
-
-def test_mlx_that_is_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "mlx.core", None)
-    with pytest.raises(CapabilityError, match=r"mlx cannot be imported .*pip install 'mlx\[cpu\]"):
-        open_sampler("pico", ModelSection(backend="mlx"))
 
 
 def test_the_toy_takes_the_vocabulary_of_the_named_model() -> None:
@@ -91,6 +90,7 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"method": "grpo", "rl": {"temperature": 0.7}}, {"temperature": False}, "temperature 0.7"),
     ({"method": "grpo"}, {"custom_loss": False}, "the loss of training.method grpo"),
     ({"method": "dpo"}, {"custom_loss": False}, "the loss of training.method dpo"),
+    ({"lora": {"dropout": 0.1}}, {"absent": ("training.lora.dropout",)}, "lora.dropout 0.1; leave"),
     ({"method": "grpo"}, {"max_context": 256}, "256 tokens, since its context holds 256"),
 ]
 
@@ -103,6 +103,22 @@ def test_a_plan_is_refused_what_a_backend_cannot_do(
     with pytest.raises(CapabilityError, match=sentence):
         check_plan(plan, Capabilities(**can))
     check_plan(plan, Capabilities(value_head=True))
+
+
+def test_settings_that_a_backend_decides_itself_are_named_where_they_differ() -> None:
+    can = Capabilities(fixed=("training.lora.alpha", "model.torch_dtype"))
+    plan = make_experiment({"training": {"lora": {"alpha": 64}}}, "the test")
+    sentence = decided_elsewhere(plan, can) or ""
+    assert "decides training.lora.alpha itself" in sentence
+    assert decided_elsewhere(make_experiment({}, "the test"), can) is None
+    full = make_experiment({"training": {"lora": None}}, "the test")
+    assert decided_elsewhere(full, Capabilities()) is None
+
+
+def test_grammars_are_refused_where_a_backend_has_none() -> None:
+    plan = make_experiment({"evaluation": {"constrained": True}}, "the test")
+    with pytest.raises(CapabilityError, match=r"grammars \(evaluation.constrained\)"):
+        check_plan(plan, Capabilities(grammar=False))
 
 
 @pytest.mark.parametrize("method", ["sft", "dpo", "ppo", "grpo"])

@@ -22,8 +22,8 @@ from toolhone.runs.progress import Progress
 from toolhone.runs.run import BEST, FINAL, Run
 from toolhone.training.loop import Hooks, TrainStatus, Validation, due, mean_nll, stop_requested
 from toolhone.training.losses import cross_entropy
-from toolhone.training.sft import next_rows, planned_steps, sft
-from toolhone.training.update import learning_rate_factor, with_token_weights
+from toolhone.training.sft import next_rows, sft
+from toolhone.training.update import learning_rate_factor, planned_steps, with_token_weights
 
 ROWS = [Row.of([1 + i % 3, 5 + i % 5, 5 + i % 5, 2], [False, False, True, True]) for i in range(10)]
 

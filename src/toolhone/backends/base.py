@@ -206,8 +206,13 @@ class Capabilities:
     muon: bool = True
     temperature: bool = True
     custom_loss: bool = True
+    grammar: bool = True
     value_head: bool = False
     max_context: int = 0
+    fixed: tuple[str, ...] = ()
+    """Keys of the experiment that the backend decides by itself."""
+    absent: tuple[str, ...] = ()
+    """Keys of which it knows the default alone."""
 
 
 class Pending(Protocol[T]):  # type: ignore[misc]

@@ -8,6 +8,8 @@ the log-probabilities their own way and carry dL/dlogp on to their weights.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -23,13 +25,18 @@ def loss_gradient(loss: Loss, logp: Array, batch: Batch) -> tuple[Metrics, Array
     dL/dlogp, float32 [rows, tokens]; zeros where the loss does not depend on `logp`.
     """
     leaf = torch.tensor(logp, requires_grad=True)
-    arrays = {name: torch.tensor(values) for name, values in batch.arrays.items()}
-    total, metrics = loss.fn(TORCH_OPS, leaf, Batch(torch.tensor(batch.mask), arrays, batch.groups))
+    total, metrics = loss_value(loss, leaf, batch)
     slope = None
     if isinstance(total, torch.Tensor) and total.requires_grad:
         (slope,) = torch.autograd.grad(total, leaf, allow_unused=True)
-    values = {"loss": _number(total), **{name: _number(value) for name, value in metrics.items()}}
-    return values, np.zeros_like(logp) if slope is None else slope.numpy()
+    return metrics, np.zeros_like(logp) if slope is None else slope.numpy()
+
+
+def loss_value(loss: Loss, logp: torch.Tensor, batch: Batch) -> tuple[Any, Metrics]:
+    """The value of a loss, to be differentiated by `logp`, and its metrics as numbers."""
+    arrays = {name: torch.tensor(values) for name, values in batch.arrays.items()}
+    total, metrics = loss.fn(TORCH_OPS, logp, Batch(torch.tensor(batch.mask), arrays, batch.groups))
+    return total, {name: _number(value) for name, value in {"loss": total, **metrics}.items()}
 
 
 def _number(value: torch.Tensor | float) -> float:

@@ -11,17 +11,22 @@ from collections.abc import Callable
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from toolhone.backends.base import Capabilities, Lora, Sampler, Trainer
 from toolhone.config.sections import Experiment, LoraSection, ModelSection, TrainingSection
 from toolhone.config.user_code import import_callable
 from toolhone.errors import CapabilityError, ConfigError
+from toolhone.tokenizer import TextTokenizer
 
 MEMORY_ERROR = 1.25
 """A step is refused when its predicted peak is above this times the memory of the device."""
 
-MLX_INSTALL = "'mlx[cpu]>=0.32.4,<0.33' 'mlx-lm>=0.32.2,<0.33'"
+PACKAGES = {"mlx": ("mlx.core", "mlx_lm"), "tinker": ("tinker",)}
+INSTALL = {
+    "mlx": "'mlx[cpu]>=0.32.4,<0.33' 'mlx-lm>=0.32.2,<0.33'",
+    "tinker": "'tinker>=0.30,<0.40'",
+}
 """On a Mac, `cpu` adds nothing."""
 
 if TYPE_CHECKING:
@@ -41,6 +46,10 @@ def open_trainer(
     _check_backend(model.backend)
     if model.backend == "toy":
         return _open_toy(model, name, adapter, seed)
+    if model.backend == "tinker":
+        from toolhone.backends.tinker import open_trainer as open_tinker
+
+        return open_tinker(model, training, name, adapter, seed)
     section = training.lora
     lora = None
     if section is not None:
@@ -67,6 +76,10 @@ def open_sampler(
         from toolhone.backends.mlx import open_sampler as open_mlx
 
         return open_mlx(ref, _engine_options(model, seed), adapter)
+    if model.backend == "tinker":
+        from toolhone.backends.tinker import open_sampler as open_tinker
+
+        return open_tinker(model, str(ref), adapter)
     from toolhone.backends.torch.trainer import open_sampler as open_torch
 
     return open_torch(ref, _engine_options(model, seed), adapter)
@@ -79,30 +92,49 @@ def open_shared(name: str, model: ModelSection) -> SharedBase:
     return SharedBase(name, _engine_options(model, seed=0))
 
 
+def open_tokenizer(model: ModelSection, name: str) -> TextTokenizer:
+    """The tokenizer of the model folder or hub name `name`; a service may have one of its own."""
+    if model.backend == "tinker":
+        from toolhone.backends.tinker import open_tokenizer as open_tinker
+
+        return open_tinker(model, name)
+    return TextTokenizer.load(name, model.trust_remote_code)
+
+
 def with_own_lora(plan: Experiment, folder: Path, report: Callable[[str], None]) -> Experiment:
     """Return the plan with the LoRA settings of `folder`, if that is a PEFT folder to start from.
 
     `training.lora` may change the dropout, which is reported; `ConfigError` for the others.
     """
-    given = plan.training.lora
-    if given is None or not (folder / "adapter_config.json").is_file():
+    given, own, usual = plan.training.lora, _lora_of(folder), LoraSection().model_dump()
+    if given is None or not own:
         return plan
-    from toolhone.backends.torch.lora import read_lora_config
-
-    own, usual = asdict(read_lora_config(folder)[0]), LoraSection().model_dump()
-    own["target_modules"] = sorted(own["target_modules"])
     for name, wanted in given.model_dump().items():
-        if name == "dropout" or wanted in (own[name], usual[name]):
+        if name == "dropout" or wanted in (own.get(name, wanted), usual[name]):
             continue
         raise ConfigError(
             "model.adapter brings its own LoRA settings, of which dropout alone may be changed: "
             f"training.lora.{name} is {wanted}, in {folder} it is {own[name]}; leave it out"
         )
-    if "dropout" in given.model_fields_set and given.dropout != own["dropout"]:
+    if "dropout" in given.model_fields_set & own.keys() and given.dropout != own["dropout"]:
         report(f"training.lora.dropout {given.dropout} in place of the adapter's {own['dropout']}")
         own["dropout"] = given.dropout
-    training = plan.training.model_copy(update={"lora": LoraSection(**own)})
+    training = plan.training.model_copy(update={"lora": LoraSection(**given.model_dump() | own)})
     return plan.model_copy(update={"training": training})
+
+
+def _lora_of(folder: Path) -> dict[str, Any]:
+    """The LoRA settings that a PEFT folder, or the checkpoint of a service, brings along."""
+    if (folder / "adapter_config.json").is_file():
+        from toolhone.backends.torch.lora import read_lora_config
+
+        own = asdict(read_lora_config(folder)[0])
+        return own | {"target_modules": sorted(own["target_modules"])}
+    if (folder / "tinker.json").is_file():
+        from toolhone.backends.tinker_connection import ServiceCheckpoint
+
+        return {"rank": ServiceCheckpoint.read(folder).rank}
+    return {}
 
 
 def check_memory(trainer: Trainer, plan: Experiment, longest: int) -> str | None:
@@ -153,26 +185,51 @@ def check_plan(plan: Experiment, can: Capabilities) -> None:
         f"training.rl.temperature {rl.temperature}; use 1": not can.temperature
         and learns_from_samples
         and rl.temperature != 1,
+        "grammars (evaluation.constrained)": not can.grammar and plan.evaluation.constrained,
         f"the loss of training.method {training.method}; use sft": not can.custom_loss
         and not built_in,
         f"replies of training.rl.max_completion_length {longest} tokens, since its context holds "
         f"{can.max_context}; use fewer": 0 < can.max_context <= longest,
     }
+    for key in can.absent:
+        refusals[f"{key} {_value(plan, key)}; leave it out"] = _value(plan, key) not in (
+            None,
+            _value(Experiment(), key),
+        )
     for what, refused in refusals.items():
         if refused:
             raise CapabilityError(f"model.backend {backend} cannot do {what}, or another backend")
 
 
+def decided_elsewhere(plan: Experiment, can: Capabilities) -> str | None:
+    """A sentence on settings that have no effect, since the backend decides them; None for none."""
+    changed = [key for key in can.fixed if _value(plan, key) != _value(Experiment(), key)]
+    return (
+        f"note: model.backend {plan.model.backend} decides {', '.join(changed)} itself; the "
+        "values of the experiment have no effect"
+        if changed
+        else None
+    )
+
+
+def _value(plan: Experiment, key: str) -> Any:
+    """The value of a dotted key; None in a section that is null."""
+    value: Any = plan
+    for part in key.split("."):
+        value = getattr(value, part, None)
+    return value
+
+
 def _check_backend(name: str) -> None:
-    if name == "tinker":
-        raise CapabilityError(f"model.backend: {name} is not available yet; use torch")
-    if name == "mlx":
+    """Refuse a backend whose packages cannot be imported."""
+    for package in PACKAGES.get(name, ()):
         try:
-            import_module("mlx.core"), import_module("mlx_lm")
+            import_module(package)
         except (ImportError, OSError) as error:
             raise CapabilityError(
-                f"model.backend mlx: mlx cannot be imported ({' '.join(str(error).split()):.80}); "
-                f"install it with: python -m pip install {MLX_INSTALL}, or use torch"
+                f"model.backend {name}: {package.partition('.')[0]} cannot be imported "
+                f"({' '.join(str(error).split()):.80}); "
+                f"install it with: python -m pip install {INSTALL[name]}, or use torch"
             ) from None
 
 
@@ -198,7 +255,6 @@ def _engine_options(
 def _open_toy(model: ModelSection, name: str, checkpoint: Path | None, seed: int) -> ToyTrainer:
     """A toy with the vocabulary of the named model and about 4 million numbers in each table."""
     from toolhone.backends.toy import open_toy
-    from toolhone.tokenizer import TextTokenizer
 
     vocab_size = TextTokenizer.load(name, model.trust_remote_code).vocab_size
     buckets = max(16, min(1024, 2**22 // vocab_size))

@@ -28,7 +28,7 @@ from toolhone.config.presets import preset_comment, preset_names
 from toolhone.config.sections import Experiment
 from toolhone.config.trust import refuse_to_resume_unnamed
 from toolhone.config.user_code import USER_CODE
-from toolhone.errors import RunError
+from toolhone.errors import RunError, ServiceError
 from toolhone.evaluation.folder import METRICS, read_folder
 from toolhone.evaluation.legacy_metrics import known_metrics
 from toolhone.rewards.reward_registry import syntax_of
@@ -89,6 +89,12 @@ def train(
     try:
         with open_progress(plan.tracking.progress) as progress:
             run, status = run_training(plan, folder, resume, progress, resume_from)
+    except ServiceError as error:
+        if not (folder / "experiment.json").is_file():
+            raise
+        command = resume_command(plan, folder)
+        right = f"what was saved before is whole. Resume with: {command}"
+        raise ServiceError(f"{error}; {right}") from error
     except KeyboardInterrupt:  # before the first step, in the evaluation at the end, or twice
         if not (folder / "experiment.json").is_file():
             raise

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 from toolhone.config.aliases import translate
 from toolhone.config.fields import SHORT, Mark, field_types, map_marked, section_in, spell_out
 from toolhone.config.presets import (
+    ONLY_ADAPTERS,
     PICO,
     bfloat16_is_slow,
     differences,
@@ -97,7 +98,7 @@ def _read_preset(name: str, changes: Sequence[Mapping[str, Any]], tell: Tell) ->
     if adapted and "lora" in values["training"]:
         tell("training.lora of the preset has no effect: model.adapter brings its own")
     if values["model"]["name"] != PICO == model["name"]:
-        own, values = values, for_pico(values)
+        own, values = values, for_pico(values, model.get("backend") in ONLY_ADAPTERS)
         tell(f"{name}, in the sizes of {PICO}: {'; '.join(differences(own, values))}")
     if adapted:
         values["training"].pop("lora", None)

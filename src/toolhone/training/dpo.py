@@ -34,8 +34,7 @@ from toolhone.training.loop import (
 from toolhone.training.losses import preference_loss, reply_shares
 from toolhone.training.preference_pairs import report_dpo
 from toolhone.training.reference import with_pair_references
-from toolhone.training.sft import planned_steps
-from toolhone.training.update import optimizer_at, seeded_batch
+from toolhone.training.update import optimizer_at, planned_steps, seeded_batch
 
 Pair = tuple[Row, Row]
 """The chosen row and the rejected one."""

@@ -10,14 +10,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from toolhone.backends.base import Sampler, SamplingParams, check_unconstrained
 from toolhone.backends.constraint import Grammars
-from toolhone.backends.open import check_memory, check_plan, open_trainer
+from toolhone.backends.open import (
+    check_memory,
+    check_plan,
+    decided_elsewhere,
+    open_tokenizer,
+    open_trainer,
+)
+from toolhone.backends.usage import Metered, describe
 from toolhone.config.rl import EpisodeSection, RewardSection
 from toolhone.config.sections import Experiment
 from toolhone.config.user_code import USER_CODE, import_callable
@@ -37,7 +44,7 @@ from toolhone.rewards.reward_registry import Reward
 from toolhone.rewards.schedule import PhaseSchedule, RewardSchedule, warnings_of
 from toolhone.rows import Row
 from toolhone.runs.progress import Progress
-from toolhone.runs.run import Run
+from toolhone.runs.run import Run, read_json, write_json, writing
 from toolhone.schema import Task
 from toolhone.tokenizer import TextTokenizer
 from toolhone.tools.registry import Registry
@@ -48,6 +55,7 @@ from toolhone.training.prefill import check_curriculum, thinking_prefix
 from toolhone.training.reference import open_reference
 from toolhone.training.reward_check import check_rewards
 from toolhone.training.rollout import RLEnv
+from toolhone.training.update import expected_usage
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,7 @@ class TrainingSetup:
     ) -> None:
         self.plan, self.registry, self.metrics, self.progress = plan, registry, metrics, progress
         name = resolve_model(plan)
-        self.tokenizer = TextTokenizer.load(name, plan.model.trust_remote_code)
+        self.tokenizer = open_tokenizer(plan.model, name)
         self.dialect, self.certificate = open_certified(self.tokenizer, format_request(plan))
         for limit in self.certificate.limits:
             progress.report(f"format: {limit}")
@@ -95,6 +103,8 @@ class TrainingSetup:
             check_same(trained, self.certificate, plan.model.adapter or name, on_purpose=on_purpose)
         self.trainer = open_trainer(plan.model, plan.training, name, adapter_of(plan), plan.seed)
         check_plan(plan, self.trainer.can)
+        if (note := decided_elsewhere(plan, self.trainer.can)) is not None:
+            progress.report(note)
         if tokens := self.trainer.info.micro_batch_tokens:  # a choice of the backend, kept
             model = plan.model.model_copy(update={"micro_batch_tokens": tokens})
             self.plan = plan.model_copy(update={"model": model})
@@ -163,11 +173,26 @@ class TrainingSetup:
         )
         return context
 
-    def check_memory(self, rows: Sequence[Row]) -> None:
-        """Report the predicted peak of a step on these rows; refuse what cannot fit."""
+    def check_cost(self, rows: Sequence[Row], tasks: Sequence[Task]) -> None:
+        """Report the predicted peak of a step on these rows, or the tokens that a service will
+        bill; refuse what cannot fit."""
         longest = max(map(len, rows), default=0)
         if (sentence := check_memory(self.trainer, self.plan, longest)) is not None:
             self.progress.report(sentence)
+        method = self.plan.training.method
+        if isinstance(self.trainer, Metered) and not USER_CODE.fullmatch(method):
+            expected = expected_usage(self.plan, rows, len(tasks))
+            self.progress.report(f"cost: {expected}; validations come on top")
+
+    def report_usage(self, run: Run) -> None:
+        """Report the tokens that a service has billed, and add them to RUN/usage.json."""
+        if not isinstance(self.trainer, Metered):
+            return
+        path, used = run.folder / "usage.json", asdict(self.trainer.usage)
+        before = read_json(path) if path.is_file() else {}
+        with writing(path):
+            write_json(path, {name: count + before.get(name, 0) for name, count in used.items()})
+        self.progress.report(f"tokens of this session: {describe(self.trainer.usage)}")
 
     def rl_env(
         self, tasks: Sequence[Task], hooks: Hooks, run: Run, labelled: Sequence[Row] = ()

@@ -8,7 +8,6 @@ Every logged number is explained in docs/algorithms/sft.md.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from toolhone.rows import Row
 from toolhone.runs.run import Run
 from toolhone.training.loop import Hooks, Loop, MetricsAccumulator, TrainState, TrainStatus, resume
 from toolhone.training.losses import cross_entropy
-from toolhone.training.update import optimizer_at, seeded_batch, with_token_weights
+from toolhone.training.update import optimizer_at, planned_steps, seeded_batch, with_token_weights
 
 
 def sft(
@@ -45,12 +44,6 @@ def sft(
             report(loop, sums)
             sums.clear()
     return loop.status
-
-
-def planned_steps(plan: TrainingSection, rows: int) -> int:
-    """Optimizer steps: `training.steps`, or as many as `training.epochs` need."""
-    per_step = plan.batch_size * plan.gradient_accumulation_steps
-    return plan.steps or max(1, math.ceil(plan.epochs * rows / per_step))
 
 
 def next_rows(rows: Sequence[Row], plan: TrainingSection, seed: int, step: int) -> list[Row]:

@@ -15,6 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from toolhone.backends.base import Adam, Loss, Metrics, Muon, Optimizer, Trainer, random_stream
+from toolhone.backends.usage import Usage, describe
 from toolhone.config.rl import PtxSection
 from toolhone.config.sections import Experiment, ScheduleSection, TrainingSection
 from toolhone.rows import Row
@@ -59,9 +60,33 @@ def optimizer_at(plan: TrainingSection, step: int, total: int) -> Optimizer:
     return Muon(muon.learning_rate * factor, adam, muon.momentum, muon.weight_decay, clip)
 
 
+def planned_steps(plan: TrainingSection, rows: int) -> int:
+    """Optimizer steps: `training.steps`, or as many as `training.epochs` need."""
+    per_step = plan.batch_size * plan.gradient_accumulation_steps
+    return plan.steps or max(1, math.ceil(plan.epochs * rows / per_step))
+
+
 def planned_rl_steps(plan: TrainingSection, tasks: int) -> int:
     """RL steps: `training.steps`, or as many as play every task `training.epochs` times."""
     return plan.steps or max(1, round(plan.epochs * tasks / plan.batch_size))
+
+
+def expected_usage(plan: Experiment, rows: Sequence[Row], tasks: int) -> str:
+    """What the steps of a plan will have a service do, in words; validations come on top.
+
+    SFT and DPO: the mean length of `rows` in every step; DPO's loss and its reference read them
+    twice more. An RL method: the most that the model may sample in one turn of every episode.
+    """
+    training, rl = plan.training, plan.training.rl
+    if training.method in ("ppo", "grpo"):
+        episodes = planned_rl_steps(training, tasks) * training.batch_size * rl.group_size
+        most = episodes * rl.max_completion_length
+        return f"{episodes:,} episodes, of at most {most:,} sampled tokens for each turn"
+    pairs, every = int(training.method == "dpo") + 1, sum(map(len, rows))
+    steps = planned_steps(training, len(rows) // pairs)
+    size = pairs * training.batch_size * training.gradient_accumulation_steps
+    trained = round(steps * size * every / max(1, len(rows)))
+    return describe(Usage(prefilled=(pairs - 1) * (trained + every), trained=trained))
 
 
 def with_token_weights(rows: Sequence[Row]) -> list[Row]:

@@ -31,6 +31,10 @@ PICO_DPO: Mapping[str, Any] = {
     "rl": {"beta": 0.2, "dpo": {"rpo_alpha": 2.0}},
 }
 """DPO of a pico after SFT (docs/algorithms/dpo.md); the numbers of large models hardly move it."""
+PICO_ADAPTERS: Mapping[str, Any] = {"lora": {"rank": 32, "alpha": 32}, "learning_rate": 5e-3}
+"""SFT of pico where only adapters can be trained (docs/log.md)."""
+ONLY_ADAPTERS = frozenset({"tinker"})
+"""Backends that train adapters alone."""
 PICO_RECIPE: Mapping[str, Sequence[str]] = {
     "data": ("samples", "max_samples"),
     "training": (
@@ -89,15 +93,15 @@ def without_recipe(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
     return result, left_out
 
 
-def for_pico(values: Mapping[str, Any]) -> dict[str, Any]:
+def for_pico(values: Mapping[str, Any], adapters: bool = False) -> dict[str, Any]:
     """Return a preset in a size for pico: fewer steps, rows and tokens, reports in proportion;
     every weight is trained.
 
-    pico starts from random weights, on which adapters learn nothing; SFT takes the optimiser and
-    the schedule of the demo."""
+    pico starts from random weights, on which adapters learn little; SFT takes the optimiser and
+    the schedule of the demo. With `adapters`, steps, batches and optimiser are the preset's own."""
     training = dict(values.get("training", {}))
     method, steps = training.get("method", "sft"), training.get("steps")
-    share = min(1.0, PICO_STEPS / steps) if steps else 1.0
+    share = min(1.0, PICO_STEPS / steps) if steps and not adapters else 1.0
 
     def scaled(section: Mapping[str, Any], *names: str) -> dict[str, Any]:
         numbers = {
@@ -110,11 +114,13 @@ def for_pico(values: Mapping[str, Any]) -> dict[str, Any]:
         training["steps"] = PICO_STEPS
     training |= {"lora": None, "max_length": PICO_TOKENS}
     training.pop("gradient_checkpointing", None)
-    if method == "sft":
+    if adapters:
+        training |= PICO_ADAPTERS if method == "sft" else {"lora": PICO_ADAPTERS["lora"]}
+    elif method == "sft":
         recipe = read_preset("demo")["training"]
         names = ("batch_size", "optimizer", "learning_rate", "muon", "schedule")
         training |= {name: recipe[name] for name in names}
-    if method == "dpo":
+    if method == "dpo" and not adapters:
         training |= PICO_DPO
     if rl := training.get("rl"):
         training["rl"] = rl = dict(rl)
