@@ -42,7 +42,9 @@ _PARAMETER = re.compile(r"(\w+)\s*:\s*(\w+(?:\[[^\]]*\])?)")
 
 def looks_like(record: Record) -> bool:
     if record.get("role") == "API":
-        return record.keys() >= {"api_name", "param_dict", "result"}
+        return (
+            isinstance(record.get("param_dict"), dict) and {"api_name", "result"} <= record.keys()
+        )
     return record.get("role") in ("User", "AI") and isinstance(record.get("text"), str)
 
 
@@ -99,7 +101,7 @@ def convert(record: Record, context: Context) -> Converted:
 
 def _called(turn: Record) -> ToolCall:
     """Return a call; values received in another type (`"2"` as 2) are taken so."""
-    written = turn["param_dict"] if isinstance(turn["param_dict"], dict) else {}
+    written = turn["param_dict"]
     given = turn["result"].get("input") if isinstance(turn["result"], dict) else None
     got: Record = given if isinstance(given, dict) else {}
     same = {name: got[name] for name in written if name in got and str(got[name]) == written[name]}

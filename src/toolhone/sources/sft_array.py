@@ -174,5 +174,6 @@ def as_number(text: str) -> Decimal | None:
     return Decimal(plain) if _NUMBER.fullmatch(plain) else None
 
 
+METADATA = {"tolerance", "difficulty", "answer_type"}
 KEYS = {"prompt", "category", "tool_needed", "tool", "tool_args", "expected_answer", "metadata"}
-SFT_ARRAY = Source("sft_array", looks_like, convert, {"": KEYS}, prepare)
+SFT_ARRAY = Source("sft_array", looks_like, convert, {"": KEYS, "metadata": METADATA}, prepare)

@@ -164,7 +164,8 @@ WHEN2CALL = Source(
         "": {
             *("question", "tools", "correct_answer", "answers", "source_id", "target_tool"),
             *("held_out_param", "orig_question", "orig_tools"),
-        }
+        },
+        "answers": {CALL, *NO_CALL, "direct"},
     },
 )
 TEST_CASES = Source(

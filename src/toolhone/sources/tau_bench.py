@@ -70,6 +70,8 @@ def convert(record: Record, context: Context) -> Conversation | Task:
     elif record.get("reward") == 1:
         messages, tools = list(_recorded(record, context)), context.prepared
         context.repairs.add(FROM_CALLS)
+    elif not isinstance(record.get("reward"), int | float):
+        raise Skip(NOT_TAU, f"wanted a number in 'reward', got {record.get('reward')!r:.40}")
     else:
         return _failed_task(record, identity, context)
     while messages and messages[-1].role == "user":

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 
 from toolhone.errors import DataError, FindingKind, nearest
 from toolhone.schema import Conversation, Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
+from toolhone.schema.keys import check_keys
 from toolhone.sources.base import Context, Converted, Skip, Source, tasks_of
 from toolhone.sources.files import Record
 from toolhone.sources.scenarios import path_of_row
@@ -93,6 +94,7 @@ def _messages(path: Sequence[Json], tools: Mapping[str, Tool], context: Context)
             if content:
                 context.repairs.add("a thought beside a call left out")
             if call.name == _FINISH:
+                check_keys(call.arguments, {"final_answer", "return_type"}, _FINISH, context.unread)
                 answer, gives = map(call.arguments.get, ("final_answer", "return_type"))
                 if gives != "give_answer" or not isinstance(answer, str) or not answer.strip():
                     raise Skip("a search that gave up", f"{call.arguments!r:.80}")
@@ -197,6 +199,7 @@ def _snake(name: str, reserved: bool = False) -> str:
     return f"is_{plain}" if reserved and plain in _RESERVED else plain
 
 
+PARAMETER_KEYS = {"name", "type", "description", "default"}
 TOOLBENCH = Source(
     "toolbench",
     looks_like,
@@ -210,6 +213,12 @@ TOOLBENCH = Source(
             *("query", "function", "train_messages", "finish_type", "valid_data"),
             *("final_answer", "query_count", "total_tokens"),
         },
+        "api_list": {
+            *("category_name", "tool_name", "api_name", "api_description", "method"),
+            *("required_parameters", "optional_parameters", "template_response"),
+        },
+        "api_list.required_parameters": PARAMETER_KEYS,
+        "api_list.optional_parameters": PARAMETER_KEYS,
         "answer_generation.train_messages": {"role", "content", "function_call", "name"},
     },
 )

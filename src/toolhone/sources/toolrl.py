@@ -192,5 +192,8 @@ TOOLRL = Source(
     },
 )
 TOOLRL_API_BANK = Source(
-    "toolrl_api_bank", is_api_bank, convert_api_bank, {"": {"system", "user", "answer", "other"}}
+    "toolrl_api_bank",
+    is_api_bank,
+    convert_api_bank,
+    {"": {"system", "user", "answer", "other"}, "other": {"file", "sample_id", "api_id"}},
 )
