@@ -201,9 +201,8 @@ class MlxEngine:
 
     def _recomputed(self, hidden: Any, targets: Any, temperature: float) -> Any:
         """`_chosen`, whose logits are computed again in the backward pass."""
-        head = self._head()
-        project = nn.utils.checkpoint(head, lambda h, t: self._chosen(h, t, temperature))
-        return project(hidden, targets)
+        chosen = nn.utils.checkpoint(self._head(), lambda h: self._chosen(h, targets, temperature))
+        return chosen(hidden)
 
     def _chosen(self, hidden: Any, targets: Any, temperature: float) -> Any:
         logits = self.logits(hidden)

@@ -84,7 +84,7 @@ def export(
     sampler = model.sampler
     if not isinstance(sampler, WeightSampler):
         wrong = f"the weights of a {type(sampler).__name__} cannot be written"
-        raise CapabilityError(f"{model.name}: {wrong}; the torch backend's can")
+        raise CapabilityError(f"{model.name}: {wrong}; those of torch and MLX can")
     if to is ExportFormat.PEFT and not sampler.info.has_adapter:
         wrong = "has no adapter: all its weights were trained"
         raise CapabilityError(f"{model.name} {wrong}; export it with --to merged")
@@ -104,7 +104,7 @@ def export(
         model.certificate.save(partial)
     report(f"{out} is written; prompts are replayed through it")
     tasks = replay_tasks(model.experiment, report)
-    result = replay(model, _reopen(model, out), tasks)
+    result = replay(model, _reopen(model, out, to), tasks)
     files, verdict = sorted(path.name for path in out.iterdir()), model.certificate.verdict.value
     return Export(out, to, tuple(files), verdict, result, _notes(model, to, out))
 
@@ -131,10 +131,14 @@ def check_place(out: Path, source: str, overwrite: bool) -> None:
         raise RunError(f"--out {out} {wrong}; name another folder")
 
 
-def _reopen(model: Model, out: Path) -> Model:
-    """Open the folder in the precision and format of the model."""
+def _reopen(model: Model, out: Path, to: ExportFormat) -> Model:
+    """Open the folder in the precision and format of the model.
+
+    A merged model opens in torch; an adapter in the backend of its base.
+    """
     section = model.experiment.model
     same = {"torch_dtype": section.torch_dtype, "device_map": section.device_map}
+    same |= {"backend": section.backend} if to is ExportFormat.PEFT else {}
     chosen = {"dialect": section.dialect, "markup": section.markup, "history": section.history}
     plain = type(section).model_fields
     same |= {key: value for key, value in chosen.items() if value != plain[key].default}

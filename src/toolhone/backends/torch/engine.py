@@ -39,6 +39,7 @@ from toolhone.backends.torch.lora import (
 from toolhone.backends.torch.model_files import quiet, save_model
 from toolhone.errors import CapabilityError, ModelError
 from toolhone.rows import Row, different_rows
+from toolhone.runs.run import read_json
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LOGIT_BYTES = {"cpu": 64 * 2**20, "cuda": 512 * 2**20, "mps": 256 * 2**20}
@@ -318,10 +319,16 @@ def open_engine(
 def load_causal_model(name: str, options: EngineOptions, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForCausalLM
 
-    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+    config = Path(name) / "config.json"
+    if Path(name).is_dir() and not config.is_file():
         raise ModelError(
             f"model.name: the folder {name} holds no config.json; "
             "a model folder has config.json and *.safetensors"
+        )
+    if config.is_file() and "quantization" in read_json(config):
+        raise ModelError(
+            f"model.name: {name} is quantised by MLX; open it with model.backend=mlx, "
+            "or use the model as it was before"
         )
     device, mapped = find_device(options.device_map)
     if options.loader is not None:
