@@ -7,6 +7,7 @@ the loss on a few rows falls to about 1 in `LESSONS` steps.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import threading
@@ -60,6 +61,12 @@ class Backend:
     learning_rate: float
     splits: bool = True
     tolerance: float = 2e-5
+    remote: bool = False
+    """A service: it saves under a URI, decides which request ends first, and has limits."""
+
+    def skip_where_remote(self, why: str) -> None:
+        if self.remote:
+            pytest.skip(f"a service {why}")
 
 
 def open_toy_trainer(_: Path, __: int) -> Trainer:
@@ -135,12 +142,64 @@ def open_mlx_sampler(folder: Path) -> Sampler:
     return open_sampler(folder)
 
 
+class LocalService:
+    """A server of ours in a thread, and a connection to it through the Tinker SDK."""
+
+    def __init__(self) -> None:
+        self._stack, self._connection = contextlib.ExitStack(), None
+
+    def connection(self, model: Path) -> Any:
+        tinker = pytest.importorskip("tinker", reason="needs the package tinker, the SDK")
+        pytest.importorskip("starlette")
+        from support.tinker_server import KEY, tinker_server
+        from toolhone.backends.tinker_connection import TinkerConnection
+
+        if self._connection is None:
+            self._stack.enter_context(pytest.MonkeyPatch.context()).setenv("TINKER_TELEMETRY", "0")
+            server = tinker_server(model, model.parent / "checkpoints")
+            url = self._stack.enter_context(server)
+            self._connection = TinkerConnection(tinker, url, KEY)
+        return self._connection
+
+    def trainer(self, folder: Path, _: int) -> Trainer:
+        from toolhone.backends.base import ModelInfo
+        from toolhone.backends.tinker import TinkerTrainer
+
+        model = tiny_qwen3(folder)
+        info = ModelInfo(VOCAB, CONTEXT, has_adapter=True)
+        return TinkerTrainer(self.connection(model), str(model), rank=16, seed=3, info=info)
+
+    def sampler(self, folder: Path) -> Sampler:
+        from toolhone.backends.base import ModelInfo
+        from toolhone.backends.tinker_connection import ServiceCheckpoint
+        from toolhone.backends.tinker_sampler import TinkerSampler
+
+        uri, service = ServiceCheckpoint.read(folder).sampler, self._connection
+        assert service is not None
+        client = service.call(lambda: service.client.create_sampling_client(model_path=uri))
+        return TinkerSampler(service, client, ModelInfo(VOCAB, CONTEXT, has_adapter=True))
+
+    def close(self) -> None:
+        from support.tinker_server import close_left_sockets
+
+        if self._connection is not None:
+            self._connection.client.close("success").result(10)
+            self._connection = None
+            self._stack.close()
+            close_left_sockets()
+
+
+SERVICE = LocalService()
+
 BACKENDS = {
     "toy": Backend(open_toy_trainer, open_toy_sampler, learning_rate=0.05, splits=False),
     "torch-full": Backend(open_torch_trainer(lora=False), open_torch_sampler, learning_rate=0.0025),
     "torch-lora": Backend(open_torch_trainer(lora=True), open_torch_sampler, learning_rate=0.015),
     "mlx-full": Backend(open_mlx_trainer(lora=False), open_mlx_sampler, learning_rate=0.0025),
     "mlx-lora": Backend(open_mlx_trainer(lora=True), open_mlx_sampler, learning_rate=0.015),
+    "tinker-lora": Backend(
+        SERVICE.trainer, SERVICE.sampler, learning_rate=0.01, splits=False, remote=True
+    ),
 }
 
 
@@ -204,6 +263,7 @@ def one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
+    SERVICE.close()
     torch.set_num_threads(before)
 
 
@@ -233,6 +293,20 @@ def nudge(scale: float, clip_norm: float = 0.0) -> Adam:
     does not matter.
     """
     return Adam(learning_rate=scale * 1e6, eps=1e6, clip_norm=clip_norm)
+
+
+def refuse_or_skip(bench: Bench, loss: Loss) -> None:
+    """A trainer without temperatures refuses another than 1; there is no more to be seen there."""
+    trainer = bench.trainer()
+    if loss.temperature != 1 and not trainer.can.temperature:
+        for refused in (
+            lambda: trainer.forward_backward(ROWS, loss),
+            lambda: trainer.logprobs(ROWS, loss.temperature),
+            lambda: trainer.snapshot().logprobs(ROWS, loss.temperature),
+        ):
+            with pytest.raises(CapabilityError, match=r"temperature 1, not 0\.7"):
+                refused()
+        pytest.skip("this backend's trainer knows temperature 1 alone, and says so")
 
 
 # ------------------------------------------------------------------------------------------------
@@ -327,11 +401,12 @@ def test_a_trainer_describes_its_model_and_gives_log_probabilities_of_now(bench:
     assert (trainer.info.vocab_size, trainer.info.max_context) == (VOCAB, CONTEXT)
     assert trainer.info.has_adapter == ("lora" in bench.folder.name)
     assert trainer.snapshot().info == trainer.info
-    before = trainer.logprobs(ROWS, 0.7).result()
-    assert bench.same(before, trainer.snapshot().logprobs(ROWS, 0.7))
+    warm = 0.7 if trainer.can.temperature else 1.0
+    before = trainer.logprobs(ROWS, warm).result()
+    assert bench.same(before, trainer.snapshot().logprobs(ROWS, warm))
     bench.step(trainer)
     assert bench.same(trainer.logprobs(ROWS).result(), logprobs(trainer))
-    assert not bench.same(trainer.logprobs(ROWS, 0.7).result(), before)
+    assert not bench.same(trainer.logprobs(ROWS, warm).result(), before)
 
 
 def test_a_scalar_of_a_row_is_broadcast_over_its_tokens(bench: Bench) -> None:
@@ -346,7 +421,7 @@ def test_save_returns_the_reference_that_load_takes(bench: Bench, tmp_path: Path
     trainer, other = bench.trainer(), bench.trainer()
     bench.step(trainer)
     ref = trainer.save(tmp_path / "saved")
-    assert ref == str(tmp_path / "saved")
+    assert ref.startswith("tinker://") if bench.backend.remote else ref == str(tmp_path / "saved")
     other.load(ref)
     assert bench.same(logprobs(other), logprobs(trainer))
 
@@ -371,6 +446,7 @@ def test_the_gradient_is_the_slope_of_the_loss(bench: Bench, temperature: float)
     it as much.
     """
     loss = Loss("warm", cross_entropy().fn, temperature=temperature)
+    refuse_or_skip(bench, loss)
 
     def loss_after(sign: float, rate: float) -> tuple[float, float]:
         trainer = bench.trainer()
@@ -489,8 +565,8 @@ def test_a_loss_sees_all_rows_of_a_group_in_one_batch(bench: Bench) -> None:
 
 
 def test_a_loss_sees_the_log_probabilities_of_its_temperature(bench: Bench) -> None:
-    trainer = bench.trainer()
-    warm = Loss("warm", cross_entropy().fn, temperature=0.7)
+    trainer, warm = bench.trainer(), Loss("warm", cross_entropy().fn, temperature=0.7)
+    refuse_or_skip(bench, warm)
     seen = trainer.forward_backward(ROWS, warm).result()["nll"]
     at_07 = -sum(
         float(values.sum()) for values in trainer.snapshot().logprobs(ROWS, temperature=0.7)
@@ -604,8 +680,8 @@ def test_log_probabilities_do_not_depend_on_the_rest_of_the_batch(
     assert bench.same([sampler.logprobs([row])[0] for row in ROWS], sampler.logprobs(ROWS))
 
 
-def test_log_probabilities_of_all_tokens_sum_to_one(sampler: Sampler) -> None:
-    for temperature in (1.0, 0.7):
+def test_log_probabilities_of_all_tokens_sum_to_one(bench: Bench, sampler: Sampler) -> None:
+    for temperature in (1.0, 0.7) if bench.trainer().can.temperature else (1.0,):
         assert np.exp(all_next(sampler, PROMPTS[0], temperature)).sum() == pytest.approx(
             1.0, abs=1e-4
         )
@@ -615,6 +691,8 @@ def test_log_probabilities_of_all_tokens_sum_to_one(sampler: Sampler) -> None:
 def test_sampled_log_probabilities_are_those_of_the_trainer(
     bench: Bench, sampler: Sampler, temperature: float
 ) -> None:
+    if temperature != 1 and not bench.trainer().can.temperature:
+        pytest.skip("this backend's trainer knows temperature 1 alone")
     batches = sampler.sample(
         PROMPTS, SamplingParams(max_tokens=8, temperature=temperature, num_samples=2)
     )
@@ -675,8 +753,12 @@ def test_top_k_and_top_p_keep_the_smallest_set_that_qualifies(sampler: Sampler) 
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-def test_sampling_frequencies_match_the_probabilities(sampler: Sampler, temperature: float) -> None:
-    draws = 8000
+def test_sampling_frequencies_match_the_probabilities(
+    bench: Bench, sampler: Sampler, temperature: float
+) -> None:
+    draws = 1000 if bench.backend.remote else 8000
+    if temperature != 1 and not bench.trainer().can.temperature:
+        pytest.skip("this backend's trainer knows temperature 1 alone")
     params = SamplingParams(max_tokens=1, temperature=temperature, num_samples=draws, seed=11)
     expected = draws * np.exp(all_next(sampler, PROMPTS[0], temperature).astype(np.float64))
     seen = np.bincount(
@@ -822,7 +904,10 @@ SHORT, LONG = [1] * (CONTEXT - 2), [1]
 UNTIL_FULL = SamplingParams(max_tokens=40, seed=6)
 
 
-def test_a_stream_returns_a_finished_row_while_a_long_one_runs(sampler: Sampler) -> None:
+def test_a_stream_returns_a_finished_row_while_a_long_one_runs(
+    bench: Bench, sampler: Sampler
+) -> None:
+    bench.backend.skip_where_remote("decides which request ends first")
     stream = sampler.stream()
     stream.submit(1, LONG, UNTIL_FULL)
     stream.submit(2, SHORT, UNTIL_FULL)
@@ -838,7 +923,10 @@ def test_a_stream_returns_a_finished_row_while_a_long_one_runs(sampler: Sampler)
         assert tokens_of([(dict(first) | rest)[key]]) == tokens_of(expected)
 
 
-def test_a_running_row_can_be_cancelled_and_its_key_used_again(sampler: Sampler) -> None:
+def test_a_running_row_can_be_cancelled_and_its_key_used_again(
+    bench: Bench, sampler: Sampler
+) -> None:
+    bench.backend.skip_where_remote("decides which request ends first")
     stream = sampler.stream()
     stream.submit(1, LONG, UNTIL_FULL)
     stream.submit(2, SHORT, UNTIL_FULL)
@@ -850,7 +938,8 @@ def test_a_running_row_can_be_cancelled_and_its_key_used_again(sampler: Sampler)
     assert [key for key, _ in stream.poll()] == [1]
 
 
-def test_a_cancelled_row_changes_no_other(sampler: Sampler) -> None:
+def test_a_cancelled_row_changes_no_other(bench: Bench, sampler: Sampler) -> None:
+    bench.backend.skip_where_remote("decides which request ends first")
     stream = sampler.stream()
     for key, prompt in ((1, LONG), (2, SHORT), (3, LONG)):
         stream.submit(key, prompt, UNTIL_FULL)
@@ -861,7 +950,8 @@ def test_a_cancelled_row_changes_no_other(sampler: Sampler) -> None:
     assert tokens_of([samples]) == tokens_of(sampler.sample([LONG], UNTIL_FULL, [3]))
 
 
-def test_a_closed_stream_holds_nothing(sampler: Sampler) -> None:
+def test_a_closed_stream_holds_nothing(bench: Bench, sampler: Sampler) -> None:
+    bench.backend.skip_where_remote("decides which request ends first")
     stream = sampler.stream()
     stream.submit(1, LONG, UNTIL_FULL)
     stream.submit(2, SHORT, UNTIL_FULL)
@@ -872,7 +962,8 @@ def test_a_closed_stream_holds_nothing(sampler: Sampler) -> None:
     assert [key for key, _ in stream.poll()] == [1]
 
 
-def test_a_key_may_not_be_queued_twice(sampler: Sampler) -> None:
+def test_a_key_may_not_be_queued_twice(bench: Bench, sampler: Sampler) -> None:
+    bench.backend.skip_where_remote("decides which request ends first")
     stream = sampler.stream()
     stream.submit(1, LONG, UNTIL_FULL)
     with pytest.raises(AssertionError, match="key 1"):
@@ -923,7 +1014,10 @@ class ShortAndLong:
         self._stream.close()
 
 
-def test_the_tool_of_a_finished_row_runs_while_a_long_row_samples(sampler: Sampler) -> None:
+def test_the_tool_of_a_finished_row_runs_while_a_long_row_samples(
+    bench: Bench, sampler: Sampler
+) -> None:
+    bench.backend.skip_where_remote("decides which request ends first")
     policy = ShortAndLong(sampler)
     look = Tool("look", "", {"type": "object"}, lambda: policy.continued.wait(20))
     tasks = [
@@ -981,7 +1075,12 @@ def bound(bench: Bench) -> Any:
     """A sampler whose grammars are the number of the first residue, or `anything`; `compiled`
     counts them.
     """
-    sampler: Any = bench.trainer().snapshot()
+    trainer = bench.trainer()
+    sampler: Any = trainer.snapshot()
+    if not trainer.can.grammar:
+        with pytest.raises(CapabilityError, match="without grammars"):
+            sampler.stream().submit(1, [1], SamplingParams(), "start: /a/")
+        pytest.skip("this backend has no grammars, and says so")
     sampler.compiled = Counter()
 
     def compile_grammar(text: str, stop_ids: Sequence[int]) -> Any:  # noqa: ARG001
