@@ -7,7 +7,7 @@ on random models in float32.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -320,6 +320,92 @@ def test_samples_and_their_log_probabilities_are_those_of_torch(
             for trainer in (own, torchs):
                 again = trainer.logprobs([row], temperature).result()[0][len(prompt) :]
                 np.testing.assert_allclose(sample.logprobs, again, rtol=0, atol=LOGPROBS)
+
+
+# ------------------------------------------------------------------------------------------------
+# the Tinker SDK over our server: fresh adapters of one seed, since a service takes no local folder
+
+SERVICE_LORA = Lora(rank=16, alpha=32.0)
+"""The alpha of our server."""
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model folder behind our server, and the folder of the server's checkpoints."""
+
+    model: Path
+    connection: Any
+    checkpoints: Path
+
+    def trainer(self) -> Trainer:
+        from toolhone.backends.base import ModelInfo
+        from toolhone.backends.tinker import TinkerTrainer
+
+        info = ModelInfo(VOCAB, CONTEXT, has_adapter=True)
+        return TinkerTrainer(self.connection, str(self.model), SERVICE_LORA.rank, seed=0, info=info)
+
+    def torch(self) -> Trainer:
+        options = EngineOptions(device_map="cpu", micro_batch_tokens=1024)
+        return open_torch_trainer(self.model, SERVICE_LORA, options)
+
+    def adapter(self, trainer: Trainer, folder: Path) -> Adapter:
+        """The adapter on the server's disk, after a save under the name of `folder`."""
+        run, kind, name = trainer.save(folder).removeprefix("tinker://").split("/")
+        return load_file(self.checkpoints / run.replace(":", "_") / kind / name / WEIGHTS)
+
+
+@pytest.fixture(scope="module")
+def served(model: Path) -> Iterator[ServedModel]:
+    tinker = pytest.importorskip("tinker", reason="needs the package tinker, the SDK")
+    pytest.importorskip("starlette")
+    from support.tinker_server import KEY, close_left_sockets, tinker_server
+    from toolhone.backends.tinker_connection import TinkerConnection
+
+    root = model.parent / "service"
+    with pytest.MonkeyPatch.context() as patch, tinker_server(model, root) as url:
+        patch.setenv("TINKER_TELEMETRY", "0")
+        connection = TinkerConnection(tinker, url, KEY)
+        yield ServedModel(model, connection, root)
+        connection.client.close("success").result(10)
+    close_left_sockets()
+
+
+def taught(trainer: Trainer) -> Trainer:
+    """After one step, so that B is not zero."""
+    trainer.forward_backward(some_rows(), cross_entropy()).result()
+    trainer.optim_step(Adam(0.01)).result()
+    return trainer
+
+
+@pytest.mark.parametrize("name", [name for name, loss in LOSSES.items() if loss.temperature == 1])
+def test_losses_and_steps_through_sdk_and_server_are_those_of_torch(
+    served: ServedModel, name: str, tmp_path: Path
+) -> None:
+    own, torchs, loss = taught(served.trainer()), taught(served.torch()), LOSSES[name]
+    rows = some_rows(torchs)
+    for left, right in zip(
+        own.logprobs(rows).result(), torchs.logprobs(rows).result(), strict=True
+    ):
+        np.testing.assert_allclose(left, right, rtol=0, atol=LOGPROBS)
+    metrics, expected = (one.forward_backward(rows, loss).result() for one in (own, torchs))
+    assert metrics == pytest.approx(expected, rel=2e-5, abs=2e-5)
+    step, wanted = (one.optim_step(Adam(0.003, eps=1e-4)).result() for one in (own, torchs))
+    assert step["grad_norm"] == pytest.approx(wanted["grad_norm"], rel=1e-4)
+    ours = served.adapter(own, tmp_path / "ours")
+    torchs.save(tmp_path / "torch", optimizer=False)
+    assert distance(load_file(tmp_path / "torch" / WEIGHTS), ours) < GRADIENTS
+
+
+def test_samples_through_sdk_and_server_are_those_of_torch(served: ServedModel) -> None:
+    params = SamplingParams(12, num_samples=4, stop_ids=(7, 8), seed=1_000_003)
+    prompts, keys = [[5, 6, 7, 9], [11], list(range(20, 40))], [3, 70, 2**21]
+    pair = [taught(one).snapshot() for one in (served.trainer(), served.torch())]
+    ours, theirs = (one.sample(prompts, params, keys) for one in pair)
+    for left, right in zip(ours, theirs, strict=True):
+        assert [one.tokens for one in left] == [one.tokens for one in right]
+        assert [one.stop_reason for one in left] == [one.stop_reason for one in right]
+        for one, other in zip(left, right, strict=True):
+            np.testing.assert_allclose(one.logprobs, other.logprobs, rtol=0, atol=LOGPROBS)
 
 
 # ------------------------------------------------------------------------------------------------
