@@ -8,7 +8,7 @@ from the tokens before it; entry 0 is never trained. Only backends shift.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 import numpy as np
@@ -40,7 +40,7 @@ class Row:
     `old_logprobs` those of the policy before the update, `ref_logprobs` those of the reference;
     `turn_weights` are the weights of messages in the loss, where one is not 1. origin: uint8 [T] of
     `Origin`. group: rows with the same group (a DPO pair, the episodes of one task) are never split
-    between micro-batches.
+    between micro-batches. targets: int64 [T], what is predicted in place of `tokens` (torch alone).
     """
 
     tokens: NDArray[np.int64]
@@ -48,6 +48,7 @@ class Row:
     arrays: Mapping[str, Array] = field(default_factory=dict)
     origin: NDArray[np.uint8] | None = None
     group: str | None = None
+    targets: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         length = len(self.tokens)
@@ -81,21 +82,23 @@ class Row:
     def with_arrays(self, **arrays: Array | float) -> Row:
         """Return the row with further per-token arrays, or numbers for the whole row."""
         added = {name: np.asarray(values, dtype=np.float32) for name, values in arrays.items()}
-        return Row(self.tokens, self.mask, {**self.arrays, **added}, self.origin, self.group)
+        return replace(self, arrays={**self.arrays, **added})
 
     def with_mask(self, mask: NDArray[np.bool_]) -> Row:
         """Return the row with another mask, without entry 0 and messages of weight 0."""
         mask = mask & (self.turn_weights > 0)
         mask[:1] = False
-        return Row(self.tokens, mask, self.arrays, self.origin, self.group)
+        return replace(self, mask=mask)
 
 
 def different_rows(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:
-    """The rows without repeats of tokens and mask, and the place of each row among them."""
-    places: dict[tuple[bytes, bytes], int] = {}
-    lines = [
-        places.setdefault((row.tokens.tobytes(), row.mask.tobytes()), len(places)) for row in rows
-    ]
+    """The rows without repeats of tokens, mask, targets; the place of each row among them."""
+    places: dict[tuple[bytes, ...], int] = {}
+    lines = []
+    for row in rows:
+        targets = row.tokens if row.targets is None else row.targets
+        key = (row.tokens.tobytes(), row.mask.tobytes(), targets.tobytes())
+        lines.append(places.setdefault(key, len(places)))
     return [rows[lines.index(place)] for place in range(len(places))], lines
 
 

@@ -135,3 +135,35 @@ def test_a_seed_and_equal_requests_give_equal_samples(client: Any, folder: Path)
     cut = sampler.sample(prompt, 3, ends).result().sequences[0]
     assert cut.stop_reason == "stop"
     assert list(cut.tokens) == list(first[0].tokens[:3])
+
+
+def test_soft_targets_are_a_weighted_sum_over_their_log_probabilities(
+    client: Any, folder: Path
+) -> None:
+    model = new_model(client, folder)
+    targets = np.array([[each, (each + 1) % 64] for each in IDS[1:]])
+    inputs = {"target_tokens": targets, "weights": np.full(targets.shape, 0.25, np.float32)}
+    soft = tinker.Datum(model_input=tinker.ModelInput.from_ints(IDS[:-1]), loss_fn_inputs=inputs)
+    passed = model.forward_backward([soft, lesson()], "cross_entropy").result()
+    found = passed.loss_fn_outputs[0]["logprobs"]
+    assert list(found.shape) == [7, 2]
+    single = model.forward([lesson()], "cross_entropy").result().loss_fn_outputs[0]["logprobs"]
+    assert np.allclose(np.reshape(found.data, (7, 2))[:, 0], single.data, atol=1e-5)
+    rest = -sum(single.data[2:])
+    assert np.isclose(passed.metrics["loss:sum"], -0.25 * np.sum(found.data) + rest, rtol=1e-5)
+
+
+def test_targets_may_differ_from_the_input_as_cookbook_prompts_do(
+    client: Any, folder: Path
+) -> None:
+    model = new_model(client, folder)
+    blank = datum(logprobs=[0.0] * 7, advantages=[0.0] * 4 + [1.0] * 3)
+    blank.loss_fn_inputs["target_tokens"] = tinker.TensorData.from_numpy(
+        np.array([0, 0, 0, 0, *IDS[5:]])
+    )
+    whole = datum(logprobs=[0.0] * 7, advantages=[0.0] * 4 + [1.0] * 3)
+    losses = [
+        model.forward([one], "importance_sampling").result().metrics["loss:sum"]
+        for one in (blank, whole)
+    ]
+    assert np.isclose(*losses, rtol=1e-6)

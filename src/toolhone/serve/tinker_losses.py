@@ -14,8 +14,8 @@ from typing import Any
 from toolhone.backends.base import Batch, Loss, Ops
 from toolhone.errors import DataError, nearest
 
-ROW = "datum"
-"""The array that holds a row's place in the request (float32 holds integers up to 2^24 exactly)."""
+ROW = "row"
+"""The array that holds a row's number (float32 holds integers up to 2^24 exactly)."""
 Seen = list[tuple[Any, Any]]
 """For each micro-batch: `ROW` of its rows, and their log-probabilities [rows, tokens]."""
 TokenLoss = Callable[[Ops, Any, Batch, Mapping[str, float]], Any]

@@ -126,12 +126,12 @@ def rows_of(data: Sequence[WireDatum], loss_fn: str, vocab_size: int) -> list[Ro
             raise DataError(f"{where}: tokens are whole numbers from 0 to {vocab_size - 1}")
         if targets.ndim == 2 and loss_fn != "cross_entropy":
             raise DataError(f"{where}: target_tokens of [N, K] go with cross_entropy alone")
-        rows += _rows(datum.tokens, targets, inputs, place)
-    return rows
+        rows += _rows(datum.tokens, targets, inputs)
+    return [row.with_arrays(**{ROW: number}) for number, row in enumerate(rows)]
 
 
 def _rows(
-    tokens: NDArray[np.int64], targets: NDArray[np.int64], inputs: Mapping[str, Any], place: int
+    tokens: NDArray[np.int64], targets: NDArray[np.int64], inputs: Mapping[str, Any]
 ) -> list[Row]:
     rows = []
     for k, ids in enumerate(targets.T if targets.ndim == 2 else targets[None]):
@@ -141,13 +141,9 @@ def _rows(
             name: np.pad((values[:, k] if values.ndim == 2 else values).astype(np.float32), (1, 0))
             for name, values in inputs.items()
         }
-        arrays[ROW] = np.asarray(place, np.float32)
-        whole = np.append(tokens, ids[-1])
-        if (whole[1:] != ids).any():
-            raise CapabilityError(
-                f"datum {place}: target_tokens must be the tokens of model_input, shifted by one"
-            )
-        rows.append(Row(whole, mask, arrays))
+        whole, wanted = np.append(tokens, ids[-1]), np.pad(ids, (1, 0))
+        same = (whole[1:] == ids).all()
+        rows.append(Row(whole, mask, arrays, targets=None if same else wanted))
     return rows
 
 
@@ -155,15 +151,17 @@ def logprobs_of(seen: Seen, data: Sequence[WireDatum]) -> list[Array]:
     """float32 [N] or [N, K] for each datum: what `wire_loss` noted, at the wire's positions."""
     import torch
 
-    found: list[list[Array]] = [[] for _ in data]
-    for places, values in seen:
+    found: dict[int, Array] = {}
+    for numbers, values in seen:
         lines = torch.as_tensor(values).float().cpu().numpy()
-        for place, line in zip(torch.as_tensor(places).cpu().tolist(), lines, strict=True):
-            found[int(place)].append(line[1 : 1 + len(data[int(place)].tokens)])
-    return [
-        np.stack(columns, 1) if datum.inputs["target_tokens"].ndim == 2 else columns[0]
-        for columns, datum in zip(found, data, strict=True)
-    ]
+        found.update(zip(torch.as_tensor(numbers).int().tolist(), lines, strict=True))
+    rows = (found[number] for number in range(len(found)))
+    result = []
+    for datum in data:
+        end, targets = 1 + len(datum.tokens), datum.inputs["target_tokens"]
+        columns = [next(rows)[1:end] for _ in range(targets.size // len(targets))]
+        result.append(columns[0] if targets.ndim == 1 else np.stack(columns, 1))
+    return result
 
 
 def write_pass(logprobs: Sequence[Array], metrics: Mapping[str, float]) -> bytes:

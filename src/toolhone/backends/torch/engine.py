@@ -153,6 +153,8 @@ class Engine:
     def logprobs(self, rows: Sequence[Row], temperature: float) -> torch.Tensor:
         """float32 [rows, longest row]: log p(token t | tokens < t) where masked, 0 elsewhere.
 
+        Of target t in place of token t where a row has targets.
+
         Equal rows run once, since the episodes of a group often are equal; not under dropout.
         """
         different, lines = different_rows(rows)
@@ -163,7 +165,12 @@ class Engine:
     def _logprobs(self, rows: Sequence[Row], temperature: float) -> torch.Tensor:
         tokens, mask, _ = pad_rows(rows)
         self.check_length(tokens.shape[1])
+        wanted = tokens.copy()
+        for line, row in enumerate(rows):
+            if row.targets is not None:
+                wanted[line, : len(row)] = row.targets
         ids = torch.from_numpy(tokens).to(self.device)
+        targets = torch.from_numpy(wanted).to(self.device)
         masked = torch.from_numpy(mask).to(self.device)
         result = torch.zeros(ids.shape, dtype=torch.float32, device=self.device)
         places = masked[:, 1:].nonzero(as_tuple=True)
@@ -174,7 +181,7 @@ class Engine:
             states = self._states_after(ids[:, :-1], shared) if shared else self.trunk(ids[:, :-1])
         hidden = states[places[0], places[1] - shared]
         size = max(1, LOGIT_BYTES.get(self.device.type, 64 * 2**20) // (4 * self.head_width))
-        values = _chunked(self._target_logprobs, hidden, ids[:, 1:][places], temperature, size)
+        values = _chunked(self._target_logprobs, hidden, targets[:, 1:][places], temperature, size)
         return result.index_put((places[0], places[1] + 1), values)
 
     def _states_after(self, ids: torch.Tensor, shared: int) -> torch.Tensor:
