@@ -150,7 +150,9 @@ def test_soft_targets_are_a_weighted_sum_over_their_log_probabilities(
     single = model.forward([lesson()], "cross_entropy").result().loss_fn_outputs[0]["logprobs"]
     assert np.allclose(np.reshape(found.data, (7, 2))[:, 0], single.data, atol=1e-5)
     rest = -sum(single.data[2:])
-    assert np.isclose(passed.metrics["loss:sum"], -0.25 * np.sum(found.data) + rest, rtol=1e-5)
+    assert np.isclose(
+        passed.metrics["loss:sum"], float(-0.25 * np.sum(found.data) + rest), rtol=1e-5
+    )
 
 
 def test_targets_may_differ_from_the_input_as_cookbook_prompts_do(
@@ -166,4 +168,4 @@ def test_targets_may_differ_from_the_input_as_cookbook_prompts_do(
         model.forward([one], "importance_sampling").result().metrics["loss:sum"]
         for one in (blank, whole)
     ]
-    assert np.isclose(*losses, rtol=1e-6)
+    assert np.isclose(losses[0], losses[1], rtol=1e-6)
