@@ -131,9 +131,7 @@ def test_a_gradient_that_is_not_finite_is_skipped(model: Any) -> None:
 def test_a_wrong_key_and_a_wrong_name_are_refused(url: str, client: Any, folder: Path) -> None:
     stranger = tinker.ServiceClient(base_url=url, api_key="tml-other")
     with pytest.raises(tinker.AuthenticationError, match="the API key is wrong"):
-        done(
-            tinker.ServiceClient(base_url=url, api_key="tml-other").create_lora_training_client("x")
-        )
+        done(stranger.create_lora_training_client("x"))
     with pytest.raises(tinker.RequestFailedError, match="there is no model 'x' here; this server"):
         done(client.create_lora_training_client("x"))
     with pytest.raises(tinker.NotFoundError, match="there is no model 'x' here"):
@@ -175,9 +173,7 @@ def test_a_checkpoint_is_not_overwritten_unasked_and_can_be_deleted(
 def test_what_does_not_fit_in_memory_is_refused(folder: Path, tmp_path: Path) -> None:
     with tinker_server(folder, tmp_path, memory=500_000) as url, sdk_client(url) as client:
         model = new_model(client, folder)
-        with pytest.raises(
-            tinker.RequestFailedError, match=r"rank 64 needs .* the limit is 0\.5 MB"
-        ):
+        with pytest.raises(tinker.RequestFailedError, match=r"rank 64 .* the limit is 0\.5 MB"):
             new_model(client, folder, rank=64)
         assert train(model, 3)[-1] < train(model)[0] * 2
 
