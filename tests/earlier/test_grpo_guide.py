@@ -42,18 +42,35 @@ QUICK = (
 
 @pytest.mark.parametrize("name", LINES)
 def test_each_of_its_commands_trains_on_its_rows(guide: Shell, name: str) -> None:
+    train_by(guide, name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ("curriculum", "quick") else pytest.mark.slow)
+        for name in LINES
+    ],
+)
+def test_each_of_its_commands_trains_on_mlx_as_it_does_there(guide: Shell, name: str) -> None:
+    pytest.importorskip("mlx_lm", reason="the extra mlx is not installed")
+    train_by(guide, name, "mlx")
+
+
+def train_by(guide: Shell, name: str, backend: str = "torch") -> None:
     words = shlex.split(typed(name))
     if "--adapter-path" not in words:
         words += ["--adapter-path", f"adapters/{name.replace(' ', '-')}"]
-    folder = words[words.index("--adapter-path") + 1]
+    place = words.index("--adapter-path") + 1
+    words[place] = folder = f"{words[place]}-{backend}"
     offline = " tracking.wandb.mode=offline" if "--wandb-project" in words else ""
-    said = guide(f"train {shlex.join(words)} {QUICK}{offline}")
+    said = guide(f"train {shlex.join(words)} {QUICK}{offline} model.backend={backend}")
     assert re.search(r"Iteration 1/1 \| Loss: -?\d+\.\d{3} \| Mean Reward: -?\d+\.\d{3}", said)
     plan = json.loads((guide.folder / folder / "experiment.json").read_text())
     reward = plan["training"]["rl"]["reward"]
     for function in reward["functions"]:
         assert re.search(rf"^  {function}: -?\d+\.\d{{3}}$", said, re.M)
-    assert plan["model"]["dialect"] == "calls"
+    assert (plan["model"]["dialect"], plan["model"]["backend"]) == ("calls", backend)
     assert (guide.folder / folder / "checkpoints/final_checkpoint").is_dir()
 
 
@@ -96,9 +113,12 @@ def test_its_row_keys_are_read_and_its_newer_rows_as_well(shell: Shell, tmp_path
     assert calls[-1][0]["name"] == "calculate_factorial"
 
 
-def test_three_phases_run_in_one_command(guide: Shell) -> None:
+@pytest.mark.parametrize("backend", ["torch", pytest.param("mlx", marks=pytest.mark.slow)])
+def test_three_phases_run_in_one_command(guide: Shell, backend: str) -> None:
+    if backend == "mlx":
+        pytest.importorskip("mlx_lm", reason="the extra mlx is not installed")
     said = guide(
-        "train grpo-progressive model.name=model data.strategy=file "
-        f"data.path=train.jsonl {QUICK} training.steps=3 --out runs/phases"
+        f"train grpo-progressive model.name=model model.backend={backend} data.strategy=file "
+        f"data.path=train.jsonl {QUICK} training.steps=3 --out runs/phases-{backend}"
     )
     assert "phase" in said or "tool_call_parseable" in said
