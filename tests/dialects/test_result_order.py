@@ -71,6 +71,19 @@ def test_a_missing_or_doubled_result_is_a_fault_and_is_not_rendered(
         dialect.render(row)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("lost", [(), ("name",), ("tool_call_id",)])
+@pytest.mark.parametrize("after", [(), (Message("user", "And?"),)])
+def test_a_prompt_is_refused_where_the_last_results_are_missing(
+    dialect: Dialect, count: int, lost: tuple[str, ...], after: tuple[Message, ...]
+) -> None:
+    asked = talk().messages[:2]
+    results = without(RESULTS, *lost)
+    with pytest.raises(DialectError, match=r"messages\[1\].tool_calls.* has no result, though oth"):
+        dialect.prompt((*asked, *results[:count], *after), TOOLS)
+    assert dialect.prompt((*asked, *results, *after), TOOLS)
+
+
 def test_a_result_is_matched_by_id_then_by_name_then_by_order() -> None:
     weather, news, tides = RESULTS
     bare = Message("tool", "bare")

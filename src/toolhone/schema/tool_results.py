@@ -46,6 +46,26 @@ def result_runs(messages: Sequence[Message]) -> Iterator[ResultRun]:
         waiting = [*waiting, *((index, number) for number in range(len(message.tool_calls)))]
 
 
+def open_calls(messages: Sequence[Message]) -> Iterator[tuple[int, int, int]]:
+    """Yield each call without a result: index of its message, its number, where the result is due.
+
+    A result is due before the user speaks again, or the assistant without a call, or at the end.
+    """
+    answered = set[tuple[int, int]]()
+    for run in result_runs(messages):
+        answered |= {run.calls[number] for number in run.answers if number is not None}
+    ends = [
+        index
+        for index, one in enumerate(messages)
+        if one.role == "user" or (one.role == "assistant" and not one.tool_calls)
+    ]
+    for index, message in enumerate(messages):
+        due = next((at for at in ends if at > index), len(messages))
+        for number in range(len(message.tool_calls)):
+            if (index, number) not in answered:
+                yield index, number, due
+
+
 def match_results(calls: Sequence[ToolCall], results: Sequence[Message]) -> list[int | None]:
     """Return of each result the place of the call that it answers, None for a stray result.
 

@@ -22,7 +22,7 @@ from toolhone.schema import Conversation, Expect, ExpectedCall, Json, Message, T
 from toolhone.schema.keys import LABELS, check_keys
 from toolhone.schema.preference import Preference
 from toolhone.schema.tool import OPEN_KEYWORDS, strip_padding
-from toolhone.schema.tool_results import result_runs
+from toolhone.schema.tool_results import open_calls, result_runs
 from toolhone.sources.files import BadLine, FileLine, Record, RecordStream
 
 _SHOWN = 5
@@ -342,9 +342,7 @@ def link_faults(messages: Sequence[Message]) -> Iterator[Fault]:
     Calls must be answered before the user speaks again, or the assistant without a call; a row may
     end with open calls.
     """
-    answered = set[tuple[int, int]]()
     for run in result_runs(messages):
-        answered |= {run.calls[number] for number in run.answers if number is not None}
         for place, number in enumerate(run.answers):
             if number is not None:
                 continue
@@ -361,21 +359,13 @@ def link_faults(messages: Sequence[Message]) -> Iterator[Fault]:
                 f"messages[{run.start + place}]",
             )
             yield Fault(FindingKind.RESULT_WITHOUT_CALL, field, what, right)
-    ends = [
-        (index, one.role)
-        for index, one in enumerate(messages)
-        if one.role == "user" or (one.role == "assistant" and not one.tool_calls)
-    ]
-    for index, message in enumerate(messages):
-        end = next(((at, role) for at, role in ends if at > index), None)
-        for number, call in enumerate(message.tool_calls):
-            if end is not None and (index, number) not in answered:
-                what = (
-                    f"the call of {call.name!r} has no result before messages[{end[0]}] ({end[1]})"
-                )
-                at = f"messages[{index}].tool_calls[{number}]"
-                right = "wanted a tool message for it"
-                yield Fault(FindingKind.CALL_WITHOUT_RESULT, at, what, right)
+    for index, number, due in open_calls(messages):
+        if due < len(messages):
+            name = messages[index].tool_calls[number].name
+            what = f"the call of {name!r} has no result before messages[{due}]"
+            what += f" ({messages[due].role})"
+            at = f"messages[{index}].tool_calls[{number}]"
+            yield Fault(FindingKind.CALL_WITHOUT_RESULT, at, what, "wanted a tool message for it")
 
 
 def order_faults(messages: Sequence[Message]) -> Iterator[Fault]:

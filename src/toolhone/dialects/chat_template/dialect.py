@@ -29,6 +29,7 @@ from toolhone.dialects.syntax.model_text import (
 )
 from toolhone.errors import DialectError
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
+from toolhone.schema.tool_results import open_calls
 from toolhone.tokenizer import Spans, TextTokenizer
 
 SENTINEL, REASON = "Sentinel7", "Reason7"
@@ -81,6 +82,11 @@ class MarkupDialect:
         ]
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Spans:
+        for index, number, due in open_calls(messages):
+            if any(message.role == "tool" for message in messages[index:due]):
+                what = f"the call of {messages[index].tool_calls[number].name!r} has no result"
+                where = f"messages[{index}].tool_calls[{number}]"
+                raise DialectError(f"{where}: {what}, though others have; wanted a tool message")
         return self._turns.prompt(*self._chat(messages, tools))
 
     def suffix(
