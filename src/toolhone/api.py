@@ -56,9 +56,10 @@ from toolhone.training.setup import (
     scores_of,
 )
 from toolhone.training.sft import sft
+from toolhone.training.teacher import teacher_mode
 
-METHODS = {"sft": sft, "dpo": dpo, "grpo": grpo, "ppo": ppo}
-RL_METHODS = ("grpo", "ppo")
+METHODS = {"sft": sft, "dpo": dpo, "grpo": grpo, "ppo": ppo, "teacher_mode": teacher_mode}
+RL_METHODS = ("grpo", "ppo", "teacher_mode")
 TASKS_FILE = "tasks.jsonl"
 """The held-out tasks of a run, which its evaluations read."""
 SETTINGS = ("tools", "allowed_tools", "tool_results", "evaluation")
@@ -115,8 +116,7 @@ def train(
     progress = progress or Progress()
     algorithm = find_method(plan)
     plan = with_own_lora(plan, adapter_of(plan) or Path(plan.model.name), progress.report)
-    folder = Path(out)
-    run, checkpoint = None, None
+    folder, run, checkpoint = Path(out), None, None
     if resume or resume_from:
         run = _open_unfinished(folder, plan)
         plan, checkpoint = run.experiment, run.latest(resume_from, progress.report)
@@ -131,7 +131,8 @@ def train(
         progress.report(line)
     if data.play:
         check_ids(data.play)
-    check_ids(data.tasks)
+    if not data.texts:
+        check_ids(data.tasks)
     refuse_unplayable(data.tasks)
     setup = TrainingSetup(plan, registry, metrics, progress)
     setup.check_tools(data.tasks)
@@ -149,7 +150,7 @@ def train(
         _write_inputs(folder, report, data.tasks, setup.certificate)
         hooks = Hooks(lambda sampler: setup.validate(sampler, data.tasks), setup.save, progress)
         if plan.training.method in RL_METHODS:
-            env = setup.rl_env(data.play, hooks, run, rows)
+            env = setup.env(data, hooks, run, rows)
             status = algorithm(setup.trainer, env, run, checkpoint)
         else:
             if pairs is not None and checkpoint is None:
@@ -232,7 +233,8 @@ def _prepare(
             setup.check_rewards(data.play)
         rows, account = setup.labelled_rows(data)
         held_out = []
-        described = [*(task.to_dict() for task in data.play), *([account] if account else [])]
+        described = [one.to_dict() for part in (data.play, data.texts) for one in part]
+        described += [account] if account else []
     else:
         source = setup.pair_source()
         if resumed is not None and source.samples:

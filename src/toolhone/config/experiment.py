@@ -44,6 +44,10 @@ IDLE: Mapping[str, set[str]] = {
     "grpo": {"ppo", "dpo"},
     "ppo": {"grpo", "dpo"},
     "dpo": {"grpo", "ppo", *_OF_EPISODES, *_OF_RATIOS},
+    "teacher_mode": {
+        *("grpo", "ppo", "dpo", "beta", "inner_epochs", "mini_batch_size", "track_kl"),
+        *("sampler_refresh_every", *_OF_RATIOS),
+    },
 }
 """Fields of `training.rl` that a method does not read. SFT reads only the rewards, which every
 validation measures."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from toolhone.config.fields import AnchoredPath, Flag, Mark, Section, UserCode, text_for
 from toolhone.config.rl import RlSection
+from toolhone.config.teachers import TeacherModelSection, TeacherSection, full_name
 from toolhone.config.user_code import USER_CODE
 from toolhone.errors import nearest
 
@@ -53,11 +54,12 @@ class ModelSection(Section):
 class DataSection(Section):
     """What to train on, and what to hold out."""
 
-    strategy: (
-        Literal["file", "templates", "manual_templates", "toolbench", "teacher_mode"] | None
-    ) = None
+    strategy: Annotated[
+        Literal["file", "templates", "manual_templates", "toolbench", "teacher_mode"] | None,
+        BeforeValidator(full_name),
+    ] = None
     """where rows come from; none: file where data.path is given, else templates (the built-in
-    tools)"""
+    tools); teacher_mode: `data.teacher`"""
     path: Annotated[AnchoredPath | None, Flag("--data")] = None
     """training file; none: conversations come from templates"""
     format: UserCode = "auto"
@@ -97,6 +99,7 @@ class DataSection(Section):
     """DPO: most pairs for one turn of the assistant"""
     too_long: Literal["drop", "error"] = "drop"
     """rows longer than training.max_length: drop and count, or stop"""
+    teacher: TeacherModelSection = TeacherModelSection()
 
     @property
     def held_out_share(self) -> float:
@@ -113,7 +116,7 @@ class DataSection(Section):
     def _agree(self) -> DataSection:
         strategy, path = self.chosen_strategy, self.path is not None
         reads = strategy == "file" or (strategy == "toolbench" and path)
-        generates = strategy in ("manual_templates", "toolbench")
+        generates = strategy in ("manual_templates", "toolbench", "teacher_mode")
         options = [
             n for n in ("style", "distractors", "raw_prompt") if getattr(self, n) is not None
         ]
@@ -199,7 +202,9 @@ class ScheduleSection(Section):
 class TrainingSection(Section):
     """How to train. Intervals are in optimiser steps; 0 switches one off."""
 
-    method: Annotated[UserCode, Flag("--train-mode", "--method")] = "sft"
+    method: Annotated[UserCode, Flag("--train-mode", "--method"), BeforeValidator(full_name)] = (
+        "sft"
+    )
     """sft, dpo, ppo, grpo, teacher_mode, or your own algorithm: 'file.py:function'"""
     steps: Annotated[int | None, Flag("--iters", "--max-steps")] = Field(None, gt=0)
     """optimiser steps; none: as many as `epochs` need"""
@@ -232,6 +237,7 @@ class TrainingSection(Section):
     """recompute activations in the backward pass: less memory, slower"""
     lora: Annotated[LoraSection | None, Flag("--train-type")] = LoraSection()
     rl: RlSection = RlSection()
+    teacher: TeacherSection = TeacherSection()
 
     @field_validator("method")
     @classmethod

@@ -16,23 +16,24 @@ from pathlib import Path
 from typing import Any
 
 from toolhone.config.sections import DataSection, Experiment
+from toolhone.config.teachers import METHOD
 from toolhone.config.user_code import USER_CODE
+from toolhone.data.plain_texts import PlainText, load_texts
 from toolhone.data.splits import opening, split_by_tools, split_rows
 from toolhone.data.task_files import distinct, gives_only_tasks, tasks_beside, tasks_from_any
 from toolhone.data.templates import Templates
 from toolhone.doctor.checks import REMARKS, check, class_balance, quick_checks
 from toolhone.doctor.leaks import prompt_of, prompts_of
-from toolhone.errors import CapabilityError, DataError, FindingKind
+from toolhone.errors import DataError, FindingKind
 from toolhone.schema import Conversation, Task
 from toolhone.schema.preference import Preference
 from toolhone.sources.base import Loaded, SourceOptions, tasks_of
 from toolhone.sources.files import FileLine, RecordStream
 from toolhone.sources.formats import PAIRS, SOURCES, detect_format, holds_pairs, open_source
 from toolhone.sources.messages import read_own
-from toolhone.synthetic import ManualTemplates, read_examples
-from toolhone.synthetic.examples import answers_of, with_answers
+from toolhone.synthetic.own_tools import make_rows
 from toolhone.tools.builtin import BUILTIN
-from toolhone.tools.loading import load_tools, open_registry, tools_of
+from toolhone.tools.loading import load_tools, tools_of
 
 MAX_HELD_OUT = 200  # conversations made from templates; as many tasks
 RAW_PROMPT_FINDINGS = frozenset({FindingKind.TYPED_CALL, FindingKind.STRAY_MARK})
@@ -45,7 +46,8 @@ class Dataset:
 
     train, held_out: conversations; held_out gives the validation loss. tasks: held-out tasks, which
     give the scores. play: tasks for episodes (GRPO, PPO, DPO of own_ranked). pairs, held_out_pairs:
-    preference pairs, whose chosen sides are then the conversations. report: where every row went.
+    preference pairs, whose chosen sides are then the conversations. texts, held_out_texts: plain
+    texts (teacher mode). report: where every row went.
     """
 
     train: list[Conversation]
@@ -55,6 +57,8 @@ class Dataset:
     pairs: Sequence[Preference] = ()
     held_out_pairs: Sequence[Preference] = ()
     play: Sequence[Task] = ()
+    texts: Sequence[PlainText] = ()
+    held_out_texts: Sequence[PlainText] = ()
 
     def summary(self) -> str:
         """`data: templates; 4000 conversations to train on, 200 held out, ...; skipped 3: ...`."""
@@ -66,6 +70,8 @@ class Dataset:
             f"{len(self.train)} conversations to train on, {len(self.held_out)} held out, "
             f"{len(self.tasks)} tasks"
         ]
+        if self.texts:
+            parts = [f"{len(self.texts)} texts to train on, {len(self.held_out_texts)} held out"]
         words = {"skipped": "skipped", "repaired": "repaired", "not_answered": "without results"}
         for key, word in {**words, "unread": "keys not read"}.items():
             if lost := self.report.get(key):
@@ -85,6 +91,8 @@ class Dataset:
 
 def load_data(experiment: Experiment) -> Dataset:
     """Read or make the data, check it, hold a part out, and choose the tasks to play."""
+    if learns_texts(experiment):
+        return _from_texts(experiment.data)
     plays = plays_tasks(experiment)
     path, strategy = experiment.data.path, experiment.data.chosen_strategy
     rows = None if path is None else RecordStream(_file_in(path))
@@ -117,17 +125,28 @@ def held_out_tasks(experiment: Experiment) -> list[Task]:
 
 
 def plays_tasks(experiment: Experiment) -> bool:
-    """Tell whether the method plays tasks: GRPO, PPO, and DPO on ranked samples of its own."""
+    """Tell whether the method plays tasks: GRPO, PPO, teacher mode on its own episodes, and DPO on
+    ranked samples of its own."""
     method = experiment.training.method
+    if method == METHOD:
+        return not learns_texts(experiment)
     return method in ("grpo", "ppo") or (
         method == "dpo" and experiment.data.preferences == "own_ranked"
     )
 
 
-def learns_labels(experiment: Experiment) -> bool:
-    """Tell whether labelled conversations are trained on next to the reward (PPO-ptx)."""
+def learns_texts(experiment: Experiment) -> bool:
+    """Tell whether the method puts calls into plain texts."""
     training = experiment.training
-    return training.method in ("grpo", "ppo") and training.rl.ptx.coef > 0
+    return training.method == METHOD and training.teacher.source == "text"
+
+
+def learns_labels(experiment: Experiment) -> bool:
+    """Tell whether labelled conversations are trained on next to the reward (PPO-ptx), or before
+    the rounds of teacher mode."""
+    training = experiment.training
+    warms_up = training.method == METHOD and training.teacher.warmup > 0
+    return training.method in ("grpo", "ppo", METHOD) and (training.rl.ptx.coef > 0 or warms_up)
 
 
 def _read_or_make(experiment: Experiment, rows: RecordStream | None) -> Dataset:
@@ -137,12 +156,7 @@ def _read_or_make(experiment: Experiment, rows: RecordStream | None) -> Dataset:
     match data.chosen_strategy:
         case "templates":
             return _from_templates(experiment)
-        case "teacher_mode":
-            raise CapabilityError(
-                "data.strategy: teacher_mode is not available yet; use file, templates, "
-                "manual_templates or toolbench"
-            )
-        case "manual_templates":
+        case "manual_templates" | "teacher_mode":
             return _from_user_tools(experiment)
         case "toolbench" if data.path is None:
             return _from_user_tools(experiment)
@@ -202,30 +216,18 @@ def _templates(experiment: Experiment) -> Templates:
 
 
 def _from_user_tools(experiment: Experiment) -> Dataset:
-    """Rows made for the tools of the experiment: `data.max_samples`, held-out ones included."""
-    data, tools = experiment.data, tools_of(experiment)
-    examples = [] if data.examples is None else read_examples(data.examples, tools)
-    templates = ManualTemplates(tools, examples, experiment.seed, held_out_seed=data.split_seed)
-    count = data.max_samples or data.samples
-    held = min(count - 1, max(1, round(count * data.held_out_share)))
-    train = templates.conversations(count - held, "train")
-    held_out = templates.conversations(held, "held_out")
-    made = templates.report()
-    tasks, lost = templates.tasks(min(held, MAX_HELD_OUT), "held_out"), Counter[str]()
-    if data.answered:
-        registry, wordings = open_registry(experiment), answers_of(examples)
-        train, lost = with_answers(train, registry, wordings, data.answered, experiment.seed)
-        held_out, more = with_answers(held_out, registry, wordings, data.answered, data.split_seed)
-        lost += more
-    check(train, "data.strategy " + data.chosen_strategy).raise_if_any()
-    source = "manual templates"
-    if data.chosen_strategy == "toolbench":
-        why = "no ToolBench file was named"
-        if data.generation_type == "real":
-            why = "data.generation_type is 'real', but data.path names no ToolBench file"
-        source = f"{count} synthetic rows: {why}"
-    report = {"source": source, "made": made, "not_answered": dict(lost)}
-    return _counted(Dataset(train, held_out, tasks, report))
+    """Rows for the tools of the experiment: `data.max_samples`, held-out ones included."""
+    made = make_rows(experiment)
+    tasks = made.tasks[:MAX_HELD_OUT]
+    check(made.train, "data.strategy " + experiment.data.chosen_strategy).raise_if_any()
+    return _counted(Dataset(made.train, made.held_out, tasks, made.report))
+
+
+def _from_texts(data: DataSection) -> Dataset:
+    texts, held_out, skipped = load_texts(data)
+    sizes = {"texts": len(texts), "held_out_texts": len(held_out)}
+    report = {"source": f"texts of {data.path}", "skipped": dict(skipped), **sizes}
+    return Dataset([], [], [], report, texts=texts, held_out_texts=held_out)
 
 
 def _from_file(experiment: Experiment, rows: RecordStream | None) -> Dataset:

@@ -193,6 +193,11 @@ class Loop:
         self.state.seconds = time.monotonic() - self._started
         self.hooks.progress.advance(1, f"{note}  {self._scores}")
 
+    @property
+    def stopping(self) -> bool:
+        """Whether a stop signal came: long work inside a step ends where it can go on later."""
+        return self._stop.received
+
     def due(self, every: int) -> bool:
         """Tell whether something done every N steps is due after the current step."""
         return due(self.state.step, every, self.total)

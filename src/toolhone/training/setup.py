@@ -27,6 +27,7 @@ from toolhone.backends.open import (
 from toolhone.backends.usage import Metered, describe
 from toolhone.config.rl import EpisodeSection, RewardSection
 from toolhone.config.sections import Experiment
+from toolhone.config.teachers import METHOD
 from toolhone.config.user_code import USER_CODE, import_callable
 from toolhone.data.render import render_rows
 from toolhone.dialects.base import Dialect
@@ -48,13 +49,16 @@ from toolhone.runs.run import Run, read_json, write_json, writing
 from toolhone.schema import Task
 from toolhone.tokenizer import TextTokenizer
 from toolhone.tools.registry import Registry
-from toolhone.training.dataset import Dataset
+from toolhone.training.best_of_n import OwnSamples
+from toolhone.training.dataset import Dataset, learns_labels, learns_texts
 from toolhone.training.loop import Hooks, Validation
 from toolhone.training.preference_pairs import PairSource
 from toolhone.training.prefill import check_curriculum, thinking_prefix
 from toolhone.training.reference import open_reference
 from toolhone.training.reward_check import check_rewards
 from toolhone.training.rollout import RLEnv
+from toolhone.training.teacher import Lessons
+from toolhone.training.text_lessons import TextLessons
 from toolhone.training.update import expected_usage
 
 
@@ -145,8 +149,9 @@ class TrainingSetup:
         return train.rows, kept.rows, {**data.report, **counts, "rows_sha256": digest}
 
     def labelled_rows(self, data: Dataset) -> tuple[list[Row], dict[str, Any]]:
-        """Rows of PPO-ptx and their part of the report; nothing where its coefficient is 0."""
-        if not self.plan.training.rl.ptx.coef:
+        """Labelled rows of PPO-ptx and of teacher mode's warm-up, and their part of the report;
+        nothing where there is neither."""
+        if not learns_labels(self.plan):
             return [], {}
         rows, _, report = self.rows(replace(data, held_out=[], report={}))
         names = ("rows", "too_long", "longest_row", "not_learned", "rows_sha256")
@@ -193,6 +198,16 @@ class TrainingSetup:
         with writing(path):
             write_json(path, {name: count + before.get(name, 0) for name, count in used.items()})
         self.progress.report(f"tokens of this session: {describe(self.trainer.usage)}")
+
+    def env(
+        self, data: Dataset, hooks: Hooks, run: Run, labelled: Sequence[Row] = ()
+    ) -> RLEnv | Lessons:
+        """What a method that writes its own rows works with."""
+        if learns_texts(self.plan):
+            texts = data.texts, data.held_out_texts
+            return TextLessons(texts, self.tokenizer, self.registry, hooks, self.plan)
+        env = self.rl_env(data.play, hooks, run, labelled)
+        return OwnSamples(env, self.plan) if self.plan.training.method == METHOD else env
 
     def rl_env(
         self, tasks: Sequence[Task], hooks: Hooks, run: Run, labelled: Sequence[Row] = ()
@@ -251,6 +266,8 @@ class TrainingSetup:
     def check_rewards(self, tasks: Sequence[Task]) -> None:
         """Refuse rewards that pay the right answers of this format less than they can."""
         rl = self.plan.training.rl
+        if learns_texts(self.plan):
+            return
         if not rl.reward.check:
             self.progress.report(
                 "note: training.rl.reward.check=false: the rewards are not checked"

@@ -116,7 +116,7 @@ def for_pico(values: Mapping[str, Any], adapters: bool = False) -> dict[str, Any
     training.pop("gradient_checkpointing", None)
     if adapters:
         training |= PICO_ADAPTERS if method == "sft" else {"lora": PICO_ADAPTERS["lora"]}
-    elif method == "sft":
+    elif method in ("sft", "teacher_mode"):
         recipe = read_preset("demo")["training"]
         names = ("batch_size", "optimizer", "learning_rate", "muon", "schedule")
         training |= {name: recipe[name] for name in names}
