@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from toolhone.api import find_method, train
+from toolhone.api import train
 from toolhone.config.experiment import load_experiment
 from toolhone.config.presets import PICO_STEPS, differences, preset_comment, preset_names
 from toolhone.config.sections import Experiment
 from toolhone.dialects.choose import open_dialect
-from toolhone.errors import CapabilityError, ConfigError
+from toolhone.errors import ConfigError
 from toolhone.models.resolve import CONTEXT, pico_folder
 from toolhone.tokenizer import TextTokenizer
 from toolhone.training.dataset import load_data
@@ -34,8 +34,6 @@ NAMES = {
 REWARDS = {
     f"tool_call_{name}" for name in ("exact", "function", "params", "overall", "parseable")
 } | {"json_answer", "right_calls"}
-WAITING = {"teacher": r"training\.method: teacher_mode is not available yet; use sft"}
-STANDING = sorted(NAMES - set(WAITING))
 
 
 def preset(name: str, *overrides: str) -> Experiment:
@@ -155,7 +153,7 @@ def test_the_demos_own_preset_is_not_shrunk() -> None:
     assert preset("demo-grpo", "model.name=pico").training == preset("demo-grpo").training
 
 
-@pytest.mark.parametrize("name", STANDING)
+@pytest.mark.parametrize("name", sorted(NAMES))
 def test_a_preset_of_a_method_that_stands_runs_on_pico(name: str, tmp_path: Path) -> None:
     few = [
         "training.steps=3",
@@ -178,13 +176,7 @@ def test_a_preset_of_a_method_that_stands_runs_on_pico(name: str, tmp_path: Path
     assert steps == [1, 2, 3]
 
 
-@pytest.mark.parametrize("name", sorted(WAITING))
-def test_a_preset_that_asks_for_what_does_not_stand_is_refused_by_name(name: str) -> None:
-    with pytest.raises(CapabilityError, match=WAITING[name]):
-        find_method(preset(name, "model.name=pico"))
-
-
-@pytest.mark.parametrize("name", sorted(NAMES - {"teacher"}))
+@pytest.mark.parametrize("name", sorted(NAMES))
 def test_every_prompt_of_a_preset_leaves_room_for_a_reply_in_picos_context(name: str) -> None:
     plan = preset(name, "model.name=pico", "data.samples=40", "data.max_samples=40")
     tokenizer = TextTokenizer.load(str(pico_folder(0)))

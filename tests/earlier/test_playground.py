@@ -110,17 +110,39 @@ def test_outdir_and_the_default_folder_are_known(playground: Shell) -> None:
     )
 
 
-def test_ppo_of_its_configuration_runs_once_its_data_does_not_need_a_teacher(
-    playground: Shell,
-) -> None:
-    assert "teacher_mode" in playground("train --config configs/ppo_config.json", code=2)
-    said = playground(
-        "train --config configs/ppo_config.json --output-dir outputs/multi-tool-ppo "
-        "data.strategy=manual_templates training.steps=1 training.rl.max_completion_length=8 "
-        f"training.batch_size=1 training.rl.group_size=2 evaluation.at_end=false "
-        f"training.validate_every=0 {SHORT}"
-    )
+QUICK = (
+    "training.steps=1 training.batch_size=1 training.rl.max_completion_length=8 "
+    f"training.rl.group_size=2 evaluation.at_end=false training.validate_every=0 {SHORT}"
+)
+
+
+def test_ppo_of_its_configuration_runs_on_the_data_of_teacher_mode(playground: Shell) -> None:
+    said = playground(f"train --config configs/ppo_config.json --output-dir outputs/ppo {QUICK}")
     assert re.search(r"Iteration 1/1 \|.*Mean Reward", said)
+    assert "rows from the tools' schemas, whose calls ran" in (
+        playground.folder / "outputs/ppo/data.json"
+    ).read_text(encoding="utf-8")
+
+
+def test_dpo_of_its_configuration_trains_on_the_data_of_teacher_mode(playground: Shell) -> None:
+    said = playground(
+        "train --config configs/ppo_config.json --output-dir outputs/dpo training.method=dpo "
+        f"training.rl.inner_epochs=1 {QUICK}"
+    )
+    assert re.search(r"Iteration 1/1 \|.*accuracy", said, re.IGNORECASE)
+
+
+def test_its_teacher_configuration_trains_in_rounds(playground: Shell) -> None:
+    values = json.loads((playground.folder / "configs/ppo_config.json").read_text())
+    values["training"] = {**CONFIG["training"], "method": "teacher_mode", "max_length": 384}
+    path = playground.folder / "configs/teacher_mode_config.json"
+    path.write_text(json.dumps(values))
+    said = playground(
+        f"train --config configs/teacher_mode_config.json --output-dir outputs/t {QUICK} "
+        "training.steps=2 training.teacher.rounds=1 training.teacher.warmup=0.5 "
+        "training.teacher.tasks=2 training.method=teacher"
+    )
+    assert "Round 1 | proposed 4" in said
 
 
 def test_its_newest_files_load(shell: Shell) -> None:
@@ -199,10 +221,3 @@ def test_its_validation_command_is_check_and_config_show(playground: Shell) -> N
 
 def test_its_lessons_are_listed(shell: Shell) -> None:
     assert "calculator" in shell("examples")
-
-
-@pytest.mark.parametrize("line", ["train --config teacher.json", "train teacher model.name=pico"])
-def test_teacher_mode_is_refused_by_name(shell: Shell, line: str) -> None:
-    values = {"training": {"method": "teacher_mode"}, "model": {"name": "pico"}}
-    (shell.folder / "teacher.json").write_text(json.dumps(values))
-    assert "teacher" in shell(line, code=2)

@@ -31,7 +31,7 @@ from toolhone.config.sections import Experiment
 from toolhone.config.teachers import TeacherSection
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.policy import Turn
-from toolhone.errors import ConfigError, RunError
+from toolhone.errors import RunError
 from toolhone.rewards.reward_registry import RewardResult
 from toolhone.rows import Row
 from toolhone.runs.run import Run
@@ -78,8 +78,7 @@ def test_steps_are_shared_among_the_warm_up_and_the_rounds() -> None:
     assert [rounds.number(step) for step in range(10)] == [0, 0, 0, 1, 1, 2, 2, 3, 3, 3]
     unset = teacher_plan(steps=None, epochs=2, batch_size=4, teacher={"warmup": 0.5}).training
     assert Rounds.of(unset, 20) == Rounds(total=60, warmup=30, count=3)
-    with pytest.raises(ConfigError, match="leaves 2 steps for 3 rounds"):
-        Rounds.of(teacher_plan(steps=2).training, 2)
+    assert Rounds.of(teacher_plan(steps=2).training, 2) == Rounds(total=2, warmup=0, count=2)
 
 
 def test_a_policy_learns_from_its_own_best_episodes(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from toolhone.config.sections import Experiment
 from toolhone.config.teachers import METHOD
+from toolhone.errors import CapabilityError
 from toolhone.schema import Conversation, Task
 from toolhone.synthetic.examples import answers_of, read_examples, with_answers
 from toolhone.synthetic.generate import ManualTemplates
@@ -31,6 +32,10 @@ class MadeRows:
 def make_rows(experiment: Experiment) -> MadeRows:
     """Make `data.max_samples` rows, held-out ones included."""
     data, tools = experiment.data, tools_of(experiment)
+    if data.chosen_strategy == METHOD and data.teacher.base_url is not None:
+        raise CapabilityError(
+            "data.teacher.base_url: a model behind an address does not write rows yet; leave it out"
+        )
     count = data.max_samples or data.samples
     held = min(count - 1, max(1, round(count * data.held_out_share)))
     examples = [] if data.examples is None else read_examples(data.examples, tools)

@@ -20,7 +20,7 @@ import numpy as np
 
 from toolhone.backends.base import Sampler, Trainer, train_step
 from toolhone.config.sections import TrainingSection
-from toolhone.errors import ConfigError, RunError
+from toolhone.errors import RunError
 from toolhone.rows import Origin, Row
 from toolhone.runs.run import Run, write_text, writing
 from toolhone.training.loop import Hooks, Loop, MetricsAccumulator, TrainState, TrainStatus, resume
@@ -52,6 +52,11 @@ def teacher_mode(
     """Train for `training.teacher.rounds` rounds as `run.experiment.training` plans."""
     plan, seed = run.experiment.training, run.experiment.seed
     rounds = Rounds.of(plan, lessons.size)
+    if rounds.count < plan.teacher.rounds:
+        lessons.hooks.progress.report(
+            f"{rounds.total - rounds.warmup} steps after the warm-up are enough for {rounds.count} "
+            f"of {plan.teacher.rounds} rounds"
+        )
     state = resume(trainer, run, resume_from, TrainState())
     loop = Loop(trainer, run, lessons.hooks, rounds.total, state, lessons.held_out)
     journal = RoundJournal(run.folder / "teacher", rounds.number(state.step))
@@ -89,17 +94,15 @@ class Rounds:
 
     @staticmethod
     def of(plan: TrainingSection, size: int) -> Rounds:
-        """`training.steps`, or as many as see each task or text `training.epochs` times a round."""
+        """`training.steps`, or as many as see each task or text `training.epochs` times a round.
+
+        A round has at least one step.
+        """
         own = plan.teacher
         each = max(1, round(plan.epochs * size / plan.batch_size))
         total = plan.steps or round(each * own.rounds / (1 - own.warmup))
         warmup = int(total * own.warmup)
-        if total - warmup < own.rounds:
-            raise ConfigError(
-                f"training.steps={total} with training.teacher.warmup={own.warmup:g} leaves "
-                f"{total - warmup} steps for {own.rounds} rounds; give more steps or fewer rounds"
-            )
-        return Rounds(total, warmup, own.rounds)
+        return Rounds(total, warmup, min(own.rounds, total - warmup))
 
     def number(self, step: int) -> int:
         """The round of a step (0-based): 0 for the warm-up, then from 1."""
