@@ -150,8 +150,7 @@ def train(
         _write_inputs(folder, report, data.tasks, setup.certificate)
         hooks = Hooks(lambda sampler: setup.validate(sampler, data.tasks), setup.save, progress)
         if plan.training.method in RL_METHODS:
-            env = setup.env(data, hooks, run, rows)
-            status = algorithm(setup.trainer, env, run, checkpoint)
+            status = algorithm(setup.trainer, setup.env(data, hooks, run, rows), run, checkpoint)
         else:
             if pairs is not None and checkpoint is None:
                 setup.pair_source().keep(pairs, folder)

@@ -184,8 +184,8 @@ class TrainingSetup:
         longest = max(map(len, rows), default=0)
         if (sentence := check_memory(self.trainer, self.plan, longest)) is not None:
             self.progress.report(sentence)
-        method = self.plan.training.method
-        if isinstance(self.trainer, Metered) and not USER_CODE.fullmatch(method):
+        unknown = USER_CODE.fullmatch(self.plan.training.method) or learns_texts(self.plan)
+        if isinstance(self.trainer, Metered) and not unknown:
             expected = expected_usage(self.plan, rows, len(tasks))
             self.progress.report(f"cost: {expected}; validations come on top")
 

@@ -18,6 +18,7 @@ from toolhone.backends.base import Adam, Loss, Metrics, Muon, Optimizer, Trainer
 from toolhone.backends.usage import Usage, describe
 from toolhone.config.rl import PtxSection
 from toolhone.config.sections import Experiment, ScheduleSection, TrainingSection
+from toolhone.config.teachers import METHOD
 from toolhone.rows import Row
 from toolhone.training.losses import Variant, cross_entropy, reply_shares, token_weights
 
@@ -78,8 +79,11 @@ def expected_usage(plan: Experiment, rows: Sequence[Row], tasks: int) -> str:
     twice more. An RL method: the most that the model may sample in one turn of every episode.
     """
     training, rl = plan.training, plan.training.rl
-    if training.method in ("ppo", "grpo"):
-        episodes = planned_rl_steps(training, tasks) * training.batch_size * rl.group_size
+    if training.method in ("ppo", "grpo", METHOD):
+        played = planned_rl_steps(training, tasks) * training.batch_size
+        if training.method == METHOD:
+            played = training.teacher.rounds * min(tasks, training.teacher.tasks or tasks)
+        episodes = played * rl.group_size
         most = episodes * rl.max_completion_length
         return f"{episodes:,} episodes, of at most {most:,} sampled tokens for each turn"
     pairs, every = int(training.method == "dpo") + 1, sum(map(len, rows))
