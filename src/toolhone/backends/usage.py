@@ -29,7 +29,6 @@ class Metered(Protocol):
 
 
 def describe(usage: Usage) -> str:
-    return (
-        f"{usage.prefilled:,} tokens prefilled, {usage.sampled:,} sampled, "
-        f"{usage.trained:,} trained"
-    )
+    """The counts that are not 0, in words."""
+    counts = (f"{count:,} tokens {name}" for name, count in vars(usage).items() if count)
+    return ", ".join(counts) or "no tokens"
