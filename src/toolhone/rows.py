@@ -40,7 +40,7 @@ class Row:
     `old_logprobs` those of the policy before the update, `ref_logprobs` those of the reference;
     `turn_weights` are the weights of messages in the loss, where one is not 1. origin: uint8 [T] of
     `Origin`. group: rows with the same group (a DPO pair, the episodes of one task) are never split
-    between micro-batches. targets: int64 [T], what is predicted in place of `tokens` (torch alone).
+    between micro-batches. targets: int64 [T], predicted in place of `tokens` (torch, MLX).
     """
 
     tokens: NDArray[np.int64]
@@ -89,6 +89,17 @@ class Row:
         mask = mask & (self.turn_weights > 0)
         mask[:1] = False
         return replace(self, mask=mask)
+
+
+def padded_targets(rows: Sequence[Row], tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+    """int64 [rows, width]: what each place of the padded `tokens` is to predict."""
+    if all(row.targets is None for row in rows):
+        return tokens
+    wanted = tokens.copy()
+    for line, row in zip(wanted, rows, strict=True):
+        if row.targets is not None:
+            line[: len(row)] = row.targets
+    return wanted
 
 
 def different_rows(rows: Sequence[Row]) -> tuple[list[Row], list[int]]:

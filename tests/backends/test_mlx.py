@@ -217,6 +217,21 @@ def test_a_model_that_mlx_does_not_know_is_one_sentence(tmp_path: Path) -> None:
         open_trainer(tmp_path / ".." / tmp_path.name / "..", LORA)
 
 
+def test_rows_with_targets_predict_those_as_with_torch() -> None:
+    from toolhone.backends.torch.trainer import open_sampler as open_torch_sampler
+
+    rows = [replace(row, targets=row.tokens[::-1].copy()) for row in some_rows()]
+    own, torchs = (
+        np.concatenate(sampler.logprobs([*rows, *some_rows()]))
+        for sampler in (
+            open_sampler(pico_folder(0)),
+            open_torch_sampler(pico_folder(0), EngineOptions(device_map="cpu")),
+        )
+    )
+    np.testing.assert_allclose(own, torchs, atol=2e-5)
+    assert not np.allclose(own[: len(own) // 2], own[len(own) // 2 :], atol=0.1)
+
+
 def test_a_checkpoint_of_torch_gives_its_weights_but_no_optimizer(tmp_path: Path) -> None:
     from toolhone.backends.torch.trainer import open_trainer as open_torch
 

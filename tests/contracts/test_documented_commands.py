@@ -34,6 +34,7 @@ NOT_RUN = {
     "toolhone examples": LONG,
     "toolhone serve": SERVES,
     "curl ": SERVES,
+    "LD_PRELOAD=": "loads a library that this machine may lack",
     "python -m pip install": NETWORK,
     "toolhone eval runs/mine": "replays a tool over HTTP; tests/tools/test_tool_cache.py",
     "cp .env.example": "copies a file; tests/cli/test_dotenv.py",
@@ -206,6 +207,8 @@ def test_every_command_line_of_the_pages_runs(
 ) -> None:
     if block.page == "docs/data.md":
         shutil.copy("gsm8k.jsonl", "train.jsonl")
+    if "model.backend=mlx" in block.text:
+        pytest.importorskip("mlx_lm", reason="the extra mlx is not installed")
     for words in commands(block):
         assert words[0] == "toolhone", f"{block}: {words} is neither run nor in NOT_RUN"
         line = shortened(words)

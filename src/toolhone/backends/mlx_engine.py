@@ -35,7 +35,7 @@ from toolhone.backends.torch.lora import (
 )
 from toolhone.backends.torch.model_files import open_skeleton, save_model
 from toolhone.errors import CapabilityError, ModelError
-from toolhone.rows import Row, different_rows
+from toolhone.rows import Row, different_rows, padded_targets
 from toolhone.runs.run import read_json
 
 Weights = dict[str, Any]
@@ -173,7 +173,8 @@ class MlxEngine:
     ) -> Any:
         """float32 [rows, longest row]: log p(token t | tokens < t) where masked, 0 elsewhere.
 
-        Equal rows run once, except under dropout.
+        Of target t in place of token t where a row has targets. Equal rows run once, except under
+        dropout.
         """
         self.put(weights)
         different, lines = different_rows(rows)
@@ -189,7 +190,7 @@ class MlxEngine:
             return mx.zeros(mask.shape)
         states = self._trunk(mx.array(tokens[:, :-1]))
         hidden = states[mx.array(lines), mx.array(places)]
-        targets = mx.array(tokens[lines, places + 1])
+        targets = mx.array(padded_targets(rows, tokens)[lines, places + 1])
         size, parts = max(1, self.logit_bytes // (4 * self.vocabulary)), []
         for start in range(0, len(lines), size):
             part = hidden[start : start + size], targets[start : start + size], temperature

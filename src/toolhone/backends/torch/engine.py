@@ -38,7 +38,7 @@ from toolhone.backends.torch.lora import (
 )
 from toolhone.backends.torch.model_files import quiet, save_model
 from toolhone.errors import CapabilityError, ModelError
-from toolhone.rows import Row, different_rows
+from toolhone.rows import Row, different_rows, padded_targets
 from toolhone.runs.run import read_json
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -165,12 +165,8 @@ class Engine:
     def _logprobs(self, rows: Sequence[Row], temperature: float) -> torch.Tensor:
         tokens, mask, _ = pad_rows(rows)
         self.check_length(tokens.shape[1])
-        wanted = tokens.copy()
-        for line, row in enumerate(rows):
-            if row.targets is not None:
-                wanted[line, : len(row)] = row.targets
         ids = torch.from_numpy(tokens).to(self.device)
-        targets = torch.from_numpy(wanted).to(self.device)
+        targets = torch.from_numpy(padded_targets(rows, tokens)).to(self.device)
         masked = torch.from_numpy(mask).to(self.device)
         result = torch.zeros(ids.shape, dtype=torch.float32, device=self.device)
         places = masked[:, 1:].nonzero(as_tuple=True)
