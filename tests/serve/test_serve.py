@@ -468,6 +468,19 @@ def test_a_bug_in_one_batch_is_told_to_its_client_and_the_server_goes_on(
 # bad requests
 
 GOOD: dict[str, Any] = {"messages": [{"role": "user", "content": "text"}]}
+
+
+def answered(*ids: str) -> list[dict[str, Any]]:
+    """Two calls, `a` and `b`, and results with these ids."""
+    call = {"name": "weather", "arguments": '{"city": "Oslo"}'}
+    calls = [{"id": name, "type": "function", "function": call} for name in ("a", "b")]
+    return [
+        {"role": "user", "content": "x"},
+        {"role": "assistant", "content": None, "tool_calls": calls},
+        *({"role": "tool", "tool_call_id": name, "content": "rain"} for name in ids),
+    ]
+
+
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"stop": ["x"]}, "stop"),
     ({"stop": "x"}, "a turn ends where the model's format ends it"),
@@ -520,6 +533,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"functions": [{"name": "f"}]}, "use tools"),
     ({"model": 3}, "model must be a name"),
     ({"messages": [{"role": "user", "content": "word " * 5000}]}, "context holds 4000"),
+    ({"messages": answered("a")}, "call of 'weather' has no result, though others have"),
+    ({"messages": answered("b")}, "call of 'weather' has no result, though others have"),
+    ({"messages": answered("a", "c")}, "call of 'weather' has no result, though others have"),
+    ({"messages": answered("a", "b", "b")}, "one is missing, doubled or of another call"),
 ]
 
 
