@@ -153,7 +153,8 @@ def test_nulls_of_a_merged_table_in_tools_are_found_though_the_schema_is_invalid
         "type": "function",
         "function": {"name": "get_weather", "parameters": {**PARAMETERS, "properties": properties}},
     }
-    (fault,) = examine(tmp_path, row(calling(), tools=[tool, OTHER])).findings.findings
+    fault, nothing = examine(tmp_path, row(calling(), tools=[tool, OTHER])).findings.findings
+    assert nothing.kind is FindingKind.NOTHING_TO_LEARN
     assert fault.kind is FindingKind.UNREADABLE
     assert "null parameters" in fault.what
     default = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 from dataclasses import replace
@@ -14,8 +15,10 @@ from support.source_rows import write_rows
 from toolhone.config.sections import Experiment
 from toolhone.data.importing import import_file
 from toolhone.doctor.diagnose import diagnose
+from toolhone.doctor.fix import clean
 from toolhone.doctor.reading import read_file
 from toolhone.errors import DataError
+from toolhone.schema.keys import ARGUMENTS
 from toolhone.sources.base import Context, Loaded, Skip
 from toolhone.sources.formats import SOURCES, open_source
 from toolhone.sources.messages import MESSAGES
@@ -172,3 +175,58 @@ def test_import_train_and_doctor_skip_the_same_rows(tmp_path: Path) -> None:
     file.write_text(lines[2] + "\n" + lines[4])
     with pytest.raises(DataError, match=r"no row gives a conversation.*line 1: .*line 2: "):
         load_data(plan)
+
+
+def test_a_file_whose_rows_must_all_be_repaired_first_is_not_to_be_trained_on(
+    tmp_path: Path,
+) -> None:
+    twice = row()
+    call = twice["messages"][1]["tool_calls"][0]["function"]
+    call["arguments"] = json.dumps(json.dumps(call["arguments"]))
+    file = write_rows(tmp_path / "rows.jsonl", twice)
+    assert open_source(file).kept == 0
+    assert diagnose([read_file(file)]).exit_code == 1
+    assert clean([read_file(file)]).repaired == 1
+
+
+@pytest.mark.parametrize("key", ARGUMENTS)
+def test_arguments_encoded_twice_are_repaired_under_each_of_their_names(
+    tmp_path: Path, key: str
+) -> None:
+    twice = row()
+    call = twice["messages"][1]["tool_calls"][0]["function"]
+    call[key] = json.dumps(json.dumps(call.pop("arguments")))
+    (read_again,) = clean([read_file(write_rows(tmp_path / "rows.jsonl", twice))]).conversations
+    assert read_again.messages[1].tool_calls[0].arguments == {"a": "x"}
+
+
+def test_a_refusal_that_is_all_a_message_says_is_its_text(tmp_path: Path) -> None:
+    one = row()
+    one["messages"][3] = {"role": "assistant", "content": None, "refusal": "I cannot help."}
+    assert read(tmp_path, one).conversations[0].messages[3].content == "I cannot help."
+
+
+def test_messages_and_tools_may_be_cells_of_a_table(tmp_path: Path) -> None:
+    with open(tmp_path / "rows.csv", "w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["messages", "tools"])
+        writer.writerow([json.dumps(row()[key]) for key in ("messages", "tools")])
+        writer.writerow(["[{'role': 'user'}]", ""])
+    loaded, whole = open_source(tmp_path / "rows.csv"), read(tmp_path, row())
+    assert (loaded.kept, loaded.skipped.total()) == (1, 1)
+    assert loaded.conversations[0].messages == whole.conversations[0].messages
+
+
+@pytest.mark.parametrize("turn", [{"value": "a", "content": "b"}, {"role": "user", "value": "a"}])
+def test_a_turn_with_two_texts_or_roles_that_differ_is_refused(
+    tmp_path: Path, turn: dict[str, str]
+) -> None:
+    talk = [{"from": "human", "value": "x"}, {"from": "gpt", **turn}]
+    same = [{"from": "human", "value": "x", "content": "x"}, {"from": "gpt", "role": "assistant"}]
+    same[1]["value"] = "y"
+    loaded = open_source(
+        write_rows(tmp_path / "t.jsonl", {"conversations": talk}, {"conversations": same}),
+        "sharegpt",
+    )
+    assert [str(refused.line)[-6:] for refused in loaded.refused] == ["line 1"]
+    assert loaded.kept == 1

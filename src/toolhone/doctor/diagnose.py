@@ -95,11 +95,11 @@ def diagnose(
     findings = list(own)
     for file in () if only_first else others:
         findings += _file_findings(file, lengths, {}, progress)
-    balance, usable = class_balance(train.conversations), len(train.conversations)
+    balance, usable = class_balance(train.conversations), train.trainable
     about, kind = list(balance.faults()), FindingKind.NOTHING_TO_LEARN
     if not usable:
         tasks = f"; {train.only_tasks} give tasks, for evaluation" if train.only_tasks else ""
-        what = f"none of {train.read} rows gives a conversation{tasks}"
+        what = f"none of {train.read} rows gives a conversation to train on{tasks}"
         about.append(Fault(kind, "", what, "wanted conversations"))
     elif usable == sum(finding.kind is FindingKind.TOO_LONG for finding in own):
         what = f"all {usable} rows are too long"

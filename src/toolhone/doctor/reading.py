@@ -44,6 +44,11 @@ class Case:
     faults: tuple[Fault, ...] = ()
     repairs: frozenset[str] = frozenset()
 
+    @property
+    def refused(self) -> bool:
+        """Whether a training skips the row, also one that `--fix` can repair."""
+        return any(REMEDIES[fault.kind].effect == "drop" for fault in self.faults)
+
 
 @dataclass(frozen=True)
 class DataFile:
@@ -65,6 +70,11 @@ class DataFile:
     @property
     def read(self) -> int:
         return len(self.cases) + self.only_tasks
+
+    @property
+    def trainable(self) -> int:
+        """How many rows give a training a conversation."""
+        return sum(case.conversation is not None and not case.refused for case in self.cases)
 
     @property
     def conversations(self) -> list[Conversation]:

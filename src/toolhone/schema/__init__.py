@@ -85,7 +85,10 @@ class Message:
 
     @staticmethod
     def from_dict(source: Mapping[str, Json], unread: set[str] | None = None) -> Message:
-        """Read a message. unread: gets the keys that are not read; an empty message has none."""
+        """Read a message; a `refusal` is the text of one that says nothing else.
+
+        unread: gets the keys that are not read; an empty message has none.
+        """
         role = source.get("role") if isinstance(source, Mapping) else source
         if not isinstance(source, Mapping) or role not in ROLES:
             known = f"{', '.join(ROLES)}; got {role!r:.40}{nearest(str(role), ROLES)}"
@@ -95,6 +98,8 @@ class Message:
         content = source.get("content")
         if not isinstance(content, str | None):
             content = read_texts(content, "content")
+        if not content and not calls and isinstance(source.get("refusal"), str):
+            content = source["refusal"]
         reasoning = read_reasoning(source, unread)
         calls = tuple(ToolCall.from_dict(call, unread) for call in calls)
         says = content or reasoning or calls

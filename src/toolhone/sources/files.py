@@ -301,24 +301,29 @@ def _parquet_rows(path: Path, stream: BinaryIO) -> Iterator[tuple[FileLine, Reco
     try:
         for batch in pyarrow.parquet.ParquetFile(stream).iter_batches(1000):
             for row in batch.to_pylist():
-                record = {name: _plain_json(path, name, value) for name, value in row.items()}
+                record = {name: _plain_json(value) for name, value in row.items()}
                 yield FileLine(path, next(numbers), "row"), record
     except (pyarrow.ArrowException, OSError) as error:
         why = str(error).splitlines()[0]
         raise DataError(f"{path}: this is a Parquet file that cannot be read: {why}") from None
 
 
-def _plain_json(path: Path, column: str, value: Any) -> Json:
-    """Return a Parquet value as JSON: NaN (an empty cell) is null, a time is text."""
+def _plain_json(value: Any) -> Json:
+    """Return a Parquet value as JSON: NaN (an empty cell) is null, a time is text.
+
+    Bytes are text in UTF-8, or an object with their number, which no text is.
+    """
     if isinstance(value, dict):
-        return {str(key): _plain_json(path, column, inner) for key, inner in value.items()}
+        return {str(key): _plain_json(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain_json(path, column, inner) for inner in value]
+        return [_plain_json(inner) for inner in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, bytes):
-        what = f"the column {column!r} holds bytes, which no format here has"
-        raise DataError(f"{path}: {what}; write the file without it")
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError:
+            return {"bytes": len(value)}
     return value if value is None or isinstance(value, str | int) else str(value)
 
 

@@ -74,7 +74,7 @@ SOURCES: Mapping[str, Source] = {
     if name != PAIRS
 }
 """All formats by name, in the order in which they are asked whether a row is theirs."""
-TABLES = ("xlam", "metatool")
+TABLES = ("xlam", "metatool", "messages")
 """The formats that may come as a CSV file."""
 FOLDERS = ("toolbench", "api_bank")
 """The formats that read a folder as one; folders of the others are read file by file."""
