@@ -230,3 +230,17 @@ def test_a_turn_with_two_texts_or_roles_that_differ_is_refused(
     )
     assert [str(refused.line)[-6:] for refused in loaded.refused] == ["line 1"]
     assert loaded.kept == 1
+
+
+@pytest.mark.parametrize("pattern", [r"^\p{L}+$", r"(?<=a+)b", r"["])
+@pytest.mark.parametrize("name", ["messages", "sharegpt"])
+def test_a_pattern_that_python_cannot_read_is_counted_by_name(
+    tmp_path: Path, name: str, pattern: str
+) -> None:
+    one = row()
+    one["tools"][0]["function"]["parameters"]["properties"]["a"]["pattern"] = pattern
+    if name == "sharegpt":
+        turns = [{"from": "human", "value": "x"}, {"from": "gpt", "value": "y"}]
+        one = {"conversations": turns, "tools": one["tools"]}
+    loaded = open_source(write_rows(tmp_path / "rows.jsonl", one), name)
+    assert (loaded.kept, [text[:9] for text in loaded.unread]) == (1, ["'pattern'"])

@@ -116,6 +116,8 @@ def _tool_object_parts(source: Schema, unread: set[str] | None) -> tuple[str, st
     except jsonschema.SchemaError as error:
         path = ".".join(map(str, error.path)) or "parameters"
         raise DataError(f"{where}: not a JSON Schema at {path}: {error.message}") from None
+    if unread is not None:
+        unread |= foreign_patterns(parameters)
     return body["name"], str(body.get("description") or ""), dict(parameters)
 
 
@@ -168,12 +170,34 @@ def _modern_level(level: dict[str, Json]) -> dict[str, Json]:
     if level.get("nullable") is True:
         level = {"anyOf": [{"type": "null"}, level]}
     if isinstance(pattern := level.get("pattern"), str):
-        level["pattern"] = re.sub(r"\(\?<(?=[A-Za-z_])", "(?P<", pattern)
-        try:
-            re.compile(level["pattern"])
-        except (re.error, RecursionError, OverflowError):
+        if (ours := _python_pattern(pattern)) is None:
             del level["pattern"]
+        else:
+            level["pattern"] = ours
     return level
+
+
+def _python_pattern(pattern: str) -> str | None:
+    ours = re.sub(r"\(\?<(?=[A-Za-z_])", "(?P<", pattern)
+    try:
+        re.compile(ours)
+    except (re.error, RecursionError, OverflowError):
+        return None
+    return ours
+
+
+def foreign_patterns(schema: Schema) -> set[str]:
+    """Name the patterns of a schema that Python cannot read; no argument is checked by them."""
+    found = set[str]()
+
+    def look(level: dict[str, Json]) -> dict[str, Json]:
+        pattern = level.get("pattern")
+        if isinstance(pattern, str) and _python_pattern(pattern) is None:
+            found.add(f"'pattern' {pattern!r:.60} of a tool, which Python cannot read")
+        return level
+
+    map_schema(schema, look)
+    return found
 
 
 def schema_of_callable(function: Callable[..., Any]) -> tuple[str, str, dict[str, Any]]:

@@ -20,7 +20,13 @@ from toolhone.dialects.syntax.model_text import decode
 from toolhone.errors import DataError
 from toolhone.schema import Json, Tool, ToolCall
 from toolhone.schema.keys import SCHEMAS, first_value
-from toolhone.schema.tool import check_tool_keys, is_schema, map_schema, strip_padding
+from toolhone.schema.tool import (
+    check_tool_keys,
+    foreign_patterns,
+    is_schema,
+    map_schema,
+    strip_padding,
+)
 from toolhone.sources.base import Context, Skip
 from toolhone.sources.files import Record
 from toolhone.sources.python_types import ReadType, UnknownType, json_types, read_type
@@ -110,6 +116,7 @@ def make_tool(source: Json, repairs: set[str], unread: set[str]) -> Tool:
         if beside and isinstance(properties, dict) and "required" not in schema:
             repairs.add(REQUIRED)
             schema = {**schema, "required": [one for one in beside if one in properties]}
+    unread |= foreign_patterns(schema)
     made = {"name": name, "description": body.get("description"), "parameters": schema}
     return _drop_bad_defaults(Tool.of(made), repairs)
 
