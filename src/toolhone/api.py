@@ -126,7 +126,7 @@ def train(
     if plan.tracking.services:
         check_trackers(plan.tracking)
     metrics, registry = UserMetrics.of(plan), open_registry(plan)
-    data = load_data(plan)
+    data = load_data(plan, progress)
     for line in (data.summary(), *tool_notes(plan, registry, [*data.tasks, *data.play])):
         progress.report(line)
     if data.play:

@@ -35,6 +35,7 @@ NOT_RUN = {
     "toolhone serve": SERVES,
     "curl ": SERVES,
     "LD_PRELOAD=": "loads a library that this machine may lack",
+    "toolhone data write mine.json --teacher": "asks a model; tests/cli/test_data.py",
     "python -m pip install": NETWORK,
     "toolhone eval runs/mine": "replays a tool over HTTP; tests/tools/test_tool_cache.py",
     "cp .env.example": "copies a file; tests/cli/test_dotenv.py",
@@ -42,6 +43,7 @@ NOT_RUN = {
     "src/toolhone/": "shows a tree",
     "cli  >  guide": "shows an order",
     "300 tasks in both": OUTPUT,
+    "Mara buys 7 boxes": OUTPUT,
     "the two were evaluated in different formats": OUTPUT,
     "def squared_distance": "tests/training/test_losses.py",
 }

@@ -1,10 +1,10 @@
-"""`toolhone data`: generate conversations and tasks (`build`), and read published data (`sources`,
-`import`)."""
+"""`toolhone data`: generate conversations and tasks (`build`, `write`), and read published data
+(`sources`, `import`)."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -14,14 +14,17 @@ from typer import Argument, Option
 
 from toolhone.cli.console import print_note
 from toolhone.cli.flags import AsJson
+from toolhone.config.experiment import load_experiment
 from toolhone.data.importing import import_file
 from toolhone.data.sft_array_writer import SftRows, read_shares, write_array
 from toolhone.data.templates import Templates
 from toolhone.errors import DataError
 from toolhone.runs.progress import open_progress
+from toolhone.runs.run import write_json
 from toolhone.schema import Conversation, Task
 from toolhone.sources.files import write_jsonl
 from toolhone.sources.formats import as_markdown, list_sources
+from toolhone.training.dataset import load_data
 
 TRAIN, HELD_OUT, TASKS = 4000, 200, 400
 """Default sizes of the files of conversations and tasks."""
@@ -188,6 +191,55 @@ def build(  # noqa: PLR0913 (the options of a command)
         sizes = zip((train, held_out, tasks), (TRAIN, HELD_OUT, TASKS), strict=True)
         chosen = [default if size is None else size for size, default in sizes]
         counts = _write_templates(out, seed, *chosen)
+    print_counts(counts, as_json)
+
+
+@group.command(
+    epilog="Examples: toolhone data write mine.json --out data   |   toolhone data write mine.json "
+    "--teacher http://127.0.0.1:8000/v1 --out data data.max_samples=200 data.teacher.model=NAME"
+)
+def write(
+    experiment: Annotated[Path, Argument(help="an experiment file, or the name of a preset")],
+    overrides: Annotated[
+        list[str] | None, Argument(metavar="[KEY=VALUE]...", help="settings of the experiment")
+    ] = None,
+    out: Annotated[Path, Option(help="the folder to write into")] = Path("data"),
+    teacher: Annotated[
+        str | None,
+        Option(
+            help="URL of a stronger model (OpenAI-compatible) that writes the data for the tools "
+            "of the experiment; its key comes from the variable that data.teacher.key_env names"
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    progress: Annotated[str, Option(help="auto, rich, plain or off")] = "auto",
+) -> None:
+    """Write the data of an experiment: train.jsonl, held_out.jsonl, tasks.jsonl, and report.json
+    with every count. With --teacher, replies that are paid for are kept in OUT and never asked for
+    again."""
+    settings = overrides or []
+    if teacher is not None:
+        kept = json.dumps(str(out / "teacher_replies.jsonl"))
+        named = [f"data.teacher.base_url={json.dumps(teacher)}", f"data.teacher.replies={kept}"]
+        settings = [*named, "data.strategy=teacher_mode", *settings]
+    plan = load_experiment(experiment, [*settings, "training.method=sft"])
+    with open_progress(progress) as shown:
+        data = load_data(plan, shown)
+    print_note(data.summary())
+    parts: dict[str, Sequence[Conversation | Task]] = {
+        "train": data.train,
+        "held_out": data.held_out,
+        "tasks": data.tasks,
+    }
+    counts = {
+        str(path := out / f"{name}.jsonl"): write_jsonl(path, (row.to_dict() for row in found))
+        for name, found in parts.items()
+    }
+    write_json(out / "report.json", data.report)
+    print_counts(counts, as_json)
+
+
+def print_counts(counts: Mapping[str, int], as_json: bool) -> None:
     if as_json:
         print(json.dumps(counts))
         return

@@ -51,6 +51,8 @@ def refuse_to_resume_unnamed(plan: Experiment, folder: Path) -> None:
     """Refuse to resume from a run folder alone where that would run code or reach outside."""
     reasons = [f"allows the tools {', '.join(plan.allowed_tools)}"] if plan.allowed_tools else []
     reasons += ["runs code that comes with the model"] if plan.model.trust_remote_code else []
+    if address := plan.data.teacher.base_url:
+        reasons.append(f"asks a model at {address}")
     keeps = plan.tool_results != ToolResultsSection()
     reasons += ["keeps results of tools in files"] if keeps else []
     for key, spec in _foreign_code(plan, run_folder(folder), ()):

@@ -25,6 +25,7 @@ from toolhone.data.templates import Templates
 from toolhone.doctor.checks import REMARKS, check, class_balance, quick_checks
 from toolhone.doctor.leaks import prompt_of, prompts_of
 from toolhone.errors import DataError, FindingKind
+from toolhone.runs.progress import Progress
 from toolhone.schema import Conversation, Task
 from toolhone.schema.preference import Preference
 from toolhone.sources.base import Loaded, SourceOptions, tasks_of
@@ -89,7 +90,7 @@ class Dataset:
         return "; ".join([f"data: {self.report['source']}", *parts])
 
 
-def load_data(experiment: Experiment) -> Dataset:
+def load_data(experiment: Experiment, progress: Progress | None = None) -> Dataset:
     """Read or make the data, check it, hold a part out, and choose the tasks to play."""
     if learns_texts(experiment):
         return _from_texts(experiment.data)
@@ -98,7 +99,7 @@ def load_data(experiment: Experiment) -> Dataset:
     rows = None if path is None else RecordStream(_file_in(path))
     if plays and strategy != "templates" and rows is not None and gives_only_tasks(rows):
         return _playable(_from_tasks(experiment, rows), experiment)
-    dataset = _read_or_make(experiment, rows)
+    dataset = _read_or_make(experiment, rows, progress)
     tasks, note = distinct(dataset.tasks), dict[str, Any]()
     if experiment.evaluation.tasks is not None:
         tasks, note = _named_tasks(experiment.evaluation.tasks, experiment)
@@ -115,8 +116,10 @@ def load_data(experiment: Experiment) -> Dataset:
 
 
 def held_out_tasks(experiment: Experiment) -> list[Task]:
-    """The held-out tasks of a run that kept none; no tool is run for answers."""
+    """The held-out tasks of a run that kept none; no tool is run for answers, no teacher asked."""
     data = experiment.data
+    if data.chosen_strategy == METHOD and data.teacher.base_url is not None:
+        return []
     if data.chosen_strategy != "templates":
         data = data.model_copy(update={"answered": 0.0})
     method = "sft" if plays_tasks(experiment) else experiment.training.method
@@ -149,7 +152,9 @@ def learns_labels(experiment: Experiment) -> bool:
     return training.method in ("grpo", "ppo", METHOD) and (training.rl.ptx.coef > 0 or warms_up)
 
 
-def _read_or_make(experiment: Experiment, rows: RecordStream | None) -> Dataset:
+def _read_or_make(
+    experiment: Experiment, rows: RecordStream | None, progress: Progress | None
+) -> Dataset:
     data = experiment.data
     if rows is not None and _wants_pairs(experiment, rows):
         return _from_pairs(experiment, rows)
@@ -157,9 +162,9 @@ def _read_or_make(experiment: Experiment, rows: RecordStream | None) -> Dataset:
         case "templates":
             return _from_templates(experiment)
         case "manual_templates" | "teacher_mode":
-            return _from_user_tools(experiment)
+            return _from_user_tools(experiment, progress)
         case "toolbench" if data.path is None:
-            return _from_user_tools(experiment)
+            return _from_user_tools(experiment, progress)
     return _from_file(experiment, rows)
 
 
@@ -215,9 +220,9 @@ def _templates(experiment: Experiment) -> Templates:
     return Templates(experiment.seed, tools, data.split_seed, data.categories, data.answered)
 
 
-def _from_user_tools(experiment: Experiment) -> Dataset:
+def _from_user_tools(experiment: Experiment, progress: Progress | None) -> Dataset:
     """Rows for the tools of the experiment: `data.max_samples`, held-out ones included."""
-    made = make_rows(experiment)
+    made = make_rows(experiment, progress)
     tasks = made.tasks[:MAX_HELD_OUT]
     check(made.train, "data.strategy " + experiment.data.chosen_strategy).raise_if_any()
     return _counted(Dataset(made.train, made.held_out, tasks, made.report))
@@ -225,8 +230,7 @@ def _from_user_tools(experiment: Experiment) -> Dataset:
 
 def _from_texts(data: DataSection) -> Dataset:
     texts, held_out, skipped = load_texts(data)
-    sizes = {"texts": len(texts), "held_out_texts": len(held_out)}
-    report = {"source": f"texts of {data.path}", "skipped": dict(skipped), **sizes}
+    report = {"source": f"texts of {data.path}", "skipped": dict(skipped)}
     return Dataset([], [], [], report, texts=texts, held_out_texts=held_out)
 
 
@@ -376,9 +380,8 @@ def _playable(dataset: Dataset, experiment: Experiment) -> Dataset:
     )
     if learns_labels(experiment) and not dataset.train:
         raise DataError(
-            "training.rl.ptx.coef trains on labelled conversations next to the reward, and "
-            f"{experiment.data.path} holds only tasks; name a file of conversations in data.path, "
-            "or set it to 0"
+            "training.rl.ptx.coef and training.teacher.warmup train on labelled conversations, and "
+            f"{experiment.data.path} holds only tasks; name conversations, or set them to 0"
         )
     if not play:
         reasons = ", ".join(f"{count} {reason}" for reason, count in lost.items())
