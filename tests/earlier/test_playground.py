@@ -139,8 +139,8 @@ def test_its_teacher_configuration_trains_in_rounds(playground: Shell) -> None:
     path.write_text(json.dumps(values))
     said = playground(
         f"train --config configs/teacher_mode_config.json --output-dir outputs/t {QUICK} "
-        "training.steps=2 training.teacher.rounds=1 training.teacher.warmup=0.5 "
-        "training.teacher.tasks=2 training.method=teacher"
+        "training.steps=2 teacher.rounds=1 teacher.warmup=0.5 "
+        "teacher.tasks=2 training.method=teacher"
     )
     assert "Round 1 | proposed 4" in said
 

@@ -43,10 +43,9 @@ from toolhone.training.teacher import RoundJournal, Rounds, teacher_mode
 
 
 def teacher_plan(rl: dict[str, Any] | None = None, **training: Any) -> Experiment:
-    teacher = {"rounds": 3, **training.pop("teacher", {})}
-    return plan(
-        {"group_size": 16, **(rl or {})}, method="teacher_mode", teacher=teacher, **training
-    )
+    teacher = TeacherSection(**{"rounds": 3, **training.pop("teacher", {})})
+    experiment = plan({"group_size": 16, **(rl or {})}, method="teacher_mode", **training)
+    return experiment.model_copy(update={"teacher": teacher})
 
 
 def train(
@@ -74,11 +73,11 @@ def records(run: Run, number: int) -> list[dict[str, Any]]:
 
 
 def test_steps_are_shared_among_the_warm_up_and_the_rounds() -> None:
-    rounds = Rounds.of(teacher_plan(steps=10, teacher={"warmup": 0.3}).training, 2)
+    rounds = Rounds.of(teacher_plan(steps=10, teacher={"warmup": 0.3}), 2)
     assert [rounds.number(step) for step in range(10)] == [0, 0, 0, 1, 1, 2, 2, 3, 3, 3]
-    unset = teacher_plan(steps=None, epochs=2, batch_size=4, teacher={"warmup": 0.5}).training
+    unset = teacher_plan(steps=None, epochs=2, batch_size=4, teacher={"warmup": 0.5})
     assert Rounds.of(unset, 20) == Rounds(total=60, warmup=30, count=3)
-    assert Rounds.of(teacher_plan(steps=2).training, 2) == Rounds(total=2, warmup=0, count=2)
+    assert Rounds.of(teacher_plan(steps=2), 2) == Rounds(total=2, warmup=0, count=2)
 
 
 def test_a_policy_learns_from_its_own_best_episodes(tmp_path: Path) -> None:

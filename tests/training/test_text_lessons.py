@@ -168,8 +168,9 @@ def test_the_losses_of_the_filter_are_those_of_pico() -> None:
 
 
 def lessons_of(sampler_plan: dict[str, Any], texts: Sequence[PlainText]) -> TextLessons:
-    section = {"method": "teacher", "teacher": {"source": "text", **sampler_plan}}
-    plan = experiment({"training": section, "tools": ["calculator"]})
+    teacher = {"source": "text", **sampler_plan}
+    training = {"method": "teacher"}
+    plan = experiment({"training": training, "teacher": teacher, "tools": ["calculator"]})
     hooks = Hooks(lambda _: ({}, []), lambda *_: None, Lines())
     return TextLessons((texts, ()), byte_tokenizer(), REGISTRY, hooks, plan)
 
@@ -286,7 +287,7 @@ def test_settings_that_cannot_propose_calls_are_refused() -> None:
     for plan, right in (
         ({"candidates": "guess"}, "none of model, numbers"),
         ({"candidates": "numbers"}, "add calculator"),
-        ({}, "give training.teacher.examples for book"),
+        ({}, "give teacher.examples for book"),
     ):
         with pytest.raises(ConfigError, match=right):
             Proposer(TeacherSection(**plan), [BOOK], byte_tokenizer(), 0)
@@ -303,7 +304,8 @@ def test_a_run_on_texts_warms_up_keeps_its_rounds_and_scores_answers(tmp_path: P
             "model": {"name": "pico"},
             "tools": ["calculator"],
             "data": {"path": str(path)},
-            "training": {"method": "teacher", "teacher": teacher, **numbers},
+            "training": {"method": "teacher", **numbers},
+            "teacher": teacher,
         }
     )
     run, status = train(plan, tmp_path / "run")

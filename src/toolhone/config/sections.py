@@ -237,7 +237,6 @@ class TrainingSection(Section):
     """recompute activations in the backward pass: less memory, slower"""
     lora: Annotated[LoraSection | None, Flag("--train-type")] = LoraSection()
     rl: RlSection = RlSection()
-    teacher: TeacherSection = TeacherSection()
 
     @field_validator("method")
     @classmethod
@@ -352,6 +351,7 @@ class Experiment(Section):
     tool_results: ToolResultsSection = ToolResultsSection()
     data: DataSection = DataSection()
     training: TrainingSection = TrainingSection()
+    teacher: TeacherSection = TeacherSection()
     evaluation: EvaluationSection = EvaluationSection()
     tracking: TrackingSection = TrackingSection()
     seed: Annotated[int, Flag("--seed")] = Field(0, ge=0, lt=2**32)

@@ -1,4 +1,4 @@
-"""The sections of teacher mode: `training.teacher`, the rounds in which a model teaches itself, and
+"""The sections of teacher mode: `teacher`, the rounds in which a model teaches itself, and
 `data.teacher`, a stronger model that writes the data."""
 
 from __future__ import annotations

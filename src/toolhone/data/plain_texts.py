@@ -61,7 +61,7 @@ def load_texts(data: DataSection) -> tuple[list[PlainText], list[PlainText], Cou
     """Read the texts to train on and the held-out ones: `data.validation`, or a share of them."""
     if data.path is None:
         raise DataError(
-            "training.teacher.source 'text' puts calls into plain texts, but data.path names no "
+            "teacher.source 'text' puts calls into plain texts, but data.path names no "
             "file of them (.txt, or records with 'text')"
         )
     texts, skipped = read_plain_texts(data.path)

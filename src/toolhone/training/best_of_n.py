@@ -31,7 +31,7 @@ class OwnSamples:
 
     def __init__(self, env: RLEnv, experiment: Experiment) -> None:
         self.env, self.experiment, self.hooks = env, experiment, env.hooks
-        wanted = experiment.training.teacher.tasks
+        wanted = experiment.teacher.tasks
         self.size = min(wanted or len(env.tasks), len(env.tasks))
         self.labelled: Sequence[Row] = env.labelled
         self.held_out: Sequence[Row] = ()
@@ -45,7 +45,7 @@ class OwnSamples:
             groups = rollout(self.env, sampler, part, self.experiment, number * STREAMS + start)
             for place, group in enumerate(score(groups, self.env), start):
                 if place >= first:
-                    yield record_of(group, plan.teacher)
+                    yield record_of(group, self.experiment.teacher)
 
 
 def record_of(group: RolloutGroup, plan: TeacherSection) -> dict[str, Any]:

@@ -40,7 +40,7 @@ EXAMPLES = (
 
 
 class Proposer:
-    """Where the calls of an experiment come from (`training.teacher.candidates`)."""
+    """Where the calls of an experiment come from (`teacher.candidates`)."""
 
     def __init__(
         self, plan: TeacherSection, tools: Sequence[Tool], tokenizer: TextTokenizer, seed: int
@@ -51,7 +51,7 @@ class Proposer:
         if plan.candidates == "numbers":
             if "calculator" not in names:
                 raise ConfigError(
-                    "training.teacher.candidates 'numbers' proposes calls of the calculator, and "
+                    "teacher.candidates 'numbers' proposes calls of the calculator, and "
                     f"tools has {', '.join(names)}; add calculator"
                 )
             self.rule = number_calls
@@ -59,13 +59,13 @@ class Proposer:
             self.rule = import_callable(plan.candidates, Path.cwd(), "a source of candidates")
         elif plan.candidates != "model":
             raise ConfigError(
-                f"training.teacher.candidates {plan.candidates!r} is none of model, numbers, "
+                f"teacher.candidates {plan.candidates!r} is none of model, numbers, "
                 "'file.py:function'"
             )
         elif not plan.examples and names != ["calculator"]:
             raise ConfigError(
-                "training.teacher.candidates 'model' shows the model texts with calls, and only "
-                f"the calculator has some; give training.teacher.examples for {', '.join(names)}"
+                "teacher.candidates 'model' shows the model texts with calls, and only "
+                f"the calculator has some; give teacher.examples for {', '.join(names)}"
             )
 
     def propose(

@@ -141,14 +141,14 @@ def plays_tasks(experiment: Experiment) -> bool:
 def learns_texts(experiment: Experiment) -> bool:
     """Tell whether the method puts calls into plain texts."""
     training = experiment.training
-    return training.method == METHOD and training.teacher.source == "text"
+    return training.method == METHOD and experiment.teacher.source == "text"
 
 
 def learns_labels(experiment: Experiment) -> bool:
     """Tell whether labelled conversations are trained on next to the reward (PPO-ptx), or before
     the rounds of teacher mode."""
     training = experiment.training
-    warms_up = training.method == METHOD and training.teacher.warmup > 0
+    warms_up = training.method == METHOD and experiment.teacher.warmup > 0
     return training.method in ("grpo", "ppo", METHOD) and (training.rl.ptx.coef > 0 or warms_up)
 
 
@@ -380,7 +380,7 @@ def _playable(dataset: Dataset, experiment: Experiment) -> Dataset:
     )
     if learns_labels(experiment) and not dataset.train:
         raise DataError(
-            "training.rl.ptx.coef and training.teacher.warmup train on labelled conversations, and "
+            "training.rl.ptx.coef and teacher.warmup train on labelled conversations, and "
             f"{experiment.data.path} holds only tasks; name conversations, or set them to 0"
         )
     if not play:

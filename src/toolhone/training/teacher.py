@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from toolhone.backends.base import Sampler, Trainer, train_step
-from toolhone.config.sections import TrainingSection
+from toolhone.config.sections import Experiment
 from toolhone.errors import RunError
 from toolhone.rows import Origin, Row
 from toolhone.runs.run import Run, write_text, writing
@@ -49,13 +49,13 @@ class Lessons(Protocol):
 def teacher_mode(
     trainer: Trainer, lessons: Lessons, run: Run, resume_from: Path | None = None
 ) -> TrainStatus:
-    """Train for `training.teacher.rounds` rounds as `run.experiment.training` plans."""
+    """Train for `teacher.rounds` rounds as `run.experiment.training` plans."""
     plan, seed = run.experiment.training, run.experiment.seed
-    rounds = Rounds.of(plan, lessons.size)
-    if rounds.count < plan.teacher.rounds:
+    rounds = Rounds.of(run.experiment, lessons.size)
+    if rounds.count < run.experiment.teacher.rounds:
         lessons.hooks.progress.report(
             f"{rounds.total - rounds.warmup} steps after the warm-up are enough for {rounds.count} "
-            f"of {plan.teacher.rounds} rounds"
+            f"of {run.experiment.teacher.rounds} rounds"
         )
     state = resume(trainer, run, resume_from, TrainState())
     loop = Loop(trainer, run, lessons.hooks, rounds.total, state, lessons.held_out)
@@ -93,12 +93,12 @@ class Rounds:
     count: int
 
     @staticmethod
-    def of(plan: TrainingSection, size: int) -> Rounds:
+    def of(experiment: Experiment, size: int) -> Rounds:
         """`training.steps`, or as many as see each task or text `training.epochs` times a round.
 
         A round has at least one step.
         """
-        own = plan.teacher
+        plan, own = experiment.training, experiment.teacher
         each = max(1, round(plan.epochs * size / plan.batch_size))
         total = plan.steps or round(each * own.rounds / (1 - own.warmup))
         warmup = int(total * own.warmup)
@@ -150,7 +150,7 @@ def next_rows_of(
     progress, step = lessons.hooks.progress, loop.state.step
     if number == 0:
         if not lessons.labelled:
-            raise RunError("training.teacher.warmup has no rows to train on; set it to 0")
+            raise RunError("teacher.warmup has no rows to train on; set it to 0")
         return list(lessons.labelled)
     records = journal.read(number)
     if len(records) < lessons.size:
@@ -172,7 +172,7 @@ def next_rows_of(
         raise RunError(
             f"round {number} kept none of {len(records)} tasks or texts "
             f"({shown(counts_of(records))}); start from a model that is right now and then, or "
-            "set training.teacher.warmup, or a lower min_reward or min_drop"
+            "set teacher.warmup, or a lower min_reward or min_drop"
         )
     if not rows:
         progress.report(f"Round {number} kept nothing: it trains on the rows of the data")

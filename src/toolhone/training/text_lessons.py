@@ -63,7 +63,7 @@ class TextLessons:
         experiment: Experiment,
     ) -> None:
         self.tokenizer, self.registry, self.experiment = tokenizer, registry, experiment
-        self.plan, self.longest = experiment.training.teacher, experiment.training.max_length
+        self.plan, self.longest = experiment.teacher, experiment.training.max_length
         train, held_out = (self._that_fit(part) for part in texts)
         if lost := sum(map(len, texts)) - len(train) - len(held_out):
             hooks.progress.report(

@@ -82,7 +82,7 @@ def expected_usage(plan: Experiment, rows: Sequence[Row], tasks: int) -> str:
     if training.method in ("ppo", "grpo", METHOD):
         played = planned_rl_steps(training, tasks) * training.batch_size
         if training.method == METHOD:
-            played = training.teacher.rounds * min(tasks, training.teacher.tasks or tasks)
+            played = plan.teacher.rounds * min(tasks, plan.teacher.tasks or tasks)
         episodes = played * rl.group_size
         most = episodes * rl.max_completion_length
         return f"{episodes:,} episodes, of at most {most:,} sampled tokens for each turn"
