@@ -27,7 +27,7 @@ from toolhone.evaluation.score import score as score_predictions
 from toolhone.rewards.reward_registry import load_rewards, syntax_of
 from toolhone.runs.progress import open_progress
 from toolhone.runs.run import write_json, writing
-from toolhone.sources.files import read_records
+from toolhone.sources.files import BadLine, read_lines
 from toolhone.tools.loading import load_tools
 from toolhone.tools.registry import Registry
 from toolhone.training.dataset import source_request
@@ -225,15 +225,27 @@ def _score_answers(
     specs = read_tool_files(names, Path.cwd())
     loaded_tools = [tool for spec in specs for tool in load_tools(spec, Path.cwd())]
     registry = Registry(loaded_tools) if names else None
-    answers = [record for _, record in read_records(predictions)]
+    rows = [record for _, record in read_lines(predictions)]
+    answers = [row for row in rows if not isinstance(row, BadLine)]
+    bad = [str(row.error) for row in rows if isinstance(row, BadLine)]
+    if not answers:
+        raise DataError(bad[0])
     loaded = load_rewards(rewards)
     if dialect is None and rewards and any("text" in answer for answer in answers):
         dialect = syntax_of(rewards)
         if dialect:
             made = f"the dialect of {' and '.join(rewards)}"
             print_note(f"the texts are read as --dialect {dialect}, {made}")
-    found = tasks_from_any(tasks, () if registry is None else registry.tools, print_note)
-    return score_predictions(found, answers, dialect, registry, loaded, print_note), dialect
+    skipped: list[str] = []
+    offered = () if registry is None else registry.tools
+    found = tasks_from_any(tasks, offered, print_note, skipped=skipped)
+    known = {task.id for task in found}
+    strays = [answer for answer in answers if str(answer.get("id")) not in known]
+    if 0 < len(strays) <= len(skipped):
+        answers = [answer for answer in answers if answer not in strays]
+        print_note(f"predictions left out, whose tasks cannot be read: {len(strays)}")
+    result = score_predictions(found, answers, dialect, registry, loaded, print_note, bad)
+    return result, dialect
 
 
 def _score_tables(files: list[Path], out: Path | None, as_json: bool) -> None:

@@ -2,8 +2,8 @@
 
     tasks = tasks_from_any("test_cases.json", tools, report=print)
 
-A file whose first row has `expect` is in our own form and is read strictly. Any other format is
-detected; skipped rows are reported through `report`, and without it they are an error.
+A file is in our own form if at least half of its first rows have `expect`; any other format is
+detected. Skipped rows are reported through `report`, and without it they are an error.
 """
 
 from __future__ import annotations
@@ -29,15 +29,17 @@ def tasks_from_any(
     tools: Sequence[Tool] = (),
     report: Callable[[str], None] | None = None,
     options: SourceOptions | None = None,
+    skipped: list[str] | None = None,
 ) -> list[Task]:
     """Return the tasks of a file, with unique ids.
 
     tools: for files without tools (default: the built-in ones). options: unknown ones are ignored.
+    skipped: gets a sentence on each row that gives no task.
     """
     stream = open_records(source)
     if _is_own_form(stream):
         unread = None if report is None else Counter[str]()
-        tasks = read_tasks(stream, unread, tools, report)
+        tasks = read_tasks(stream, unread, tools, report, skipped)
         if unread and report is not None:
             names = ", ".join(f"{count} {name}" for name, count in unread.most_common())
             report(f"{stream.path}: keys not read: {names}")
@@ -46,6 +48,8 @@ def tasks_from_any(
     wanted = {**(options or {}), **({"tools": tools} if tools else {})}
     known = {key: value for key, value in wanted.items() if key in SOURCES[name].options}
     loaded = open_source(stream, name, **cast(SourceOptions, known))
+    if skipped is not None:
+        skipped += [f"{row.line}: {row.reason}" for row in loaded.refused]
     summary = f"{stream.path}: {loaded.summary(examples=True)}"
     if not loaded.tasks or (loaded.skipped and report is None):
         raise DataError(summary if loaded.skipped else f"{stream.path}: its rows give no task")
@@ -70,8 +74,8 @@ def gives_only_tasks(source: str | Path | RecordStream) -> bool:
 def _is_own_form(stream: RecordStream) -> bool:
     if stream.path.is_dir() or is_table(stream.path):
         return False
-    first = stream.first[0][1]
-    return isinstance(first, dict) and "expect" in first
+    records = [row for _, row in stream.first if isinstance(row, dict)]
+    return bool(records) and 2 * sum("expect" in row for row in records) >= len(records)
 
 
 def distinct(tasks: Sequence[Task]) -> list[Task]:

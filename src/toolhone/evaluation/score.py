@@ -28,6 +28,8 @@ from toolhone.schema.keys import check_keys, is_empty
 from toolhone.tools.registry import Registry
 
 Prediction = Mapping[str, Json]
+_UNREAD = Turn(Message("assistant"), "", ParseProblem.NOT_A_CALL)
+"""Stands for a prediction that cannot be read."""
 
 
 def score(
@@ -37,14 +39,46 @@ def score(
     registry: Registry | None = None,
     rewards: Sequence[Reward] = (),
     report: Callable[[str], None] = lambda _: None,
+    unreadable: Sequence[str] = (),
 ) -> Evaluation:
     """Score one prediction for each task.
 
     `dialect_syntax` (json, calls, tagged, tool_call_tags, bare_json) is needed for texts. Calls run
-    only where a registry is given. `report` gets a sentence on the keys that are not read.
+    only where a registry is given. `report` gets a sentence on the keys that are not read, and on
+    predictions that cannot be read, which count as wrong. unreadable: what was wrong with each row
+    of their file that is no prediction; as many tasks may be without one.
     """
     check_ids(tasks)
     refuse_unplayable(tasks)
+    found = _join(tasks, predictions, len(unreadable), report)
+    syntax = None if dialect_syntax is None else open_syntax(dialect_syntax)
+    runnable = frozenset[str]() if registry is None else registry.runnable
+    samples, bad = [], list(unreadable)
+    for task in tasks:
+        has_text = "text" in found.get(task.id, {})
+        context = EpisodeContext(0, runnable, live=has_text, raw_text=has_text)
+        episode = Episode(task.id, (_UNREAD,), ((),), EpisodeStatus.MALFORMED)
+        try:
+            if task.id in found:
+                episode = _to_episode(task, found[task.id], syntax, registry)
+        except UnreadCallError as error:
+            bad.append(str(error))
+        samples.append(judge_episode(task, episode, context, rewards=rewards))
+    if len(bad) - len(unreadable) == len(tasks):
+        raise DataError(bad[len(unreadable)])
+    if bad:
+        counted = f"predictions that cannot be read, and count as wrong: {len(bad)}"
+        report(f"{counted}; {'; '.join(bad[:3])}")
+    return Evaluation(tuple(samples))
+
+
+def _join(
+    tasks: Sequence[Task],
+    predictions: Sequence[Prediction],
+    unreadable: int,
+    report: Callable[[str], None],
+) -> dict[str, Prediction]:
+    """Return the predictions by the id of their task; this many tasks may be without one."""
     found: dict[str, Prediction] = {}
     unread = Counter[str]()
     for number, prediction in enumerate(predictions, start=1):
@@ -62,8 +96,10 @@ def score(
         report(f"keys not read: {counts}; a prediction has 'id' and 'text' or 'calls'")
     ids = {task.id: task for task in tasks}
     faults = []
+    missing = [name for name in ids if name not in found]
+    missing = [] if found and len(missing) <= unreadable else missing
     for names, total, what in (
-        ([name for name in ids if name not in found], len(tasks), "tasks have no prediction"),
+        (missing, len(tasks), "tasks have no prediction"),
         ([name for name in found if name not in ids], len(found), "predictions have no task"),
     ):
         if names:
@@ -72,15 +108,11 @@ def score(
     if faults:
         wrong = f"tasks and predictions do not fit together: {' and '.join(faults)}"
         raise DataError(f"{wrong}; their ids must be the same")
-    syntax = None if dialect_syntax is None else open_syntax(dialect_syntax)
-    runnable = frozenset[str]() if registry is None else registry.runnable
-    samples = []
-    for task in tasks:
-        has_text = "text" in found[task.id]
-        context = EpisodeContext(0, runnable, live=has_text, raw_text=has_text)
-        episode = _to_episode(task, found[task.id], syntax, registry)
-        samples.append(judge_episode(task, episode, context, rewards=rewards))
-    return Evaluation(tuple(samples))
+    return found
+
+
+class UnreadCallError(DataError):
+    """A prediction with a call that cannot be read."""
 
 
 def _to_episode(
@@ -91,7 +123,7 @@ def _to_episode(
         try:
             calls = tuple(ToolCall.from_dict(call) for call in prediction["calls"])
         except DataError as error:
-            raise DataError(f"the prediction {prediction['id']!r}: {error}") from None
+            raise UnreadCallError(f"the prediction {prediction['id']!r}: {error}") from None
         turn = Turn(Message("assistant", None, tool_calls=calls), "")
     elif syntax is None:
         raise DataError(

@@ -23,7 +23,7 @@ from toolhone.schema.keys import SCHEMAS, check_keys, first_value, is_empty
 from toolhone.schema.preference import Preference
 from toolhone.schema.tool import without_schema_nulls
 from toolhone.sources.base import Context, Converted, Loaded, Skip, Source, tasks_of
-from toolhone.sources.files import FileLine, Record, RecordStream, read_records
+from toolhone.sources.files import BadLine, FileLine, Record, RecordStream, open_records
 from toolhone.sources.sharegpt import ROLES
 from toolhone.sources.split_calls import join_split_calls
 from toolhone.sources.tool_specs import BAD_TOOLS, make_tool, tidy_tool
@@ -149,12 +149,16 @@ def read_tasks(
     unread: Counter[str] | None = None,
     tools: Sequence[Tool] = (),
     report: Callable[[str], None] | None = None,
+    skipped: list[str] | None = None,
 ) -> list[Task]:
     """Read a file of tasks in our own form; ids must differ: predictions are joined on them.
 
     unread: counts the keys that hold something and are not read; without it they are an error.
-    tools: for tasks without the key `tools`, which `report` counts.
+    tools: for tasks without the key `tools`. report: gets a sentence on these, and on rows that are
+    no tasks, which are skipped (and told one by one in `skipped`); without it the first of them is
+    an error, and where all are.
     """
+    bad = [] if skipped is None else skipped
     tasks, without = list[Task](), 0
     seen: dict[str, FileLine] = {}
 
@@ -164,13 +168,22 @@ def read_tasks(
         without += lacks
         return Task.from_dict({**record, "tools": list(tools)} if lacks else record, keys)
 
-    for line, task in _read(source, make, unread):
+    for line, task in _read(source, make, unread, None if report is None else bad):
         if task.id in seen:
             first = f"{seen[task.id].unit} {seen[task.id].number}"
             what = f"the id {task.id!r} occurs already in {first}"
-            raise DataError(f"{line}: {what}; ids must differ")
+            if report is None:
+                raise DataError(f"{line}: {what}; ids must differ")
+            bad.append(f"{line}: {what}")
+            continue
         seen[task.id] = line
         tasks.append(task)
+    if bad:
+        said = f"skipped {len(bad)} of {len(tasks) + len(bad)} rows that are no tasks: "
+        said += "; ".join(bad[:3])
+        if not tasks or report is None:
+            raise DataError(said)
+        report(said)
     if without and report is not None:
         report(f"{without} of {len(tasks)} tasks have no tools, and take the experiment's")
     return tasks
@@ -180,17 +193,38 @@ def _read(
     source: str | Path | RecordStream,
     make: Callable[[Json, set[str] | None], T],
     unread: Counter[str] | None = None,
+    bad: list[str] | None = None,
 ) -> Iterator[tuple[FileLine, T]]:
+    """Yield each row; bad: gets a sentence on each that cannot be read, else it is an error."""
     cache: dict[str, Any] = {}
-    for line, record in read_records(source):
+    for line, record in open_records(source):
         context = Context("", line.path, {}, line, tools=cache)
         try:
-            plain = fill_tools(record, context)
+            made = _make(line, record, make, context, unread is not None)
         except DataError as error:
-            raise DataError(f"{line}: {error}") from None
-        yield line, _at(line, plain, make, None if unread is None else context.unread)
+            if bad is None:
+                raise
+            bad.append(str(error))
+            continue
+        yield line, made
         if unread is not None:
             unread.update(context.unread)
+
+
+def _make(
+    line: FileLine,
+    record: Record | BadLine,
+    make: Callable[[Json, set[str] | None], T],
+    context: Context,
+    counts: bool,
+) -> T:
+    if isinstance(record, BadLine):
+        raise record.error
+    try:
+        plain = fill_tools(record, context)
+    except DataError as error:
+        raise DataError(f"{line}: {error}") from None
+    return _at(line, plain, make, context.unread if counts else None)
 
 
 def read_own(spec: str, path: Path | None) -> Loaded:
