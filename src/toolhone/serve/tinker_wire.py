@@ -133,6 +133,10 @@ def rows_of(data: Sequence[WireDatum], loss_fn: str, vocab_size: int) -> list[Ro
 def _rows(
     tokens: NDArray[np.int64], targets: NDArray[np.int64], inputs: Mapping[str, Any]
 ) -> list[Row]:
+    """The rows of a datum. Data that begin alike until something counts make one group, so that
+    the engine runs the beginning once."""
+    counts = np.any([values.reshape(len(tokens), -1).any(1) for values in inputs.values()], axis=0)
+    group = tokens[: max(1, int(counts.argmax()))].tobytes().hex()
     rows = []
     for k, ids in enumerate(targets.T if targets.ndim == 2 else targets[None]):
         mask = np.ones(len(tokens) + 1, bool)
@@ -142,8 +146,8 @@ def _rows(
             for name, values in inputs.items()
         }
         whole, wanted = np.append(tokens, ids[-1]), np.pad(ids, (1, 0))
-        same = (whole[1:] == ids).all()
-        rows.append(Row(whole, mask, arrays, targets=None if same else wanted))
+        targets = None if (whole[1:] == ids).all() else wanted
+        rows.append(Row(whole, mask, arrays, group=group, targets=targets))
     return rows
 
 

@@ -174,25 +174,42 @@ class Engine:
             return result
         shared = common_prefix(tokens, mask) if self.shares_prefixes else 0
         with self.autocast():
-            states = self._states_after(ids[:, :-1], shared) if shared else self.trunk(ids[:, :-1])
-        hidden = states[places[0], places[1] - shared]
+            hidden = self._states_at(ids[:, :-1], places, min(shared, ids.shape[1] - 2))
         size = max(1, LOGIT_BYTES.get(self.device.type, 64 * 2**20) // (4 * self.head_width))
         values = _chunked(self._target_logprobs, hidden, targets[:, 1:][places], temperature, size)
         return result.index_put((places[0], places[1] + 1), values)
 
-    def _states_after(self, ids: torch.Tensor, shared: int) -> torch.Tensor:
-        """Hidden states [rows, tokens - shared, width] after `shared` ids that run once for all."""
+    def _states_at(
+        self, ids: torch.Tensor, places: tuple[torch.Tensor, ...], shared: int
+    ) -> torch.Tensor:
+        """Hidden states [n, width] at n places (row, token)."""
+        row, place = places
+        if shared <= 0:
+            return self.trunk(ids)[row, place]
+        before, after = self._split_states(ids, shared)
+        states = after[row, (place - shared).clamp(min=0)]
+        early = place < shared
+        return (
+            torch.where(early[:, None], before[0, place % shared], states)
+            if early.any()
+            else states
+        )
+
+    def _split_states(self, ids: torch.Tensor, shared: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Hidden states of `shared` ids that run once for all rows, [1, shared, width], and those
+        of the others, [rows, tokens - shared, width]."""
         from transformers import DynamicCache
 
         cache = DynamicCache(config=self.model.config)
-        self.model.base_model(input_ids=ids[:1, :shared], past_key_values=cache, use_cache=True)
+        first = self.model.base_model(
+            input_ids=ids[:1, :shared], past_key_values=cache, use_cache=True
+        )
         cache.batch_repeat_interleave(len(ids))
         positions = torch.arange(shared, ids.shape[1], device=self.device)[None]
         result = self.model.base_model(
             input_ids=ids[:, shared:], position_ids=positions, past_key_values=cache, use_cache=True
         )
-        states: torch.Tensor = result.last_hidden_state
-        return states
+        return first.last_hidden_state, result.last_hidden_state
 
     def _target_logprobs(
         self, hidden: torch.Tensor, targets: torch.Tensor, temperature: float
@@ -257,8 +274,8 @@ class Engine:
         rows = rows % config.vocab_size
         try:
             with torch.no_grad(), self.autocast():
-                ours, whole = self._states_after(rows, 3).float(), self.trunk(rows)[:, 3:].float()
-                return torch.allclose(ours, whole, rtol=1e-3, atol=1e-3)
+                ours = self._split_states(rows, 3)[1].float()
+                return torch.allclose(ours, self.trunk(rows)[:, 3:].float(), rtol=1e-3, atol=1e-3)
         except (AttributeError, TypeError, RuntimeError, ValueError):
             return False
 
@@ -285,10 +302,14 @@ def _chunked(
 
 
 def common_prefix(tokens: NDArray[np.int64], mask: NDArray[np.bool_]) -> int:
-    """How many tokens all rows begin with before the first trained one; 0 when too few."""
+    """How many tokens all rows begin with before the first trained one; 0 when too few.
+
+    Where all rows are trained from their second token on, trained ones count as well.
+    """
     if len(tokens) < 2:
         return 0
-    same = (tokens == tokens[0]).all(axis=0) & ~mask.any(axis=0)
+    trained = mask.any(axis=0) & ~mask[:, 1].all()
+    same = (tokens == tokens[0]).all(axis=0) & ~trained
     length = (len(same) if same.all() else int(same.argmin())) - 1
     return length if length >= SHORTEST_PREFIX else 0
 
