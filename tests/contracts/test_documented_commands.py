@@ -51,6 +51,7 @@ NOT_RUN = {
 ELSEWHERE = {
     "docs/extending.md": "tests/contracts/test_extending.py runs its examples",
     "docs/architecture.md": "tests/contracts/test_architecture.py runs its example",
+    "docs/tinker-server.md": "tests/serve/test_tinker_server.py runs its program",
     "docs/three-experiments.md": "needs a study's tables and a GPU; tests/config/test_presets.py",
 }
 """Pages whose commands, and named Python blocks, do not run here."""

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 from contracts.test_backends import tiny_qwen3
 from support.tinker_server import close_left_sockets, sdk_client, tinker_server
 from toolhone.backends.base import Adam, Lora
 from toolhone.backends.torch.engine import EngineOptions
-from toolhone.backends.torch.trainer import open_trainer
+from toolhone.backends.torch.trainer import open_sampler, open_trainer
+from toolhone.models.resolve import pico_folder
 from toolhone.rows import Row
+from toolhone.tokenizer import TextTokenizer
 from toolhone.training.losses import cross_entropy
 
 pytest.importorskip("starlette")
@@ -169,3 +173,65 @@ def test_targets_may_differ_from_the_input_as_cookbook_prompts_do(
         for one in (blank, whole)
     ]
     assert np.isclose(losses[0], losses[1], rtol=1e-6)
+
+
+def test_the_program_of_the_page_learns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "tinker-server.md").read_text()
+    (program,) = re.findall(r"^```python learn.py\n(.*?)^```", page, re.S | re.M)
+    pico = pico_folder(0)
+    with tinker_server("pico", tmp_path) as address:
+        monkeypatch.setenv("TINKER_BASE_URL", address)
+        monkeypatch.setenv("TINKER_API_KEY", "tml-local")
+        scope: dict[str, Any] = {"__name__": "page"}
+        exec(compile(program, "docs/tinker-server.md", "exec"), scope)
+    assert scope["losses"][-1] < 0.5 * scope["losses"][0]
+    assert scope["model"].get_info().model_data.tokenizer_id == str(pico)
+    assert "/weights/first" in capsys.readouterr().out
+
+
+def test_the_head_learns_where_the_request_says_so(client: Any, folder: Path) -> None:
+    sizes = []
+    for parts in ({}, {"train_unembed": True}, {"train_mlp": False}):
+        model = new_model(client, folder, **parts)
+        train(model)
+        path = model.save_weights_for_sampler("parts").result().path
+        files = [
+            *(folder / "checkpoints").glob(f"{path.split('/')[2].replace(':', '_')}/*/*/*.saf*")
+        ]
+        with safe_open(files[0], "pt") as weights:
+            sizes.append({name.split(".")[-3] for name in weights.keys()})  # noqa: SIM118
+    every = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    assert sizes[:2] == [every, every | {"lm_head"}]
+    assert sizes[2] == {"q_proj", "k_proj", "v_proj", "o_proj"}
+
+
+def test_a_merged_head_of_its_own_gives_the_log_probabilities_of_its_adapter(
+    folder: Path, tmp_path: Path
+) -> None:
+    lora = Lora(4, 32.0, target_modules=("lm_head", "q_proj"))
+    trainer = open_trainer(folder, lora, EngineOptions(device_map="cpu"))
+    row = Row.of(IDS, [True] * len(IDS)).with_arrays(weights=1.0)
+    for _ in range(3):
+        trainer.forward_backward([row], cross_entropy())
+        trainer.optim_step(Adam(1e-2))
+    trainer.snapshot().write_merged(tmp_path)
+    merged = open_sampler(tmp_path, EngineOptions(device_map="cpu"))
+    expected = trainer.snapshot().logprobs([row])[0]
+    assert np.allclose(merged.logprobs([row])[0], expected, atol=1e-4)
+
+
+def test_a_stop_text_of_several_tokens_ends_a_sample(tmp_path: Path) -> None:
+    with tinker_server("pico", tmp_path) as address, sdk_client(address) as own:
+        sampler = done(own.create_sampling_client(base_model="pico"))
+        prompt = tinker.ModelInput.from_ints([60, 61, 62])
+        free = tinker.SamplingParams(max_tokens=12, seed=5, stop=[])
+        whole = sampler.sample(prompt, 1, free).result().sequences[0]
+        tokenizer = TextTokenizer.load(pico_folder(0))
+        text = tokenizer.decode(list(whole.tokens)[2:5])
+        ends = tinker.SamplingParams(max_tokens=12, seed=5, stop=text)
+        cut = sampler.sample(prompt, 1, ends).result().sequences[0]
+    assert (cut.stop_reason, list(cut.tokens)) == ("stop", list(whole.tokens)[: len(cut.tokens)])
+    assert text in tokenizer.decode(list(cut.tokens))
+    assert text not in tokenizer.decode(list(cut.tokens)[:-1])

@@ -53,7 +53,7 @@ def sdk_client(url: str, key: str = KEY) -> Iterator[Any]:
         yield client
     finally:
         with contextlib.suppress(Exception):
-            client.close().result(10)
+            client.close("success").result(10)
 
 
 def close_left_sockets() -> None:

@@ -146,8 +146,8 @@ def _rows(
             for name, values in inputs.items()
         }
         whole, wanted = np.append(tokens, ids[-1]), np.pad(ids, (1, 0))
-        targets = None if (whole[1:] == ids).all() else wanted
-        rows.append(Row(whole, mask, arrays, group=group, targets=targets))
+        others = None if (whole[1:] == ids).all() else wanted
+        rows.append(Row(whole, mask, arrays, group=group, targets=others))
     return rows
 
 
