@@ -19,7 +19,7 @@ from support.scripted import (
 from toolhone.backends.base import SamplingParams, StopReason
 from toolhone.data.task_files import refuse_unplayable
 from toolhone.dialects.base import ParseProblem
-from toolhone.episodes.driver import TO_THE_END, TURNS_PER_KEY, run_call, run_episodes, sample_key
+from toolhone.episodes.driver import TO_THE_END, TURNS_PER_KEY, run_calls, run_episodes, sample_key
 from toolhone.episodes.episode import (
     EpisodeRules,
     EpisodeStatus,
@@ -32,6 +32,7 @@ from toolhone.episodes.episode import TurnOutcome as Came
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import ConfigError, DataError, DialectError
 from toolhone.schema import Message, Task, Tool, ToolCall
+from toolhone.tools.open_world import LiveWorld
 from toolhone.tools.registry import Registry
 from toolhone.tools.result import ToolResult, ToolStatus
 
@@ -383,11 +384,9 @@ def test_a_first_prompt_that_cannot_be_written_names_its_task(monkeypatch):
 
 
 def test_a_tool_that_the_task_does_not_offer_is_unknown_even_if_the_registry_has_it():
-    assert (
-        run_call(REGISTRY, a_task(tools=()), ToolCall("add", {"a": 1, "b": 2})).outcome
-        is ToolStatus.UNKNOWN_TOOL
-    )
-    assert run_call(REGISTRY, a_task(), ToolCall("add", {"a": 1, "b": 2})).value == 3
+    world, calls = LiveWorld(REGISTRY), [ToolCall("add", {"a": 1, "b": 2})]
+    assert run_calls(world, a_task(tools=()), calls)[0].outcome is ToolStatus.UNKNOWN_TOOL
+    assert run_calls(world, a_task(), calls)[0].value == 3
 
 
 def _told(episodes):

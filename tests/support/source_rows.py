@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from toolhone.rewards.attacks import sample_call
+from toolhone.rewards.attack_calls import sample_call
 from toolhone.rewards.matching import judges_calls, match_calls
 from toolhone.schema import Expect, ExpectedCall, Task, Tool, ToolCall
 from toolhone.sources.files import read_records

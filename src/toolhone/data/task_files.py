@@ -113,14 +113,14 @@ def check_ids(tasks: Sequence[Task]) -> None:
 
 
 def refuse_unplayable(tasks: Sequence[Task]) -> None:
-    """Raise `DataError` for tasks with several user turns or a final state as the answer."""
+    """Raise `DataError` for tasks with several user turns, or a final state of no world."""
     turns = [task for task in tasks if task.turns]
-    states = [task for task in tasks if not task.turns and task.expect.state is not None]
+    states = [task for task in tasks if task.expect.state is not None and task.world is None]
     if turns:
         what, wanted = "several user turns ('turns')", "tasks with 'messages'"
     else:
-        what = "a final state as the right answer ('expect.state')"
-        wanted = "'calls', 'no_call' or 'answer'"
+        what = "a final state as the right answer ('expect.state') and no 'world' that has it"
+        wanted = "'calls', 'no_call', 'answer', or 'state' with a 'world'"
     if found := turns or states:
         wrong = f"{len(found)} of {len(tasks)} tasks cannot be played: {found[0].id!r} has {what}"
         raise DataError(f"{wrong}; supported are {wanted} so far")

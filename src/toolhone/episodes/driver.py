@@ -3,8 +3,8 @@
     episodes = run_episodes(policy, tasks, registry, EpisodeRules(), on_episode=bar)
 
 An episode does not depend on what else is played: the task's index and the turn name its random
-streams. An episode on which the program fails, or for which the machine has no time (`BusyError`),
-ends as `FAILED`; another `UserError` of a tool is raised.
+streams. Each has a world of its own. An episode on which the program or its world fails, or for
+which the machine has no time (`BusyError`), ends as `FAILED`; another `UserError` is raised.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 
@@ -22,8 +22,10 @@ from toolhone.episodes.episode import Episode, EpisodeRules, Play, Request, Samp
 from toolhone.episodes.policy import TokenPolicy, TurnStream
 from toolhone.errors import BusyError, UserError
 from toolhone.schema import Task, ToolCall
+from toolhone.tools.open_world import open_world
 from toolhone.tools.registry import Registry
 from toolhone.tools.result import ToolResult
+from toolhone.tools.worlds import World
 
 TURNS_PER_KEY = 1024
 AT_ONCE = 1024
@@ -118,17 +120,18 @@ def run_episodes(
     return [driver.done[index] for index in range(len(tasks))]
 
 
-def run_call(registry: Registry, task: Task, call: ToolCall) -> ToolResult:
-    """Run one call; a tool that the task does not offer is unknown."""
-    offered = any(tool.name == call.name for tool in task.tools)
-    return (registry if offered else NO_TOOLS).run(call)
+def run_calls(world: World, task: Task, calls: Sequence[ToolCall]) -> list[ToolResult]:
+    """Make calls in their order; a tool that the task does not offer is unknown."""
+    offered = {tool.name for tool in task.tools}
+    return [world.call(one) if one.name in offered else NO_TOOLS.run(one) for one in calls]
 
 
 @dataclass
 class _Driver:
     """The episodes that are alive.
 
-    `sampling` maps keys of prompts to tasks, `working` tasks to their running calls.
+    `sampling` maps keys of prompts to tasks, `working` tasks to their running calls, `worlds` tasks
+    to the worlds of their episodes.
     """
 
     policy: TokenPolicy
@@ -142,13 +145,15 @@ class _Driver:
     patience: float = PATIENCE
     plays: dict[int, Play] = field(default_factory=dict)
     sampling: dict[int, int] = field(default_factory=dict)
-    working: dict[int, list[Future[ToolResult]]] = field(default_factory=dict)
+    working: dict[int, list[Future[list[ToolResult]]]] = field(default_factory=dict)
+    worlds: dict[int, World] = field(default_factory=dict)
     done: dict[int, Episode] = field(default_factory=dict)
 
     def run(self, at_once: int, clock: Clock) -> None:
         waiting = iter(range(len(self.tasks)))
         while len(self.done) < len(self.tasks):
             for index in islice(waiting, at_once - len(self.plays)):
+                self.worlds[index] = open_world(self.tasks[index], self.registry)
                 self.plays[index] = episode(self.tasks[index], self.policy, self.rules[index])
                 try:
                     self._advance(index, partial(next, self.plays[index]))
@@ -194,7 +199,7 @@ class _Driver:
             if errors:
                 self._advance(index, partial(self.plays[index].throw, errors[0]))
             else:
-                results = [future.result() for future in futures]
+                results = [result for future in futures for result in future.result()]
                 self._advance(index, partial(self.plays[index].send, results))
 
     def _advance(self, index: int, advance: Callable[[], Request]) -> None:
@@ -203,16 +208,18 @@ class _Driver:
             request = advance()
         except StopIteration as stop:
             del self.plays[index]
-            self.done[index] = stop.value
+            ended = replace(stop.value, state=self.worlds.pop(index).state())
+            self.done[index] = ended
             if self.on_episode:
-                self.on_episode(index, stop.value)
+                self.on_episode(index, ended)
             return
         if isinstance(request, SampleRequest):
             key = sample_key(self.first + index, request.turn)
             self.sampling[key] = index
             self.stream.submit(key, request.prompt)
         else:
+            world, calls = self.worlds[index], request.calls
+            batches = [calls] if world.in_order else [(call,) for call in calls]
             self.working[index] = [
-                self.threads.submit(run_call, self.registry, self.tasks[index], call)
-                for call in request.calls
+                self.threads.submit(run_calls, world, self.tasks[index], batch) for batch in batches
             ]

@@ -16,7 +16,7 @@ from itertools import count
 from toolhone.backends.base import StopReason
 from toolhone.dialects.base import ParseProblem
 from toolhone.episodes.policy import Prompt, TokenPolicy, Turn
-from toolhone.schema import Message, Task, Tool, ToolCall
+from toolhone.schema import Json, Message, Task, Tool, ToolCall
 from toolhone.tools.result import ToolResult
 
 
@@ -110,6 +110,7 @@ class Episode:
     """One played task; `outcomes[i]` and `results[i]` belong to `turns[i]`.
 
     `penalties` counts the turns that the rules penalise; `final_call` is the answer to a stop tool.
+    `state` is that of the episode's world at its end, None for a world without one.
     """
 
     task_id: str
@@ -120,6 +121,7 @@ class Episode:
     outcomes: tuple[TurnOutcome, ...] = ()
     penalties: int = 0
     final_call: str | None = None
+    state: Mapping[str, Json] | None = None
 
     @property
     def calls(self) -> tuple[ToolCall, ...]:

@@ -3,8 +3,8 @@
     evaluation = evaluate(policy, tasks, Registry([...]))
     evaluation.metrics["exact_match"]          # Score(value, low, high, n)
 
-A task with an expected `answer` whose tools can run is played to its end. Of any other task only
-the first turn with calls counts, and its calls run once.
+A task in a world, or with an expected `answer` whose tools can run, is played to its end. Of any
+other task only the first turn with calls counts, and its calls run once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ from toolhone.episodes.episode import Episode, EpisodeRules
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import ConfigError
 from toolhone.evaluation.legacy_metrics import OURS, legacy_scores
-from toolhone.evaluation.metrics import EpisodeContext, Evaluation, JudgedEpisode, can_run, judge
+from toolhone.evaluation.metrics import (
+    EpisodeContext,
+    Evaluation,
+    JudgedEpisode,
+    judge,
+    plays_to_the_end,
+)
 from toolhone.rewards.matching import show
 from toolhone.rewards.reward_registry import Reward, compute_reward
 from toolhone.rewards.values import scalar
@@ -51,7 +57,7 @@ def evaluate(
         raise ConfigError(f"{wrong}; rename the function")
     registry, progress = registry or Registry([]), progress or Progress()
     context = EpisodeContext(policy.seed, registry.runnable)
-    live = [task.expect.answer is not None and can_run(task, context.runnable) for task in tasks]
+    live = [plays_to_the_end(task, context.runnable) for task in tasks]
     rules = [EpisodeRules(max_turns, first_call_only=not to_the_end) for to_the_end in live]
     with progress.inside("evaluating", len(tasks)):
         episodes = run_episodes(policy, tasks, registry, rules, lambda *_: progress.advance())

@@ -18,17 +18,22 @@ from toolhone.dialects.choose import SYNTAXES
 from toolhone.dialects.syntax.model_text import as_call, decode, read_after_reasoning
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.evaluation.statistics import Score, interval
+from toolhone.rewards.final_state import compare_states
 from toolhone.rewards.matching import Match, judges_calls, match_calls, show, show_call
 from toolhone.rewards.tool_use import select_reference
 from toolhone.rewards.values import carries_answer
 from toolhone.schema import Expect, Json, Task, ToolCall
 from toolhone.schema.keys import ARGUMENTS
+from toolhone.tools.failing_world import FailureKind
 from toolhone.tools.result import ToolStatus, truncate
 
 METRICS = (
     *("valid_format", "tool_accuracy", "argument_accuracy", "exact_match", "no_call_accuracy"),
     *("execution_success", "answer_quality"),
 )
+WORLD_SCORES = ("solved", "state_match", "recovered")
+"""Scores of tasks in a world: the state and the answer are right; the state is; the share of failed
+calls that were made again."""
 RATES = ("content_right", "format_right", "both_right")
 LEGACY_METRICS: Mapping[str, tuple[str, ...]] = {
     "json_answers": ("valid_json", "correct_format", "correct_tool"),
@@ -178,8 +183,28 @@ def _average(scores: Sequence[Mapping[str, float]], name: str) -> Score:
     return interval([found[name] for found in scores if name in found])
 
 
+def plays_to_the_end(task: Task, runnable: Collection[str]) -> bool:
+    """Whether an evaluation plays a task until an answer: in a world, or if one is expected."""
+    return task.world is not None or (task.expect.answer is not None and can_run(task, runnable))
+
+
+def retries(episode: Episode) -> tuple[int, int]:
+    """How many calls met an injected failure, and how many of them a later turn made again."""
+    turns = [turn.message.tool_calls for turn in episode.turns]
+    failed = [
+        (index, call)
+        for index, (calls, results) in enumerate(zip(turns, episode.results, strict=True))
+        for call, result in zip(calls, results, strict=False)
+        if result.injected not in ("", FailureKind.SLOW)
+    ]
+    again = sum(any(call in calls for calls in turns[index + 1 :]) for index, call in failed)
+    return len(failed), again
+
+
 def can_run(task: Task, runnable: Collection[str]) -> bool:
     """Whether all calls that may be correct can run; where none are named, all tools on offer."""
+    if task.world is not None and task.world.get("name") != "live":
+        return True
     choices = task.expect.choices
     if any(choice.calls is None for choice in choices):
         return all(tool.name in runnable for tool in task.tools)
@@ -252,7 +277,11 @@ class _Judging:
         if expect.answer is not None and self.context.live:
             answer = self.episode.answer or ""
             scores["answer_quality"] = float(carries_answer(answer, expect.answer))
-        return scores
+        if expect.state is not None:
+            scores["state_match"] = float(compare_states(self.task, self.episode).exact)
+            scores["solved"] = min(scores["state_match"], scores.get("answer_quality", 1.0))
+        failed, again = retries(self.episode)
+        return {**scores, "recovered": again / failed} if failed else scores
 
     def _invalid_calls(self) -> Iterator[str]:
         """Names that are not on offer and arguments that break the schema."""
@@ -292,6 +321,8 @@ class _Judging:
             yield "the reply is blank"
         if self.is_cut_off:
             yield "the reply was cut off"
+        if self.scores.get("state_match") == 0.0:
+            yield "the final state is not the expected one"
         if self.scores.get("answer_quality") == 0.0:
             yield f"the final text does not carry {self.expect.answer!r}"
         if self.episode.reason:

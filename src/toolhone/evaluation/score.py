@@ -15,7 +15,7 @@ from toolhone.backends.base import StopReason
 from toolhone.data.task_files import check_ids, refuse_unplayable
 from toolhone.dialects.base import ParseProblem, Syntax
 from toolhone.dialects.choose import SYNTAXES, open_syntax
-from toolhone.episodes.driver import run_call
+from toolhone.episodes.driver import NO_TOOLS, run_calls
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.policy import Turn
 from toolhone.errors import DataError
@@ -25,7 +25,10 @@ from toolhone.rewards.matching import show
 from toolhone.rewards.reward_registry import Reward
 from toolhone.schema import Json, Message, Task, ToolCall
 from toolhone.schema.keys import check_keys, is_empty
+from toolhone.tools.open_world import open_world
 from toolhone.tools.registry import Registry
+from toolhone.tools.result import ToolResult
+from toolhone.tools.worlds import WorldError
 
 Prediction = Mapping[str, Json]
 _UNREAD = Turn(Message("assistant"), "", ParseProblem.NOT_A_CALL)
@@ -135,10 +138,17 @@ def _to_episode(
         turn = Turn(reply.to_message(), text, reply.problem, stop_reason=StopReason.STOP)
     is_readable = turn.problem is ParseProblem.NONE
     calls = turn.message.tool_calls if is_readable else ()
-    results = () if registry is None else tuple(run_call(registry, task, call) for call in calls)
+    results, state = tuple[ToolResult, ...](), None
+    if registry is not None or task.world is not None:
+        world = open_world(task, registry or NO_TOOLS)
+        try:
+            results = tuple(run_calls(world, task, calls))
+        except WorldError as error:
+            return Episode(task.id, (turn,), ((),), EpisodeStatus.FAILED, str(error))
+        state = world.state()
     status = EpisodeStatus.CALLED if calls else EpisodeStatus.ANSWERED
     status = status if is_readable else EpisodeStatus.MALFORMED
-    return Episode(task.id, (turn,), (results,), status)
+    return Episode(task.id, (turn,), (results,), status, state=state)
 
 
 def _check_prediction(number: int, prediction: Prediction) -> None:

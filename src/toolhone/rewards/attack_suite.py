@@ -16,6 +16,7 @@ from importlib.resources import files
 
 from toolhone.dialects.base import Syntax
 from toolhone.errors import DataError, DialectError
+from toolhone.rewards.attack_calls import has_solver
 from toolhone.rewards.attacks import ATTACKS, Attack, AttackCase, ScriptedReply
 from toolhone.rewards.reward_registry import Reward, compute_reward
 from toolhone.schema import Json, Task
@@ -107,8 +108,8 @@ def attack_suite(
         reason = ""
         if task.turns:
             reason = "a task with several user turns"
-        elif not {"calls", "answer"} & set(task.expect.speaks_of):
-            reason = "a task that is judged by its final state"
+        elif task.expect.state is not None and not has_solver(task):
+            reason = "a task that is judged by a final state that no solver of ours reaches"
         elif judges is not None and not judges(task):
             reason = "the reward does not judge such a task"
         else:

@@ -63,7 +63,11 @@ class RewardSpec:
         return {name: getattr(self, name) for name in names}
 
 
-_ASPECTS = {"tool_use": ("calls", "answer"), "right_answer": ("answer",)}
+_ASPECTS = {
+    "tool_use": ("calls", "answer", "state"),
+    "right_answer": ("answer",),
+    "right_state": ("state",),
+}
 """What a task must cover for a reward of ours, where it is not the calls."""
 
 

@@ -17,6 +17,7 @@ from functools import cached_property, lru_cache, partial
 from toolhone.backends.base import StopReason
 from toolhone.dialects.base import ParseProblem
 from toolhone.episodes.episode import Episode
+from toolhone.rewards.final_state import compare_states, wants_change
 from toolhone.rewards.matching import Match, judges_calls, match_calls
 from toolhone.rewards.values import answer_credit, carries_answer, remove_echoes
 from toolhone.schema import Json, Task, ToolCall
@@ -39,6 +40,8 @@ MILD = {"tools": 0.5, "arguments": 0.25, "exact": 0.25}
 GRADED = {"tools": 0.3, "arguments": 0.4, "exact": 0.3}
 STRICT = {"exact": 1.0}
 """How a correct call's credit is split."""
+HARM, MOST_HARM = 0.1, 5
+"""Points off for a place of the state that changed against the task, and how many count."""
 LONG_TEXT = 200
 """Characters of a final text above which it may repeat a tool's description."""
 FREE_CHARACTERS = 400
@@ -74,7 +77,8 @@ class EpisodeView:
 
     `records`: all readable calls in order, except a last turn that answers by a call. `compared`:
     those to compare with the wanted ones. A rejected or unreadable call that a later turn replaces
-    is retracted: it costs, but is not compared. `unreadable`: number of unreadable turns.
+    is retracted: it costs, but is not compared. A call whose failure the world injected is neither
+    compared nor a cost. `unreadable`: number of unreadable turns.
     `final_text`: the text of the last turn, or the answer of a call that answers.
     """
 
@@ -107,8 +111,10 @@ class EpisodeView:
                     valid = tool is not None and not tool.problems(call.arguments)
                 else:
                     valid = status not in _REJECTED
-                ran_ok = valid and status is not ToolStatus.ERROR
+                injected = place < len(results) and bool(results[place].injected)
+                ran_ok = injected or (valid and status is not ToolStatus.ERROR)
                 kept = index == last or (valid and turn.problem is ParseProblem.NONE)
+                kept = kept and not injected
                 records.append(CallRecord(call, valid, ran_ok, kept))
         return records
 
@@ -175,39 +181,49 @@ class EpisodeView:
         }
 
 
-def judges(task: Task, aspects: Collection[str] = ("calls", "answer")) -> bool:
-    """Whether the task covers one of these aspects."""
-    return not set(aspects).isdisjoint(task.expect.speaks_of)
+def judges(task: Task, aspects: Collection[str] = ("calls", "answer", "state")) -> bool:
+    """Whether the task covers one of these aspects; a state, where it is to change."""
+    covered = set(task.expect.speaks_of) - (set() if wants_change(task) else {"state"})
+    return not covered.isdisjoint(aspects)
 
 
 def _reward(
-    task: Task, episode: Episode, shares: Mapping[str, float] | None = None, answer: bool = True
+    task: Task,
+    episode: Episode,
+    shares: Mapping[str, float] | None = None,
+    aspects: Collection[str] = ("answer",),
 ) -> Parts:
-    """Credit for the calls, split by `shares`, and for the answer, each half where there are both.
-
-    Penalties come off.
+    """Credit for the calls, split by `shares`, for the answer and for the final state, in equal
+    parts where a task asks for several. Penalties come off.
     """
-    pays_calls = bool(shares) and judges_calls(task.expect)
-    pays_answer = answer and task.expect.answer is not None
-    if not pays_calls and not pays_answer:
+    paid = [name for name in aspects if judges(task, (name,))]
+    if not paid:
         return {}
     view = EpisodeView(select_reference(task, episode), episode)
-    calls = _call_parts(view, shares or {}) if pays_calls else {}
-    right = {"answer": view.answer_credit} if pays_answer else {}
-    share = 0.5 if calls and right else 1.0
-    return {**{name: share * value for name, value in (calls | right).items()}, **view.penalties()}
+    credit = {
+        "calls": lambda: _call_parts(view, shares or {}),
+        "answer": lambda: {"answer": view.answer_credit},
+        "state": lambda: _state_parts(view),
+    }
+    parts = {key: value / len(paid) for name in paid for key, value in credit[name]().items()}
+    if "state" in aspects and task.expect.state is not None:
+        changed = len(compare_states(view.task, episode).unwanted)
+        parts["harm"] = -HARM * min(changed, MOST_HARM)
+    return {**parts, **view.penalties()}
 
 
-tool_use = partial(_reward, shares=GRADED)
-"""Reward calls and answer; each counts half where a task asks for both."""
-right_calls = partial(_reward, shares=GRADED, answer=False)
+tool_use = partial(_reward, shares=GRADED, aspects=("calls", "answer", "state"))
+"""Reward calls, answer and final state, in equal parts where a task asks for several."""
+right_calls = partial(_reward, shares=GRADED, aspects=("calls",))
 """Reward the calls, graded."""
-right_tools = partial(_reward, shares=MILD, answer=False)
+right_tools = partial(_reward, shares=MILD, aspects=("calls",))
 """Reward the calls, with most of the credit on the correct tools."""
-exact_calls = partial(_reward, shares=STRICT, answer=False)
+exact_calls = partial(_reward, shares=STRICT, aspects=("calls",))
 """Reward the calls, all or nothing."""
 right_answer = partial(_reward)
 """Reward the final answer."""
+right_state = partial(_reward, aspects=("state",))
+"""Reward the final state of the world: half for each change that was wanted, half for all of it."""
 
 
 def working_calls(task: Task, episode: Episode) -> Parts:
@@ -254,6 +270,13 @@ def _call_parts(view: EpisodeView, shares: Mapping[str, float]) -> Parts:
         "exact": shares["exact"] * exact,
     }
     return {name: earned[name] for name in shares}
+
+
+def _state_parts(view: EpisodeView) -> Parts:
+    """Half for the share of changes, half for exactly the expected state; a broken last turn halves
+    it."""
+    found, whole = compare_states(view.task, view.episode), 0.5 if view.is_broken else 1.0
+    return {"changes": 0.5 * whole * found.share, "state": 0.5 * whole * found.exact}
 
 
 def select_reference(task: Task, episode: Episode) -> Task:

@@ -303,7 +303,8 @@ def exchange(address: Address, request: HttpRequest, seconds: float, max_bytes: 
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
         text = truncate(f"{type(error).__name__}: {' '.join(str(error).split())}", 200)
         failure = f"the request to {address.host} failed: {text.removesuffix(': ')}"
-        raise CallError(ToolStatus.ERROR, failure) from None
+        absent = isinstance(error, httpx.ConnectError)
+        raise CallError(ToolStatus.UNREACHABLE if absent else ToolStatus.ERROR, failure) from None
     raise CallError(ToolStatus.ERROR, f"{address.host} redirects more than {MAX_REDIRECTS} times")
 
 

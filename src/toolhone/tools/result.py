@@ -19,8 +19,14 @@ class ToolStatus(StrEnum):
     """The tool raised, or its return value cannot be written as JSON."""
     TIMEOUT = "timeout"
     """The tool did not answer in time; of a program in the sandbox: it used up its CPU time."""
+    UNREACHABLE = "unreachable"
+    """No connection to the service behind the tool."""
     REFUSED = "refused"
     """The tool has no implementation here, is not allowed to run, or reached its limit of calls."""
+
+
+BROKEN = (ToolStatus.TIMEOUT, ToolStatus.UNREACHABLE)
+"""What the environment does and not the model, unless the failure was injected."""
 
 
 class CallError(Exception):
@@ -38,7 +44,8 @@ class ToolResult:
 
     content: what the model reads: a text as it is, other values as JSON, or a line about the error.
     value: the full value, also where `content` is cut; None unless OK. seconds: wall-clock time.
-    recalled: a journal had the result, the tool did not run.
+    recalled: a journal had the result, the tool did not run. injected: the kind of a failure that
+    the world made up for the model to handle, or "".
     """
 
     outcome: ToolStatus
@@ -46,6 +53,7 @@ class ToolResult:
     value: Any = None
     seconds: float = 0.0
     recalled: bool = field(default=False, compare=False)
+    injected: str = ""
 
 
 def to_text(value: Any) -> str:

@@ -396,4 +396,5 @@ def _playable(dataset: Dataset, experiment: Experiment) -> Dataset:
 def _unplayable(task: Task) -> str:
     if task.turns:
         return "tasks with several user turns"
-    return "tasks whose right answer is a state" if task.expect.state is not None else ""
+    no_world = task.expect.state is not None and task.world is None
+    return "tasks whose right answer is the state of no known world" if no_world else ""

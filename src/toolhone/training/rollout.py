@@ -30,7 +30,7 @@ from toolhone.rows import Origin, Row
 from toolhone.runs.run import Run
 from toolhone.schema import Task
 from toolhone.tools.registry import Registry
-from toolhone.tools.result import ToolStatus
+from toolhone.tools.result import BROKEN
 from toolhone.training.loop import Hooks, TrainState
 from toolhone.training.prefill import curriculum_ratio, gold_prefix, retry_prefix
 
@@ -100,15 +100,17 @@ class RolloutGroup:
     def without_failures(self) -> RolloutGroup:
         """Drop episodes that are not the policy's doing.
 
-        They failed, hold no turn, or have a tool that did not answer in time.
+        They failed, hold no turn, or met a tool that did not answer, if no world injected that.
         """
         kept = [
             i
             for i, episode in enumerate(self.episodes)
             if episode.turns
             and episode.ending is not EpisodeStatus.FAILED
-            and all(
-                one.outcome is not ToolStatus.TIMEOUT for each in episode.results for one in each
+            and not any(
+                one.outcome in BROKEN and not one.injected
+                for each in episode.results
+                for one in each
             )
         ]
         return RolloutGroup(

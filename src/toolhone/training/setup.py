@@ -39,7 +39,7 @@ from toolhone.errors import ConfigError, DataError, ModelError
 from toolhone.evaluation.evaluate import Metric
 from toolhone.evaluation.evaluate import evaluate as play_and_score
 from toolhone.evaluation.legacy_metrics import known_metric, known_metrics
-from toolhone.evaluation.metrics import METRICS, RATES, Evaluation, can_run
+from toolhone.evaluation.metrics import METRICS, RATES, WORLD_SCORES, Evaluation, plays_to_the_end
 from toolhone.models.resolve import adapter_of, resolve_model, trained_format
 from toolhone.rewards.reward_registry import Reward
 from toolhone.rewards.schedule import PhaseSchedule, RewardSchedule, warnings_of
@@ -228,7 +228,7 @@ class TrainingSetup:
             )
 
         def rules(task: Task) -> EpisodeRules:
-            live = task.expect.answer is not None and can_run(task, self.registry.runnable)
+            live = plays_to_the_end(task, self.registry.runnable)
             to_the_end = live if rl.episode.to_the_end is None else rl.episode.to_the_end
             return _rules(rl.episode, self.plan.evaluation.max_turns, to_the_end)
 
@@ -325,7 +325,7 @@ def validation_names(plan: Experiment, own: Collection[str]) -> list[str]:
     """Names of the scores of a validation, which reward phases may wait for."""
     if not plan.training.validate_every:
         return []
-    return list(dict.fromkeys([*METRICS, *named_metrics(plan), *own]))
+    return list(dict.fromkeys([*METRICS, *WORLD_SCORES, *named_metrics(plan), *own]))
 
 
 def named_metrics(plan: Experiment) -> dict[str, str]:

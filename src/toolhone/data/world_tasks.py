@@ -1,0 +1,143 @@
+"""Tasks of the worlds with a state, and conversations in which a solver does them.
+
+    made = WorldTasks("shop", seed=0)
+    made.tasks(400, "held_out")          # judged by the final state
+    made.conversations(1000)             # recorded from the world itself
+
+Row i of a split is a pure function of (seed, split, i). A task that its solver does not solve by
+calls alone is an error of the world, never a row.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from toolhone.errors import DataError, nearest
+from toolhone.schema import Conversation, Expect, Json, Message, Task, ToolCall
+from toolhone.tools.failing_world import MOST_IN_A_ROW
+from toolhone.tools.open_world import STATE_WORLDS, open_world
+from toolhone.tools.registry import Registry
+from toolhone.tools.result import ToolResult, ToolStatus
+
+SPLITS = ("train", "rl", "held_out")
+"""Held-out tasks are about things that no other task names."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What a solver did: its messages after the request, and the state at the end."""
+
+    messages: tuple[Message, ...]
+    state: Mapping[str, Json] | None
+
+    @property
+    def steps(self) -> list[ToolCall]:
+        """The calls, one for each turn, with the failed ones."""
+        return [call for message in self.messages for call in message.tool_calls]
+
+    @property
+    def answer(self) -> str:
+        return self.messages[-1].content or ""
+
+
+@dataclass(frozen=True)
+class WorldTasks:
+    """Generates tasks of a world; levels: of difficulty, in turn (None: all).
+
+    failures: injected into each task's world (`failing_world.Failures`); the solver tries again.
+    held_out_seed: of the held-out split; default: the same.
+    """
+
+    name: str
+    seed: int = 0
+    held_out_seed: int | None = None
+    levels: tuple[int, ...] | None = None
+    failures: Mapping[str, Json] | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in STATE_WORLDS:
+            known = f"{nearest(self.name, STATE_WORLDS)}; known: {', '.join(STATE_WORLDS)}"
+            raise DataError(f"there is no world with tasks named {self.name!r}{known}")
+        most = STATE_WORLDS[self.name].levels
+        if wrong := [level for level in self.levels or () if not 1 <= level <= most]:
+            right = f"levels go from 1 to {most}"
+            raise DataError(f"the world {self.name!r} has no level {wrong[0]}; {right}")
+
+    def tasks(self, n: int, split: str = "train") -> list[Task]:
+        """The first n tasks of a split, the levels in turn, each proven solvable."""
+        return [self._solved(index, split)[0] for index in range(n)]
+
+    def conversations(self, n: int, split: str = "train") -> list[Conversation]:
+        """The first n tasks of a split as their solver does them."""
+        found = (self._solved(index, split) for index in range(n))
+        return [
+            Conversation((*task.messages, *done.messages), task.tools, task.id, task.source)
+            for task, done in found
+        ]
+
+    def _solved(self, index: int, split: str) -> tuple[Task, Solution]:
+        if split not in SPLITS:
+            known = f"{nearest(split, SPLITS)}; known: {', '.join(SPLITS)}"
+            raise DataError(f"there is no split {split!r}{known}")
+        world, held_out = STATE_WORLDS[self.name], split == "held_out"
+        seed = self.seed if self.held_out_seed is None or not held_out else self.held_out_seed
+        levels = self.levels or tuple(range(1, world.levels + 1))
+        level = levels[index % len(levels)]
+        rng = random.Random(f"{self.name} {seed} {split} {index}")
+        made = world.assign(level, rng, held_out)
+        spec: dict[str, Json] = {"name": self.name, "state": made.state, "goal": made.goal}
+        if self.failures and self.failures.get("rate"):
+            spec["failures"] = dict(self.failures)
+        task = Task(
+            f"{self.name}-{split}-{seed}-{index:05d}",
+            (Message("user", made.request),),
+            world.tools(),
+            Expect(state=made.expected, answer=made.answer),
+            world=spec,
+            category=f"{self.name} {level}",
+            source=f"world {self.name}",
+        )
+        done = solve(task)
+        if not is_solved(task, done):
+            raise DataError(f"the solver of the world {self.name!r} fails on its task {task.id!r}")
+        return task, done
+
+
+def solve(task: Task) -> Solution:
+    """Do a task by the solver of its world, by calls and their results alone."""
+    spec = task.world or {}
+    world, solver = open_world(task, Registry([])), STATE_WORLDS[spec["name"]]
+    plan, messages = solver.solve(spec["goal"]), list[Message]()
+    try:
+        call = next(plan)
+        while True:
+            result = world.call(call)
+            for _ in range(MOST_IN_A_ROW):
+                if not result.injected:
+                    break
+                messages += _exchange(call, result, len(messages))
+                result = world.call(call)
+            if result.outcome is not ToolStatus.OK:
+                raise DataError(f"task {task.id!r}: {call.name} gave {result.content!r:.200}")
+            messages += _exchange(call, result, len(messages))
+            call = plan.send(result.value)
+    except StopIteration as stop:
+        messages.append(Message("assistant", stop.value))
+    return Solution(tuple(messages), world.state())
+
+
+def is_solved(task: Task, done: Solution) -> bool:
+    """Whether the final state is the expected one, and the answer holds the expected one."""
+    expect, start = task.expect, (task.world or {}).get("state") or {}
+    state = expect.state is None or done.state == {**start, **expect.state}
+    return state and (expect.answer is None or expect.answer in done.answer)
+
+
+def _exchange(call: ToolCall, result: ToolResult, place: int) -> tuple[Message, Message]:
+    call = replace(call, id=f"call{place // 2:02d}")
+    return (
+        Message("assistant", None, tool_calls=(call,)),
+        Message("tool", result.content, tool_call_id=call.id, name=call.name),
+    )

@@ -1,0 +1,81 @@
+"""Worlds by name: the one that a task names, wrapped in the failures that it asks for.
+
+    task.world   {"name": "shop", "state": {...}, "seed": 0, "failures": {"rate": 0.2}}
+    world = open_world(task, registry)
+
+A task without a world has the live tools of the registry. `goal` in a world is for its solver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from toolhone.errors import DataError, nearest
+from toolhone.schema import Json, Task, ToolCall
+from toolhone.tools.failing_world import FailingWorld, Failures
+from toolhone.tools.registry import Registry
+from toolhone.tools.result import ToolResult
+from toolhone.tools.shop_world import ShopWorld
+from toolhone.tools.worlds import StateWorld, World
+
+STATE_WORLDS: Mapping[str, type[StateWorld]] = {world.name: world for world in (ShopWorld,)}
+"""The worlds with generators of tasks, by name."""
+OTHERS = {"live": "the tools of the experiment"}
+_KEYS = ("name", "state", "goal", "seed", "failures")
+
+
+@dataclass
+class LiveWorld:
+    """The tools of a registry, which has no state of its own to judge."""
+
+    registry: Registry
+    in_order = False
+
+    def reset(self, seed: int) -> None:
+        """Nothing: live tools have no start to return to."""
+
+    def call(self, call: ToolCall) -> ToolResult:
+        return self.registry.run(call)
+
+    def state(self) -> None:
+        return None
+
+    def describe(self) -> str:
+        return f"live: {', '.join(tool.name for tool in self.registry.tools)}"
+
+
+def open_world(task: Task, registry: Registry) -> World:
+    """Make the world of one episode of a task, reset to its start.
+
+    `DataError` for a world that does not exist, or a task whose tools it lacks.
+    """
+    spec = task.world or {"name": "live"}
+    where, name = f"the world of task {task.id!r}", spec.get("name")
+    for key in spec:
+        if key not in _KEYS:
+            right = f"{nearest(str(key), _KEYS)}; known: {', '.join(_KEYS)}"
+            raise DataError(f"{where} has an unknown key {key!r}{right}")
+    known = [*STATE_WORLDS, *OTHERS]
+    if name not in known:
+        right = f"{nearest(str(name), known)}; known: {', '.join(known)}"
+        raise DataError(f"{where} is {name!r}, and there is none of that name{right}")
+    world = _open(spec, task, registry)
+    if spec.get("failures"):
+        failures = Failures.of(spec["failures"], f"{where}: 'failures'")
+        world = FailingWorld(world, failures, task.id)
+    world.reset(int(spec.get("seed", 0)))
+    return world
+
+
+def _open(spec: Mapping[str, Json], task: Task, registry: Registry) -> World:
+    if (kind := STATE_WORLDS.get(spec["name"])) is not None:
+        if missing := [tool.name for tool in task.tools if tool.name not in kind.tool_names]:
+            right = f"{nearest(missing[0], kind.tool_names)}; its tools: "
+            right += ", ".join(kind.tool_names)
+            raise DataError(
+                f"task {task.id!r} offers {missing[0]!r}, which the world {kind.name!r} "
+                f"does not have{right}"
+            )
+        return kind(spec.get("state") or {})
+    return LiveWorld(registry)
