@@ -24,6 +24,7 @@ from toolhone.config.sections import Experiment, ToolResultsSection
 from toolhone.config.trust import restrict_untrusted_run
 from toolhone.config.user_code import USER_CODE, import_callable
 from toolhone.data.task_files import check_ids, refuse_unplayable, tasks_from_any
+from toolhone.data.world_tasks import in_world
 from toolhone.dialects.base import Dialect
 from toolhone.dialects.probe.certificate import Certificate, check_same, open_certified
 from toolhone.episodes.policy import TokenPolicy
@@ -62,7 +63,7 @@ METHODS = {"sft": sft, "dpo": dpo, "grpo": grpo, "ppo": ppo, "teacher_mode": tea
 RL_METHODS = ("grpo", "ppo", "teacher_mode")
 TASKS_FILE = "tasks.jsonl"
 """The held-out tasks of a run, which its evaluations read."""
-SETTINGS = ("tools", "allowed_tools", "tool_results", "evaluation")
+SETTINGS = ("tools", "allowed_tools", "tool_results", "world", "evaluation")
 """Sections of another experiment that replace those of a run when one is given."""
 FORMAT_KEYS = frozenset(
     f"model.{key}" for key in ("dialect", "markup", "history", "template_switches")
@@ -275,7 +276,7 @@ def evaluate(
         report = to_stderr if progress is None else progress.report
         request = source_request(model.experiment)
         tasks = tasks_from_any(tasks, model.registry.tools, report, request)
-    chosen = list(tasks)[:num_samples]
+    chosen = in_world(list(tasks)[:num_samples], model.experiment.world)
     policy = model.policy()
     policy.check_tools(task.tools for task in chosen)
     metrics, turns = UserMetrics.of(model.experiment), model.experiment.evaluation.max_turns

@@ -12,8 +12,8 @@ from toolhone.dialects.choose import SYNTAXES, open_syntax
 from toolhone.dialects.syntax.model_text import Tagged
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.errors import DataError
-from toolhone.rewards.attack_suite import OPEN_PROBES, PROBES, AttackReport, attack_suite
 from toolhone.rewards.attack_calls import sample_call
+from toolhone.rewards.attack_suite import OPEN_PROBES, PROBES, AttackReport, attack_suite
 from toolhone.rewards.attacks import ATTACKS, AttackCase, CallDraft, ScriptedReply
 from toolhone.rewards.matching import match_calls
 from toolhone.rewards.reward_registry import LEGACY, OWN, Reward, RewardOrigin, RewardSpec

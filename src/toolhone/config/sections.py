@@ -14,6 +14,7 @@ from toolhone.config.fields import AnchoredPath, Flag, Mark, Section, UserCode, 
 from toolhone.config.rl import RlSection
 from toolhone.config.teachers import TeacherModelSection, TeacherSection, full_name
 from toolhone.config.user_code import USER_CODE
+from toolhone.config.world import STATEFUL, WorldSection
 from toolhone.errors import nearest
 
 METHODS = ("sft", "dpo", "ppo", "grpo", "teacher_mode")
@@ -55,11 +56,12 @@ class DataSection(Section):
     """What to train on, and what to hold out."""
 
     strategy: Annotated[
-        Literal["file", "templates", "manual_templates", "toolbench", "teacher_mode"] | None,
+        Literal["file", "templates", "manual_templates", "toolbench", "teacher_mode", "world"]
+        | None,
         BeforeValidator(full_name),
     ] = None
     """where rows come from; none: file where data.path is given, else templates (the built-in
-    tools); teacher_mode: `data.teacher`"""
+    tools); teacher_mode: `data.teacher`; world: tasks of `world.name`, done by its solver"""
     path: Annotated[AnchoredPath | None, Flag("--data")] = None
     """training file; none: conversations come from templates"""
     format: UserCode = "auto"
@@ -349,6 +351,7 @@ class Experiment(Section):
     allowed_tools: list[str] = Field(default_factory=list)
     """names of HTTP and command tools that may run"""
     tool_results: ToolResultsSection = ToolResultsSection()
+    world: WorldSection = WorldSection()
     data: DataSection = DataSection()
     training: TrainingSection = TrainingSection()
     teacher: TeacherSection = TeacherSection()
@@ -359,7 +362,13 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _fill_by_rule(self) -> Experiment:
-        """Refuse a beta with which DPO learns nothing; fill in the learning rate and DPO's beta."""
+        """Refuse a beta with which DPO learns nothing, and tasks of no world; fill in the learning
+        rate and DPO's beta."""
+        if self.data.chosen_strategy == "world" and self.world.name not in STATEFUL:
+            raise ValueError(
+                f"data.strategy 'world' needs world.name, one of {', '.join(STATEFUL)}; "
+                f"it is {self.world.name!r}"
+            )
         training, filled = self.training, dict[str, Any]()
         is_dpo = training.method == "dpo"
         if is_dpo and not training.rl.beta:

@@ -112,15 +112,22 @@ def check_ids(tasks: Sequence[Task]) -> None:
         raise DataError(f"{wrong}; ids must differ, since answers are joined on them")
 
 
+def unplayable(task: Task) -> str:
+    """Why an episode cannot play a task, as what such tasks are; "" where it can."""
+    if task.turns:
+        return "tasks with several user turns"
+    no_world = task.expect.state is not None and task.world is None
+    return "tasks whose right answer is the state of no known world" if no_world else ""
+
+
 def refuse_unplayable(tasks: Sequence[Task]) -> None:
-    """Raise `DataError` for tasks with several user turns, or a final state of no world."""
-    turns = [task for task in tasks if task.turns]
-    states = [task for task in tasks if task.expect.state is not None and task.world is None]
-    if turns:
-        what, wanted = "several user turns ('turns')", "tasks with 'messages'"
-    else:
+    """Raise `DataError` for tasks that an episode cannot play."""
+    found = [task for task in tasks if unplayable(task)]
+    if not found:
+        return
+    what, wanted = "several user turns ('turns')", "tasks with 'messages'"
+    if not found[0].turns:
         what = "a final state as the right answer ('expect.state') and no 'world' that has it"
         wanted = "'calls', 'no_call', 'answer', or 'state' with a 'world'"
-    if found := turns or states:
-        wrong = f"{len(found)} of {len(tasks)} tasks cannot be played: {found[0].id!r} has {what}"
-        raise DataError(f"{wrong}; supported are {wanted} so far")
+    wrong = f"{len(found)} of {len(tasks)} tasks cannot be played: {found[0].id!r} has {what}"
+    raise DataError(f"{wrong}; supported are {wanted} so far")

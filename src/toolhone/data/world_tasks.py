@@ -11,9 +11,11 @@ calls alone is an error of the world, never a row.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from toolhone.config.sections import Experiment
+from toolhone.config.world import WorldSection
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Expect, Json, Message, Task, ToolCall
 from toolhone.tools.failing_world import MOST_IN_A_ROW
@@ -141,3 +143,32 @@ def _exchange(call: ToolCall, result: ToolResult, place: int) -> tuple[Message, 
         Message("assistant", None, tool_calls=(call,)),
         Message("tool", result.content, tool_call_id=call.id, name=call.name),
     )
+
+
+def rows_of_world(
+    experiment: Experiment, held: int, plays: bool, labels: bool
+) -> tuple[list[Conversation], list[Conversation], list[Task], list[Task]]:
+    """Conversations to train on with held-out ones, held-out tasks, and tasks to play, which are
+    others than those of the conversations. A method that `plays` has labels only if it says so.
+    """
+    data, world = experiment.data, experiment.world
+    failures = None if world.failures is None else world.failures.model_dump()
+    levels = None if world.levels is None else tuple(world.levels)
+    made = WorldTasks(str(world.name), experiment.seed, data.split_seed, levels, failures)
+    count = data.max_samples or data.samples
+    held = min(held, count)
+    train = made.conversations(count) if labels or not plays else []
+    held_out = [] if plays else made.conversations(held, "held_out")
+    return train, held_out, made.tasks(held, "held_out"), made.tasks(count if plays else 0, "rl")
+
+
+def in_world(tasks: Sequence[Task], section: WorldSection) -> list[Task]:
+    """The tasks in the world of an experiment: one without a world gets it, all its failures."""
+    changes: dict[str, Json] = {}
+    if section.failures is not None:
+        changes["failures"] = section.failures.model_dump()
+    name = section.name or ("live" if changes else None)
+    if name is None:
+        return list(tasks)
+    own = {"name": name, **({"seed": section.seed} if section.seed else {})}
+    return [replace(task, world={**(task.world or own), **changes}) for task in tasks]

@@ -219,9 +219,8 @@ def tool_notes(plan: Experiment, registry: Registry, tasks: Iterable[Task]) -> I
             body = spec["function"] if isinstance(spec.get("function"), Mapping) else spec
             if (name := body.get("name")) in BUILTIN and name in registry.runnable:
                 yield f"note: tool {name!r} is a schema alone: the built-in {name} runs its calls"
-    missing = {tool.name for task in tasks for tool in task.tools} - {
-        t.name for t in registry.tools
-    }
+    live = [task for task in tasks if (task.world or {}).get("name", "live") == "live"]
+    missing = {tool.name for task in live for tool in task.tools} - {t.name for t in registry.tools}
     reasons = [
         *registry.refusals.values(),
         *(f"tool {n!r} is not in tools" for n in sorted(missing)),

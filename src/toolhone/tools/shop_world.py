@@ -1,7 +1,7 @@
 """The world `shop`: find products, fill a cart, place and cancel orders.
 
     shop = ShopWorld({"products": {"p17": {"name": "red mug", "price": 12}}, "cart": {}, ...})
-    shop.call(ToolCall("find_products", {"words": "red mug"}))    # [{"id": "p17", ...}]
+    shop.call(ToolCall("search", {"name": "red mug"}))      # [{"id": "p17", ...}]
 
 Levels: 1 an id is given; 2 a product has to be found; 3 found and ordered, or an order found and
 cancelled; 4 the cheapest of several; 5 two products in one order.
@@ -19,8 +19,8 @@ from pydantic import Field
 from toolhone.schema import Json, ToolCall
 from toolhone.tools.worlds import Assignment, Plan, StateWorld, part
 
-COLOURS = ("red", "blue", "green", "black", "pink", "white", "grey", "brown", "gold", "orange")
-THINGS = ("mug", "lamp", "chair", "clock", "towel", "bag", "hat", "scarf", "bowl", "kettle")
+COLOURS = ("red", "blue", "green", "black", "pink", "white", "grey", "brown", "gold", "old")
+THINGS = ("mug", "chair", "box", "bag", "hat", "pen", "ball", "book", "lamp", "cup")
 REQUESTS: Mapping[str, tuple[str, ...]] = {
     "add_known": (
         "Put {quantity} of {product} into my cart.",
@@ -75,40 +75,37 @@ class ShopWorld(StateWorld):
     """State: `products` by id, `cart` (quantity by id), `orders` by id (`items` and `status`)."""
 
     name, about, levels = "shop", "find products, fill a cart, place and cancel orders", len(LEVELS)
-    tool_names = (
-        *("find_products", "add_to_cart", "remove_from_cart"),
-        *("place_order", "list_orders", "cancel_order"),
-    )
+    tool_names = (*("search", "add", "remove"), *("order", "list_orders", "cancel"))
 
-    def find_products(self, words: Annotated[str, "All must be in the name."]) -> list[Json]:
+    def search(self, name: Annotated[str, "Words that are in the name."]) -> list[Json]:
         """Find products by words of their name."""
-        asked = words.lower().split()
+        asked = name.lower().split()
         return [
             {"id": key, **product}
             for key, product in self.now["products"].items()
             if asked and all(word in product["name"].split() for word in asked)
         ]
 
-    def add_to_cart(self, product: str, quantity: Annotated[int, Field(ge=1, le=99)]) -> Json:
-        """Put a product into the cart, by its id."""
-        self._known("products", product)
-        self.now["cart"][product] = self.now["cart"].get(product, 0) + quantity
-        return {"cart": dict(self.now["cart"])}
+    def add(self, id: str, count: Annotated[int, Field(ge=1, le=99)]) -> Json:
+        """Put a product into the cart, by its id; returns the cart."""
+        self._known("products", id)
+        self.now["cart"][id] = self.now["cart"].get(id, 0) + count
+        return dict(self.now["cart"])
 
-    def remove_from_cart(self, product: str) -> Json:
-        """Take a product out of the cart, by its id."""
-        self._known("cart", product)
-        del self.now["cart"][product]
-        return {"cart": dict(self.now["cart"])}
+    def remove(self, id: str) -> Json:
+        """Take a product out of the cart, by its id; returns the cart."""
+        self._known("cart", id)
+        del self.now["cart"][id]
+        return dict(self.now["cart"])
 
-    def place_order(self) -> Json:
+    def order(self) -> Json:
         """Order what is in the cart."""
         if not self.now["cart"]:
             raise ValueError("the cart is empty")
         number = 1 + max((int(key[1:]) for key in self.now["orders"]), default=10)
         self.now["orders"][f"o{number}"] = {"items": self.now["cart"], "status": "open"}
         self.now["cart"] = {}
-        return {"order": f"o{number}", "status": "open"}
+        return {"id": f"o{number}", "status": "open"}
 
     def list_orders(self) -> list[Json]:
         """List all orders."""
@@ -119,13 +116,13 @@ class ShopWorld(StateWorld):
             for key, order in self.now["orders"].items()
         ]
 
-    def cancel_order(self, order: str) -> Json:
+    def cancel(self, id: str) -> Json:
         """Cancel an open order, by its id."""
-        found = self._known("orders", order)
+        found = self._known("orders", id)
         if found["status"] != "open":
-            raise ValueError(f"the order {order!r} is {found['status']}")
+            raise ValueError(f"the order {id!r} is {found['status']}")
         found["status"] = "cancelled"
-        return {"order": order, "status": "cancelled"}
+        return {"id": id, "status": "cancelled"}
 
     def _known(self, section: str, key: str) -> Any:
         if key not in self.now[section]:
@@ -181,20 +178,19 @@ class ShopWorld(StateWorld):
         for want in goal.get("add", ()):
             product = want.get("product")
             if product is None:
-                found = yield ToolCall("find_products", {"words": want["words"]})
+                found = yield ToolCall("search", {"name": want["words"]})
                 product = min(found, key=lambda one: one["price"])["id"]
-            arguments = {"product": product, "quantity": want["quantity"]}
-            yield ToolCall("add_to_cart", arguments)
+            yield ToolCall("add", {"id": product, "count": want["quantity"]})
         if "remove" in goal:
-            yield ToolCall("remove_from_cart", {"product": goal["remove"]})
+            yield ToolCall("remove", {"id": goal["remove"]})
         if goal.get("order"):
-            yield ToolCall("place_order")
+            yield ToolCall("order")
         if "cancel" in goal:
             orders = yield ToolCall("list_orders")
             found = next(one["id"] for one in orders if goal["cancel"] in one["items"])
-            yield ToolCall("cancel_order", {"order": found})
+            yield ToolCall("cancel", {"id": found})
         if "price" in goal:
-            found = yield ToolCall("find_products", {"words": goal["price"]})
+            found = yield ToolCall("search", {"name": goal["price"]})
             return f"It costs {found[0]['price']}."
         return "Done."
 

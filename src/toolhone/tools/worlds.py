@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Protocol
 
 from toolhone.errors import DataError
 from toolhone.schema import Json, Tool, ToolCall
-from toolhone.tools.result import ToolResult, ToolStatus, to_text
+from toolhone.tools.result import ToolResult, ToolStatus
 
 Plan = Generator[ToolCall, Any, str]
 """A solver: yields calls, is sent the value of each result, and returns the final answer."""
@@ -106,7 +106,8 @@ class StateWorld:
             value = getattr(self, call.name)(**call.arguments)
         except ValueError as error:
             return ToolResult(ToolStatus.ERROR, str(error))
-        return ToolResult(ToolStatus.OK, to_text(value), value)
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return ToolResult(ToolStatus.OK, value if isinstance(value, str) else text, value)
 
     def state(self) -> dict[str, Json]:
         return copy.deepcopy(self.now)

@@ -20,8 +20,15 @@ from toolhone.config.teachers import METHOD
 from toolhone.config.user_code import USER_CODE
 from toolhone.data.plain_texts import PlainText, load_texts
 from toolhone.data.splits import opening, split_by_tools, split_rows
-from toolhone.data.task_files import distinct, gives_only_tasks, tasks_beside, tasks_from_any
+from toolhone.data.task_files import (
+    distinct,
+    gives_only_tasks,
+    tasks_beside,
+    tasks_from_any,
+    unplayable,
+)
 from toolhone.data.templates import Templates
+from toolhone.data.world_tasks import in_world, rows_of_world
 from toolhone.doctor.checks import REMARKS, check, class_balance, quick_checks
 from toolhone.doctor.leaks import prompt_of, prompts_of
 from toolhone.errors import DataError, FindingKind
@@ -65,8 +72,7 @@ class Dataset:
         """`data: templates; 4000 conversations to train on, 200 held out, ...; skipped 3: ...`."""
         if self.play:
             labelled = f", {len(self.train)} labelled conversations" if self.train else ""
-            held_out = f"{len(self.tasks)} tasks held out"
-            return f"data: {len(self.play)} tasks to play, {held_out}{labelled}"
+            return f"data: {len(self.play)} tasks to play, {len(self.tasks)} held out{labelled}"
         parts = [
             f"{len(self.train)} conversations to train on, {len(self.held_out)} held out, "
             f"{len(self.tasks)} tasks"
@@ -103,13 +109,12 @@ def load_data(experiment: Experiment, progress: Progress | None = None) -> Datas
     tasks, note = distinct(dataset.tasks), dict[str, Any]()
     if experiment.evaluation.tasks is not None:
         tasks, note = _named_tasks(experiment.evaluation.tasks, experiment)
-    report = {**dataset.report, **note, "tasks": len(tasks)}
-    dataset = replace(dataset, tasks=tasks, report=report)
+    dataset = replace(dataset, tasks=tasks, report={**dataset.report, **note, "tasks": len(tasks)})
     if not plays:
-        return dataset
+        return replace(dataset, tasks=in_world(dataset.tasks, experiment.world))
     if strategy == "templates":
         dataset = _with_new_phrasings(dataset, experiment)
-    else:
+    elif strategy != "world":
         play = [task for conversation in dataset.train for task in tasks_of(conversation)]
         dataset = replace(dataset, play=distinct(play))
     return _playable(dataset, experiment)
@@ -161,6 +166,10 @@ def _read_or_make(
     match data.chosen_strategy:
         case "templates":
             return _from_templates(experiment)
+        case "world":
+            plays, labels = plays_tasks(experiment), learns_labels(experiment)
+            train, held_out, tasks, play = rows_of_world(experiment, MAX_HELD_OUT, plays, labels)
+            return _counted(Dataset(train, held_out, tasks, {"source": "world"}, play=play))
         case "manual_templates" | "teacher_mode":
             return _from_user_tools(experiment, progress)
         case "toolbench" if data.path is None:
@@ -374,9 +383,10 @@ def _named_tasks(
 
 def _playable(dataset: Dataset, experiment: Experiment) -> Dataset:
     """Without tasks that an episode cannot play; they are counted."""
-    lost = Counter(why for task in (*dataset.play, *dataset.tasks) if (why := _unplayable(task)))
+    lost = Counter(filter(None, map(unplayable, (*dataset.play, *dataset.tasks))))
     play, tasks = (
-        [task for task in part if not _unplayable(task)] for part in (dataset.play, dataset.tasks)
+        in_world([task for task in part if not unplayable(task)], experiment.world)
+        for part in (dataset.play, dataset.tasks)
     )
     if learns_labels(experiment) and not dataset.train:
         raise DataError(
@@ -387,14 +397,7 @@ def _playable(dataset: Dataset, experiment: Experiment) -> Dataset:
         reasons = ", ".join(f"{count} {reason}" for reason, count in lost.items())
         raise DataError(
             f"no task can be played: {reasons or 'the data gives none'}; "
-            "wanted tasks whose answer is calls, no call, or a text"
+            "wanted tasks whose answer is calls, no call, a text, or the state of a world"
         )
     report = {**dataset.report, "play": len(play), "not_playable": dict(lost)}
     return replace(dataset, play=play, tasks=tasks, report=report)
-
-
-def _unplayable(task: Task) -> str:
-    if task.turns:
-        return "tasks with several user turns"
-    no_world = task.expect.state is not None and task.world is None
-    return "tasks whose right answer is the state of no known world" if no_world else ""

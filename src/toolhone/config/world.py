@@ -1,0 +1,43 @@
+"""The section `world` of an experiment file: what answers the calls of an episode, and how often
+it fails."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from toolhone.config.fields import Section
+
+STATEFUL = ("shop",)
+"""Worlds that generate tasks, which are judged by the final state."""
+Kind = Literal["timeout", "error", "rate_limit", "empty", "malformed", "slow", "broken"]
+
+
+class FailureSection(Section):
+    """Failures that the world makes up, for the model to handle; each goes away when the call is
+    made again."""
+
+    rate: float = Field(0.0, ge=0, le=1)
+    """share of the calls that fail"""
+    kinds: list[Kind] = Field(
+        default_factory=lambda: list[Kind](["timeout", "error", "rate_limit", "empty", "malformed"])
+    )
+    """what may happen, equally likely; 'broken' ends the episode, which is then left out"""
+    slow_seconds: float = Field(0.5, ge=0, le=60)
+    """how long a slow answer takes"""
+
+
+class WorldSection(Section):
+    """What answers the calls of an episode, where a task names no world of its own."""
+
+    name: Literal["live", "shop"] | None = None
+    """live: the experiment's tools; replay: what a conversation recorded; simulated: results that
+    fit a tool's schema; files, calendar, shop: small worlds with tasks; none: the tools, played to
+    the end only where an answer is expected"""
+    levels: list[int] | None = None
+    """data.strategy 'world': difficulties of the tasks, from 1; none: all"""
+    seed: int = Field(0, ge=0)
+    """of simulated results and injected failures"""
+    failures: FailureSection | None = None
+    """none: those that a task names, if any; rate 0 switches these off"""

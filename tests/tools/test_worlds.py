@@ -1,0 +1,170 @@
+"""Worlds: their tools, their state, injected failures, and the names that a task may give."""
+
+import pytest
+
+from toolhone.config.world import FailureSection, WorldSection
+from toolhone.data.world_tasks import WorldTasks, in_world, is_solved, solve
+from toolhone.errors import ConfigError, DataError
+from toolhone.schema import Task, ToolCall
+from toolhone.tools.failing_world import MOST_IN_A_ROW, FailingWorld, FailureKind, Failures
+from toolhone.tools.open_world import STATE_WORLDS, LiveWorld, open_world
+from toolhone.tools.registry import Registry
+from toolhone.tools.result import ToolStatus
+from toolhone.tools.shop_world import ShopWorld
+from toolhone.tools.worlds import WorldError
+
+NO_TOOLS = Registry([])
+SHOP = {
+    "products": {"p17": {"name": "red mug", "price": 12}, "p40": {"name": "blue mug", "price": 9}},
+    "cart": {},
+    "orders": {"o20": {"items": {"p40": 1}, "status": "open"}},
+}
+
+
+def a_task(world: dict, **changes) -> Task:
+    tools = [tool.to_dict() for tool in ShopWorld.tools()]
+    messages = [{"role": "user", "content": "x"}]
+    fields = {"id": "t1", "messages": messages, "tools": tools, "expect": {"state": {}}}
+    return Task.from_dict({**fields, "world": world, **changes})
+
+
+def test_a_later_call_of_the_shop_needs_what_an_earlier_one_found():
+    shop = ShopWorld(SHOP)
+    (found,) = shop.call(ToolCall("search", {"name": "Red mug"})).value
+    assert shop.call(ToolCall("add", {"id": found["id"], "count": 2})).value == {"p17": 2}
+    assert shop.call(ToolCall("order")).value == {"id": "o21", "status": "open"}
+    assert shop.state()["orders"]["o21"] == {"items": {"p17": 2}, "status": "open"}
+    shop.reset(0)
+    assert shop.state() == SHOP
+
+
+def test_a_call_that_the_shop_refuses_changes_nothing_and_says_why():
+    shop = ShopWorld(SHOP)
+    refused = {
+        "there is no 'p99' in products": ("add", {"id": "p99", "count": 1}),
+        "there is no 'p17' in cart": ("remove", {"id": "p17"}),
+        "the cart is empty": ("order", {}),
+        "there is no 'o1' in orders": ("cancel", {"id": "o1"}),
+    }
+    for said, (name, arguments) in refused.items():
+        result = shop.call(ToolCall(name, arguments))
+        assert (result.outcome, result.content) == (ToolStatus.ERROR, said)
+    bad = shop.call(ToolCall("add", {"id": "p17", "count": 0}))
+    assert bad.outcome is ToolStatus.INVALID_ARGUMENTS
+    assert shop.state() == SHOP
+
+
+@pytest.mark.parametrize("name", STATE_WORLDS)
+def test_the_solver_solves_every_generated_task_by_calls_alone(name):
+    for split in ("train", "rl", "held_out"):
+        for task in WorldTasks(name, seed=3).tasks(60, split):
+            assert is_solved(task, solve(task))
+            assert not any(tool.function for tool in task.tools)
+            assert Task.from_dict(task.to_dict()) == task
+
+
+@pytest.mark.parametrize("name", STATE_WORLDS)
+def test_tasks_of_a_world_are_the_same_for_the_same_seed_and_harder_by_level(name):
+    made = WorldTasks(name, seed=1)
+    assert made.tasks(30) == WorldTasks(name, seed=1).tasks(40)[:30]
+    assert made.tasks(30) != WorldTasks(name, seed=2).tasks(30)
+    steps = [
+        sum(len(solve(task).steps) for task in WorldTasks(name, levels=(level,)).tasks(20))
+        for level in range(1, STATE_WORLDS[name].levels + 1)
+    ]
+    assert steps == sorted(steps)
+    assert steps[-1] > 2 * steps[0]
+
+
+def test_held_out_tasks_are_about_things_that_no_other_task_names():
+    made = WorldTasks("shop")
+    things = {
+        split: {
+            product["name"].split()[1]
+            for task in made.tasks(100, split)
+            for product in task.world["state"]["products"].values()
+        }
+        for split in ("train", "rl", "held_out")
+    }
+    assert things["train"] == things["rl"]
+    assert not things["train"] & things["held_out"]
+
+
+def test_a_solver_meets_the_injected_failures_and_makes_each_call_again():
+    failing = WorldTasks("shop", failures={"rate": 0.3})
+    rows = failing.conversations(50)
+    assert [one.messages[0] for one in rows] == [
+        one.messages[0] for one in WorldTasks("shop").conversations(50)
+    ]
+    calls = sum(len(message.tool_calls) for one in rows for message in one.messages)
+    plain = [solve(task) for task in WorldTasks("shop").tasks(50)]
+    assert 1.2 < calls / sum(len(done.steps) for done in plain) < 1.7
+
+
+def test_failures_depend_on_seed_task_call_and_attempt_alone_and_end():
+    call, other = ToolCall("list_orders"), ToolCall("search", {"name": "mug"})
+
+    def outcomes(key: str, seed: int = 0, first: tuple = ()) -> list[str]:
+        world = FailingWorld(ShopWorld(SHOP), Failures(0.5), key)
+        world.reset(seed)
+        for one in first:
+            world.call(one)
+        return [world.call(call).injected for _ in range(6)]
+
+    assert outcomes("a") == outcomes("a") == outcomes("a", first=(other, other))
+    assert len({tuple(outcomes(str(key))) for key in range(30)}) > 3
+    assert len({tuple(outcomes("a", seed)) for seed in range(30)}) > 3
+    always = FailingWorld(ShopWorld(SHOP), Failures(1.0))
+    kinds = [always.call(call).injected for _ in range(MOST_IN_A_ROW + 1)]
+    assert all(kinds[:-1])
+    assert kinds[-1] == ""
+
+
+@pytest.mark.parametrize("kind", FailureKind)
+def test_each_kind_of_failure_has_no_effect_but_slowness(kind):
+    shop = ShopWorld(SHOP)
+    world = FailingWorld(shop, Failures(1.0, (kind.value,), slow_seconds=0.0))
+    call = ToolCall("add", {"id": "p17", "count": 1})
+    if kind is FailureKind.BROKEN:
+        with pytest.raises(WorldError, match="the world broke at a call of 'add'"):
+            world.call(call)
+        return
+    result = world.call(call)
+    assert (shop.state() == SHOP) is (kind is not FailureKind.SLOW)
+    assert result.injected == ("" if kind is FailureKind.SLOW else kind.value)
+
+
+def test_a_task_without_a_world_has_the_live_tools():
+    def double(number: int) -> int:
+        """Double a number."""
+        return 2 * number
+
+    world = open_world(a_task(None), Registry([double]))
+    assert isinstance(world, LiveWorld)
+    assert world.call(ToolCall("double", {"number": 4})).value == 8
+    assert world.state() is None
+
+
+def test_a_world_that_does_not_exist_or_lacks_a_tool_is_refused_by_name():
+    cases = {
+        "is 'shopp', and there is none of that name .did you mean 'shop'": {"name": "shopp"},
+        "has an unknown key 'stat' .did you mean 'state'": {"name": "shop", "stat": {}},
+    }
+    for said, world in cases.items():
+        with pytest.raises(DataError, match=said):
+            open_world(a_task(world), NO_TOOLS)
+    with pytest.raises(DataError, match="offers 'fly', which the world 'shop' does not have"):
+        open_world(a_task({"name": "shop"}, tools=[{"name": "fly"}]), NO_TOOLS)
+    bad = {"name": "shop", "failures": {"rate": 2}}
+    with pytest.raises(ConfigError, match="'rate' must be from 0 to 1, got 2"):
+        open_world(a_task(bad), NO_TOOLS)
+
+
+def test_the_world_of_an_experiment_is_for_tasks_without_one_and_its_failures_for_all():
+    own, none = a_task({"name": "shop", "state": SHOP}), a_task(None)
+    assert in_world([own, none], WorldSection()) == [own, none]
+    section = WorldSection(failures=FailureSection(rate=0.2, kinds=["error"]))
+    first, second = in_world([own, none], section)
+    assert first.world["name"] == "shop"
+    assert second.world["name"] == "live"
+    assert first.world["failures"] == second.world["failures"] == section.failures.model_dump()
