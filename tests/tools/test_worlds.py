@@ -160,7 +160,7 @@ def test_a_world_that_does_not_exist_or_lacks_a_tool_is_refused_by_name():
         open_world(a_task(bad), NO_TOOLS)
 
 
-def test_the_world_of_an_experiment_is_for_tasks_without_one_and_its_failures_for_all():
+def test_an_experiments_world_is_for_tasks_without_one_and_its_failures_for_all():
     own, none = a_task({"name": "shop", "state": SHOP}), a_task(None)
     assert in_world([own, none], WorldSection()) == [own, none]
     section = WorldSection(failures=FailureSection(rate=0.2, kinds=["error"]))

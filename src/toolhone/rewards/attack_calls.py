@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from toolhone.data.world_tasks import solve
 from toolhone.episodes.episode import Episode, EpisodeStatus
-from toolhone.rewards.final_state import StateComparison, compare_states
+from toolhone.rewards.final_state import StateComparison, compare_states, wants_change
 from toolhone.schema import Json, Task, Tool, ToolCall
 from toolhone.tools.open_world import STATE_WORLDS, open_world
 from toolhone.tools.registry import Registry
@@ -94,9 +94,12 @@ def state_attacks(task: Task) -> dict[str, list[Turns]]:
     candidates = list(islice(_candidates(task), CANDIDATES))
     writes = [call for call in candidates if _after(task, [call]).unwanted]
     reads = [call for call in candidates if not _changes(task, [call])]
+    brute = [*([*gold, (call,)] for call in writes[-3:]), [writes], [calls + writes]]
+    if not wants_change(task):
+        return {"brute_writes": [turns for turns in brute if turns != gold]}
     attacks: dict[str, list[Turns]] = {
         "idle": [[(call,)] for call in reads[:3]],
-        "brute_writes": [*([*gold, (call,)] for call in writes[-3:]), [writes], [calls + writes]],
+        "brute_writes": brute,
         "undone": [[*gold, *back]] if (back := _taken_back(task, calls, candidates)) else [],
         "unfinished": [gold[:-1]] if len(gold) > 1 else [],
     }

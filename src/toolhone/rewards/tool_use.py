@@ -40,8 +40,8 @@ MILD = {"tools": 0.5, "arguments": 0.25, "exact": 0.25}
 GRADED = {"tools": 0.3, "arguments": 0.4, "exact": 0.3}
 STRICT = {"exact": 1.0}
 """How a correct call's credit is split."""
-HARM, MOST_HARM = 0.1, 5
-"""Points off for a place of the state that changed against the task, and how many count."""
+HARM, MOST_HARM = 0.2, 3
+"""Points off for each change of a state that should stay as it is, and how many count."""
 LONG_TEXT = 200
 """Characters of a final text above which it may repeat a tool's description."""
 FREE_CHARACTERS = 400
@@ -206,7 +206,7 @@ def _reward(
         "state": lambda: _state_parts(view),
     }
     parts = {key: value / len(paid) for name in paid for key, value in credit[name]().items()}
-    if "state" in aspects and task.expect.state is not None:
+    if "state" in aspects and task.expect.state is not None and not wants_change(task):
         changed = len(compare_states(view.task, episode).unwanted)
         parts["harm"] = -HARM * min(changed, MOST_HARM)
     return {**parts, **view.penalties()}
