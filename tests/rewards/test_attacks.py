@@ -8,6 +8,7 @@ import pytest
 from conftest import SHARED
 from toolhone.config.experiment import load_experiment
 from toolhone.data.task_files import tasks_from_any
+from toolhone.data.world_tasks import solve
 from toolhone.dialects.choose import SYNTAXES, open_syntax
 from toolhone.dialects.syntax.model_text import Tagged
 from toolhone.episodes.episode import Episode, EpisodeStatus
@@ -72,6 +73,8 @@ def test_the_docs_list_every_attack_with_its_bound_and_every_hole():
     found: dict[str, set[str]] = {}
     for spec in LEGACY:
         words = set(re.findall(r"\w+", rows[spec.name])) & set(ATTACKS)
+        if "the four on a state" in rows[spec.name]:
+            words |= {"idle", "undone", "unfinished", "brute_writes"}
         same = found["tool_call_params"] if "the same" in rows[spec.name] else set()
         found[spec.name] = set(ATTACKS) - words if "all but" in rows[spec.name] else words | same
         assert found[spec.name] == set(spec.holes), spec.name
@@ -91,6 +94,8 @@ def test_every_attack_is_played_on_the_shipped_tasks():
 @pytest.mark.parametrize("syntax", sorted(SYNTAXES))
 def test_our_own_rewards_hold_where_a_task_leaves_something_open(syntax):
     for spec in OWN:
+        if not any(map(spec.judges, OPEN_PROBES)):
+            continue
         report = run_attacks(spec, OPEN_PROBES, syntax)
         assert holes(report) == []
         assert report.worst["empty"].share == 0.0
@@ -269,13 +274,14 @@ def test_a_report_can_be_written_as_json():
 def test_the_right_answer_is_played_to_its_end(task, syntax):
     case = AttackCase(task, open_syntax(syntax))
     episode = case.play(case.gold)
-    assert episode.calls == case.wanted
+    assert episode.calls == (tuple(solve(task).steps) if task.world else case.wanted)
     assert episode.ending is (
         EpisodeStatus.CALLED
         if case.wanted and task.expect.answer is None
         else EpisodeStatus.ANSWERED
     )
-    assert episode.answer == (case.answer if episode.ending is EpisodeStatus.ANSWERED else None)
+    answer = solve(task).answer if task.world else case.answer
+    assert episode.answer == (answer if episode.ending is EpisodeStatus.ANSWERED else None)
 
 
 def test_a_case_ends_where_the_driver_would_end_it():

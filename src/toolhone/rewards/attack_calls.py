@@ -94,7 +94,8 @@ def state_attacks(task: Task) -> dict[str, list[Turns]]:
     candidates = list(islice(_candidates(task), CANDIDATES))
     writes = [call for call in candidates if _after(task, [call]).unwanted]
     reads = [call for call in candidates if not _changes(task, [call])]
-    brute = [*([*gold, (call,)] for call in writes[-3:]), [writes], [calls + writes]]
+    brute: list[Turns] = [[*gold, (call,)] for call in writes[-3:]]
+    brute += [[writes], [calls + writes]]
     if not wants_change(task):
         return {"brute_writes": [turns for turns in brute if turns != gold]}
     attacks: dict[str, list[Turns]] = {

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 
+from toolhone.data.world_tasks import WorldTasks
 from toolhone.dialects.base import Syntax
 from toolhone.errors import DataError, DialectError
 from toolhone.rewards.attack_calls import has_solver
@@ -180,5 +181,6 @@ def _read_probes() -> Iterator[tuple[Task, ...]]:
 
 
 PROBES, OPEN_PROBES = _read_probes()
+PROBES = (*PROBES, *WorldTasks("shop").tasks(3))
 """Tasks of every kind, so that each attack applies to some, and tasks with several correct answers
 or with open arguments; nothing else uses them."""

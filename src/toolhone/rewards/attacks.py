@@ -70,6 +70,8 @@ class CallDraft(NamedTuple):
 
 Draft = ScriptedReply | CallDraft | str
 """A reply that a syntax has yet to write; a text is the only turn."""
+Drafts = dict[str, list[Draft]]
+"""The drafts of each attack by its name; an attack without drafts does not apply."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,17 @@ class AttackCase:
         texts = [self.syntax.write(None, calls) for calls in turns]
         return ScriptedReply((*texts, self.syntax.write(answer, ())))
 
+    @cached_property
+    def state_drafts(self) -> Drafts:
+        """The attacks on the final state; none for a task without a solver."""
+        if not has_solver(self.task):
+            return {}
+        attacks, answer = state_attacks(self.task), state_gold(self.task).answer
+        return {
+            name: [self.write_turns(turns, answer) for turns in found]
+            for name, found in attacks.items()
+        }
+
     def is_right_too(self, reply: ScriptedReply) -> bool:
         """Whether the reply is another of several correct answers, by its calls."""
         expect = self.task.expect
@@ -169,10 +182,6 @@ class AttackCase:
         if tool.problems(call.arguments):
             return ToolResult(ToolStatus.INVALID_ARGUMENTS, "invalid arguments")
         return ToolResult(ToolStatus.OK, self.task.expect.answer or "done")
-
-
-Drafts = dict[str, list[Draft]]
-"""The drafts of each attack by its name; an attack without drafts does not apply."""
 
 
 def call_attacks(case: AttackCase) -> Drafts:
@@ -292,13 +301,7 @@ def text_attacks(case: AttackCase) -> Drafts:
 
 def world_attacks(case: AttackCase) -> Drafts:
     """Attacks on the final state of a world."""
-    if not has_solver(case.task):
-        return {}
-    attacks, answer = state_attacks(case.task), state_gold(case.task).answer
-    return {
-        name: [case.write_turns(turns, answer) for turns in found]
-        for name, found in attacks.items()
-    }
+    return case.state_drafts
 
 
 def _with_arguments(calls: Iterable[ToolCall], change: Callable[[Json], Json]) -> CallDraft:

@@ -99,7 +99,10 @@ class StateWorld:
         self.now = copy.deepcopy(self._start)
 
     def call(self, call: ToolCall) -> ToolResult:
-        if problems := _tool_of(type(self), call.name).problems(call.arguments):
+        tool = _tool_of(type(self), call.name)
+        problems = tool.problems(call.arguments)
+        problems += [f"unknown argument {key!r}" for key in call.arguments.keys() - tool.properties]
+        if problems:
             wrong = f"{call.name}: {'; '.join(problems[:3])}"
             return ToolResult(ToolStatus.INVALID_ARGUMENTS, wrong)
         try:
