@@ -133,6 +133,18 @@ def test_an_extra_that_is_missing_is_a_note_with_its_remedy(
     assert "extra dev" not in [finding.what for finding in look()]
 
 
+def test_the_advice_for_an_extra_is_that_of_this_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = [
+        f"no-such[part]<2,>=1.5; sys_platform == '{sys.platform}' and extra == 'mlx'",
+        "no-such<2,>=1.5; sys_platform == 'elsewhere' and extra == 'mlx'",
+    ]
+    monkeypatch.setattr(metadata, "requires", lambda _: wanted)
+    monkeypatch.setattr(metadata, "metadata", lambda _: SimpleNamespace(get_all=lambda _: ["mlx"]))
+    finding = found("extra mlx")
+    assert finding.found == "not installed: no-such[part]"
+    assert finding.advice == "if wanted: python -m pip install 'no-such[part]>=1.5'"
+
+
 def test_a_torch_that_cannot_be_imported_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     states = [finding.state for finding in look() if finding.what == "torch"]

@@ -31,7 +31,8 @@ one of pico."""
 FOR_DEVELOPERS = ("dev", "peers")
 OLDEST_PYTHON = (3, 11)
 _REQUIREMENT = re.compile(
-    r"(?P<name>[\w.-]+)(?:\[.*?\])?(?:>=(?P<least>[\d.]+))?(?:.*extra == .(?P<extra>[\w-]+))?"
+    r"(?P<name>[\w.-]+(?:\[.*?\])?)(?:[^;]*?>=(?P<least>[\d.]+))?"
+    r"(?:.*sys_platform == .(?P<system>\w+))?(?:.*extra == .(?P<extra>[\w-]+))?"
 )
 
 
@@ -102,9 +103,12 @@ def python() -> Iterator[EnvFinding]:
 
 
 def _requirements() -> list[re.Match[str]]:
-    """Read the requirements of the installed package; raise PackageNotFoundError without one."""
+    """Read the requirements of the installed package on this system; raise PackageNotFoundError
+    without one."""
     return [
-        found for text in metadata.requires("toolhone") or [] if (found := _REQUIREMENT.match(text))
+        found
+        for text in metadata.requires("toolhone") or []
+        if (found := _REQUIREMENT.match(text)) and found["system"] in (None, sys.platform)
     ]
 
 
@@ -135,7 +139,7 @@ def _install(packages: Mapping[str, str | None]) -> str:
 
 def _version(package: str) -> str | None:
     try:
-        return metadata.version(package)
+        return metadata.version(package.partition("[")[0])
     except metadata.PackageNotFoundError:
         return None
 
