@@ -24,8 +24,8 @@ class ModelSection(Section):
     """Which model, in which precision, writing calls in which dialect."""
 
     backend: Literal["torch", "toy", "mlx", "tinker"] = "torch"
-    """what runs the model: torch, mlx (Apple silicon), tinker (a service), or toy (a tiny table model
-    for trying things out)"""
+    """what runs the model: torch, mlx (Apple silicon), tinker (a service), or toy (a tiny table
+    model for trying things out)"""
     name: Annotated[str, Mark.FOLDER_OR_NAME, Flag("--model")] = "pico"
     """'pico' (embedded, no network), a model folder, or a name on the hub"""
     adapter: AnchoredPath | None = None
