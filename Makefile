@@ -1,7 +1,7 @@
 # The project's chores. Each target installs what it needs into .venv first (setup.sh).
 #
 #   make demo     SFT and GRPO of the embedded model, before and after, curves (about 10 minutes on 2 cores)
-#   make test     run the tests
+#   make test     run the tests, two files at a time (ARGS="-n 0": one after the other)
 #   make check    format, lint and types
 #   make wheel    build the package, install it in a clean environment, check it and train with it
 #   make fix      repair format and lint where a program can
@@ -15,6 +15,7 @@
 export PYTHON
 BIN := .venv/bin
 ARGS ?=
+TEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help core dev peers demo test test-slow test-all earlier check wheel fix bench constraints clean
@@ -35,16 +36,16 @@ demo: core
 	$(BIN)/toolhone demo $(ARGS)
 
 test: dev
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(TEST) -m "not slow" $(ARGS)
 
 test-slow: dev
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	$(TEST) -m slow $(ARGS)
 
 test-all: dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(TEST) $(ARGS)
 
 earlier: dev
-	$(BIN)/python -m pytest -m "earlier and not slow" $(ARGS)
+	$(TEST) -m "earlier and not slow" $(ARGS)
 
 check: dev
 	$(BIN)/ruff format --check .

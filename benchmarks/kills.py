@@ -3,11 +3,12 @@
     python benchmarks/kills.py [--kills 10] [--per-run 2] [--seed 0] [--methods sft dpo ppo grpo]
 
 Each run of pico (SFT from random weights; DPO, PPO and GRPO from a short SFT that calls a
-calculator) is stopped `--per-run` times by SIGKILL, SIGTERM or SIGINT, at moments drawn from the
-time that the unbroken run took, its start and its end included, and resumed until it ends.
+calculator) is stopped `--per-run` times, by SIGKILL, SIGTERM and SIGINT in turn, and resumed until
+it ends. A stop comes once this start has logged a line, at a moment drawn from the time that the
+unbroken run still took, its evaluation included; a run that ends before its stop is no kill.
 Compared: the weights of the final and the best checkpoint, `metrics.jsonl` and `samples.jsonl` but
 for what the clock wrote. Prints a JSON line for each run and one in the end; exit code 1 where
-something differs. Every process has a hash seed of its own.
+something differs or a kill is missing. Every process has a hash seed of its own.
 """
 
 from __future__ import annotations
@@ -102,37 +103,62 @@ def words_of(method: str, base: str) -> list[str]:
     return [f"{key}={value}" for key, value in values.items()]
 
 
+def lines_in(run: Path) -> int:
+    path = run / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.is_file() else 0
+
+
+def wait_for_line(process: subprocess.Popen[bytes], run: Path) -> None:
+    """Wait until this start has logged a line (a resume first cuts the log), or has ended."""
+    fewest = lines_in(run)
+    while process.poll() is None and lines_in(run) <= fewest:
+        fewest = min(fewest, lines_in(run))
+        time.sleep(0.01)
+
+
 def unbroken(folder: Path, out: str, words: list[str]) -> float:
-    """Train without a stop; returns the seconds that it took."""
-    began, process = time.monotonic(), start(folder, out, words, 1)
+    """Train without a stop; returns the seconds that it took after its first logged line."""
+    process = start(folder, out, words, 1)
+    wait_for_line(process, folder / out)
+    began = time.monotonic()
     if process.wait() != 0:
         raise SystemExit((folder / f"{out}.txt").read_text()[-2000:])
     return time.monotonic() - began
 
 
 def broken(
-    folder: Path, out: str, words: list[str], seconds: float, stops: int, draw: random.Random
+    folder: Path,
+    out: str,
+    words: list[str],
+    seconds: float,
+    stops: list[tuple[signal.Signals, float]],
 ) -> list[str]:
-    """Train with `stops` stops at random moments; returns each as `SIGTERM at 3.1 s, step 4`."""
+    """Train with stops: each a signal and its moment, a share of the time that is left.
+
+    `seconds`: what the unbroken run took. Returns each stop in words.
+    """
     done: list[str] = []
     for number in range(MOST_STARTS):
         again = ["--resume"] if (folder / out / "experiment.json").is_file() else []
         process = start(folder, out, [*again, *words], number + 2)
-        if len(done) < stops:
-            how, moment = draw.choice(SIGNALS), seconds * draw.random()
+        if len(done) < len(stops):
+            (how, share), run = stops[len(done)], folder / out
+            wait_for_line(process, run)
+            whole = lines_in(folder / f"{out.partition('-')[0]}-whole")
+            moment = share * seconds * (1 - (lines_in(run) - 1) / whole)
             try:
                 process.wait(moment)
             except subprocess.TimeoutExpired:
                 process.send_signal(how)
-                metrics = folder / out / "metrics.jsonl"
-                log = metrics.read_text().splitlines() if metrics.is_file() else []
-                done.append(f"{how.name} at {moment:.1f} s, {len(log)} lines logged")
+                lines = lines_in(run)
+                done.append(f"{how.name} {moment:.1f} s after its first line, {lines} lines logged")
         code = process.wait()
         if code == 0:
             return done
         ended = (folder / out / "checkpoints" / "final_checkpoint").is_dir()
         if ended and code in (130, -signal.SIGKILL, -signal.SIGINT):
-            return [*done, "stopped in the evaluation at the end"]
+            done[-1] += ", in the evaluation at the end"
+            return done
         if code not in (130, -signal.SIGKILL, -signal.SIGINT, -signal.SIGTERM):
             raise SystemExit((folder / f"{out}.txt").read_text()[-2000:])
     raise SystemExit(f"{out} did not end within {MOST_STARTS} starts")
@@ -177,23 +203,25 @@ def main() -> None:
     folder = arguments.out or Path(tempfile.mkdtemp(prefix="kills-"))
     folder.mkdir(parents=True, exist_ok=True)
     write_inputs(folder)
-    base, wrong, stops = "pico", 0, 0
+    base, wrong, stops, missing = "pico", 0, 0, 0
     if set(arguments.methods) - {"sft"}:
         unbroken(folder, "base", [*words_of("sft", "pico"), "training.steps=60"])
         base = "base/checkpoints/final_checkpoint"
     for method in arguments.methods:
         words = words_of(method, "pico" if method == "sft" else base)
         seconds = unbroken(folder, f"{method}-whole", words)
-        wanted, left, number = result_of(folder / f"{method}-whole"), arguments.kills, 0
-        while left > 0:
+        wanted, made, number = result_of(folder / f"{method}-whole"), 0, 0
+        while made < arguments.kills and number < 3 * arguments.kills:
             draw, out = random.Random(f"{arguments.seed} {method} {number}"), f"{method}-{number}"
-            done = broken(folder, out, words, seconds, min(left, arguments.per_run), draw)
+            each = range(made, min(made + arguments.per_run, arguments.kills))
+            planned = [(SIGNALS[place % len(SIGNALS)], draw.random()) for place in each]
+            done = broken(folder, out, words, seconds, planned)
             at = difference(wanted, result_of(folder / out))
-            wrong, stops = wrong + (at is not None), stops + len(done)
-            left, number = left - max(1, len(done)), number + 1
+            wrong, made, number = wrong + (at is not None), made + len(done), number + 1
             print(json.dumps({"run": out, "stops": done, "difference": at}), flush=True)
+        stops, missing = stops + made, missing + arguments.kills - made
     print(json.dumps({"stops": stops, "runs that differ": wrong, "folder": str(folder)}))
-    sys.exit(bool(wrong))
+    sys.exit(bool(wrong or missing))
 
 
 if __name__ == "__main__":

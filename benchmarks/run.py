@@ -12,7 +12,11 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 COMMANDS = {
-    "memory": [["memory.py"], ["memory.py", "--full"]],
+    "memory": [
+        ["memory.py"],
+        ["memory.py", "--vocabulary"],
+        ["memory.py", "--vocabulary", "--full"],
+    ],
     "constrained_speed": [
         ["constrained_speed.py"],
         ["constrained_speed.py", "--dialect", "native"],

@@ -16,6 +16,8 @@ os.environ.setdefault(
 )
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 torch.set_num_threads(1)
+if "PYTEST_XDIST_WORKER" in os.environ:  # programs that a test starts share the cores too
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

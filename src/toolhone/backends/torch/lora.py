@@ -56,6 +56,10 @@ class LoraLayer(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = self.base(x)
         low: torch.Tensor = self.lora_A(self.dropout(x).to(self.lora_A.weight.dtype))
+        if result.dtype is low.dtype is self.lora_B.weight.dtype:  # in place: 3 tensors less
+            flat = result.reshape(-1, result.shape[-1])
+            low = low.reshape(-1, low.shape[-1])
+            return flat.addmm_(low, self.lora_B.weight.T, alpha=self.scale).view(result.shape)
         change: torch.Tensor = self.lora_B(low) * self.scale
         return result + change.to(result.dtype)
 
