@@ -16,6 +16,7 @@ from pathlib import Path
 from subprocess import DEVNULL, PIPE
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
@@ -32,6 +33,7 @@ from toolhone.config.experiment import make_experiment
 from toolhone.config.sections import Experiment, ModelSection, TrainingSection
 from toolhone.errors import CapabilityError, ConfigError, ModelError, ServiceError, UserError
 from toolhone.models.resolve import pico_folder
+from toolhone.rows import Row
 from toolhone.runs.progress import Progress
 from toolhone.runs.run import Run
 from toolhone.training.loop import TrainStatus
@@ -211,6 +213,16 @@ def test_settings_of_the_service_are_named_and_kept_from_nobody(tmp_path: Path) 
 
     train(small_plan(steps=1, lora={"rank": 4, "alpha": 64}), tmp_path / "run", progress=Told())
     assert any("decides training.lora.alpha itself" in text for text in told)
+
+
+def test_a_row_that_fills_the_context_can_be_scored() -> None:
+    trainer = open_now()
+    assert trainer.info.max_context == 1023
+    row = Row.of([5] * 1023, [t > 1020 for t in range(1023)])
+    (scored,) = trainer.snapshot().logprobs([row])
+    np.testing.assert_allclose(scored, trainer.logprobs([row]).result()[0], atol=2e-5)
+    with pytest.raises(CapabilityError, match="1024 tokens do not fit the context of 1023"):
+        trainer.snapshot().logprobs([Row.of([5] * 1024, [True] * 1024)])
 
 
 # ------------------------------------------------------------------------------------------------

@@ -235,7 +235,9 @@ def _model_names(model: ModelSection, name: str) -> list[str]:
 
 
 def _info(service: TinkerConnection, base_model: str, tokenizer: TextTokenizer) -> ModelInfo:
-    context = service.models[base_model]
+    """The model as this backend uses it: to score a sequence the service samples one token more,
+    for which one place of the context stays free."""
+    context = max(0, service.models[base_model] - 1)
     return ModelInfo(tokenizer.vocab_size, context, has_adapter=True, tokenizer=base_model)
 
 

@@ -47,8 +47,8 @@ class TinkerSampler:
         check_temperature(temperature)
         types, asked = self._service.sdk.types, dict[int, Any]()
         for place, row in enumerate(rows):
-            if row.mask.any():  # the service wants room for one more token
-                check_length(len(row) + 1, self.info.max_context)
+            if row.mask.any():
+                check_length(len(row), self.info.max_context)
                 prompt = types.ModelInput.from_ints(row.tokens.tolist())
                 asked[place] = self._client.compute_logprobs(prompt)
                 self.usage.prefilled += len(row)
