@@ -23,20 +23,21 @@ from safetensors.torch import load_file, save_file
 from support.tinker_server import KEY, close_left_sockets, tinker_server
 from toolhone.api import evaluate, open_model, train
 from toolhone.backends import tinker_connection, tinker_sampler
-from toolhone.backends.base import SamplingParams
+from toolhone.backends.base import Adam, Loss, SamplingParams, train_step
 from toolhone.backends.open import open_sampler, open_tokenizer, open_trainer
 from toolhone.backends.tinker import TinkerTrainer
 from toolhone.backends.tinker_connection import ServiceCheckpoint, TinkerConnection, connect
 from toolhone.backends.tinker_sampler import TinkerCheckpoint
 from toolhone.cli.main import main
 from toolhone.config.experiment import make_experiment
-from toolhone.config.sections import Experiment, ModelSection, TrainingSection
+from toolhone.config.sections import Experiment, LoraSection, ModelSection, TrainingSection
 from toolhone.errors import CapabilityError, ConfigError, ModelError, ServiceError, UserError
 from toolhone.models.resolve import pico_folder
 from toolhone.rows import Row
 from toolhone.runs.progress import Progress
 from toolhone.runs.run import Run
 from toolhone.training.loop import TrainStatus
+from toolhone.training.losses import cross_entropy
 
 pytest.importorskip("starlette")
 tinker = pytest.importorskip("tinker", reason="needs the package tinker, the SDK")
@@ -163,6 +164,35 @@ def test_every_method_trains_from_the_command_line(
     assert (tmp_path / "run" / "evaluation" / "metrics.json").is_file()
 
 
+@pytest.mark.slow
+def test_both_presets_of_json_answers_run_on_a_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SFT, then PPO from its run: names of checkpoints, KL, validation rates, curves."""
+    short = [
+        *("model.backend=tinker", "model.name=pico", "data.samples=60", "training.steps=4"),
+        *("training.log_every=1", "training.save_every=2", "training.validate_every=2"),
+        *("training.validation_samples=2", "evaluation.num_samples=2", "training.batch_size=2"),
+        *("evaluation.max_new_tokens=8", "evaluation.max_turns=1"),
+    ]
+    sft, ppo = str(tmp_path / "sft"), str(tmp_path / "ppo")
+    assert run_cli(monkeypatch, "train", "sft-json", *short, "--out", sft) == 0
+    rl = [f"model.adapter={sft}", "training.rl.max_completion_length=8"]
+    rl += ["training.rl.sampler_refresh_every=2"]
+    assert run_cli(monkeypatch, "train", "ppo-json", *short, *rl, "--out", ppo) == 0
+    assert lines(Path(sft))[-1]["loss"] < lines(Path(sft))[0]["loss"]
+    for folder in (sft, ppo):
+        names = ["checkpoint_step_2", "checkpoint_step_4", "best_checkpoint", "final_checkpoint"]
+        assert Run.open(Path(folder)).checkpoints() == names
+        rates = {"valid_json", "correct_format", "correct_tool"}
+        assert all(rates <= line.keys() for line in lines(Path(folder), "validation"))
+        assert (Path(folder) / "evaluation" / "metrics.json").is_file()
+        assert run_cli(monkeypatch, "plot", folder, "--out", f"{folder}.png") == 0
+    steps = lines(Path(ppo))
+    assert all({"kl_reference", "kl_episode", "reward"} <= line.keys() for line in steps)
+    assert Run.open(Path(ppo)).experiment.training.lora == LoraSection(rank=32)
+
+
 def test_a_run_on_a_service_is_evaluated_and_started_from(tmp_path: Path) -> None:
     run, status = train(small_plan(lora={"rank": 8}), tmp_path / "first")
     assert status is TrainStatus.FINISHED
@@ -213,6 +243,26 @@ def test_settings_of_the_service_are_named_and_kept_from_nobody(tmp_path: Path) 
 
     train(small_plan(steps=1, lora={"rank": 4, "alpha": 64}), tmp_path / "run", progress=Told())
     assert any("decides training.lora.alpha itself" in text for text in told)
+
+
+def test_a_step_is_submitted_whole_before_anything_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trainer, events = open_now(), []
+    for name in ("forward_backward", "forward_backward_custom", "optim_step"):
+        own = getattr(trainer._client, name)
+        monkeypatch.setattr(
+            trainer._client, name, lambda *a, own=own, name=name: events.append(name) or own(*a)
+        )
+    wait = TinkerConnection.wait
+    monkeypatch.setattr(TinkerConnection, "wait", lambda *a: events.append("wait") or wait(*a))
+    row = Row.of([5, 6, 7, 8], [True] * 4).with_arrays(weights=1.0)
+    own_loss = Loss("own", cross_entropy().fn)
+    for loss in (cross_entropy(), own_loss):
+        train_step(trainer, [[row], [row]], loss, Adam(1e-3))
+    passes = ["forward_backward"] * 2, ["forward_backward_custom"] * 2
+    expected = [[*each, "optim_step", *["wait"] * 3] for each in passes]
+    assert events == [*expected[0], *expected[1]]
 
 
 def test_a_row_that_fills_the_context_can_be_scored() -> None:

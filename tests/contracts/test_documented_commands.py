@@ -9,11 +9,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from support.tinker_server import KEY, close_left_sockets, tinker_server
 from toolhone.cli.main import main
 from toolhone.config.experiment import experiment_of
 from toolhone.config.presets import preset_names
@@ -34,6 +36,7 @@ NOT_RUN = {
     "toolhone examples": LONG,
     "toolhone serve": SERVES,
     "curl ": SERVES,
+    "export TINKER_": "set for the commands below it",
     "LD_PRELOAD=": "loads a library that this machine may lack",
     "toolhone data write mine.json --teacher": "asks a model; tests/cli/test_data.py",
     "python -m pip install": NETWORK,
@@ -204,14 +207,26 @@ SHELL = [block for block in BLOCKS if not block.kind and commands(block)]
 PYTHON = [block for block in BLOCKS if block.kind == "python" and not is_left_out(block.text)]
 
 
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Tinker server of ours."""
+    with tinker_server("pico", tmp_path_factory.mktemp("service")) as url:
+        yield url
+    close_left_sockets()
+
+
 @pytest.mark.parametrize("block", SHELL, ids=str)
 def test_every_command_line_of_the_pages_runs(
-    block: Block, folder: Path, monkeypatch: pytest.MonkeyPatch
+    block: Block, folder: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     if block.page == "docs/data.md":
         shutil.copy("gsm8k.jsonl", "train.jsonl")
     if "model.backend=mlx" in block.text:
         pytest.importorskip("mlx_lm", reason="the extra mlx is not installed")
+    if "model.backend=tinker" in block.text:
+        pytest.importorskip("tinker", reason="needs the package tinker, the SDK")
+        monkeypatch.setenv("TINKER_API_KEY", KEY)
+        monkeypatch.setenv("TINKER_BASE_URL", request.getfixturevalue("service"))
     for words in commands(block):
         assert words[0] == "toolhone", f"{block}: {words} is neither run nor in NOT_RUN"
         line = shortened(words)
