@@ -354,10 +354,8 @@ def open_model(
 def _tasks_file(weights: Path, original: Experiment, plan: Experiment) -> Path | None:
     """The held-out tasks of the run of a checkpoint, unless other data or tasks were asked for."""
     path = weights.parent.parent / TASKS_FILE
-    same = (original.data, original.evaluation.tasks, original.tools) == (
-        (plan.data, plan.evaluation.tasks, plan.tools)
-    )
-    return path if same and weights.parent.name == "checkpoints" and path.is_file() else None
+    then, now = ((one.data, one.evaluation.tasks, one.tools) for one in (original, plan))
+    return path if then == now and weights.parent.name == "checkpoints" and path.is_file() else None
 
 
 def _with_settings(plan: Experiment, settings: Experiment, is_run: bool) -> Experiment:
