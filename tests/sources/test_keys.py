@@ -244,3 +244,15 @@ def test_a_pattern_that_python_cannot_read_is_counted_by_name(
         one = {"conversations": turns, "tools": one["tools"]}
     loaded = open_source(write_rows(tmp_path / "rows.jsonl", one), name)
     assert (loaded.kept, [text[:9] for text in loaded.unread]) == (1, ["'pattern'"])
+
+
+@pytest.mark.parametrize("thought", ["<think>Look.</think>\n", " <think>\nLook.\n</think>", ""])
+def test_a_thought_in_front_of_a_call_of_sharegpt_is_the_reasoning(
+    tmp_path: Path, thought: str
+) -> None:
+    call = thought + json.dumps({"name": "find", "arguments": {"a": "x"}})
+    turns = [{"from": "human", "value": "x"}, {"from": "function_call", "value": call}]
+    file = write_rows(tmp_path / "rows.jsonl", {"conversations": turns, "tools": [TOOL]})
+    message = open_source(file).conversations[0].messages[1]
+    assert (message.content, message.reasoning) == (None, "Look." if thought else None)
+    assert [call.arguments for call in message.tool_calls] == [{"a": "x"}]

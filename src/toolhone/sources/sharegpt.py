@@ -10,6 +10,7 @@ tools are given, calls cannot be checked: a row with calls is skipped.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
@@ -26,6 +27,8 @@ from toolhone.sources.text_calls import (
 )
 from toolhone.sources.tool_specs import read_tools
 
+_THOUGHT = re.compile(r"\s*<think>(.*?)</think>", re.DOTALL)
+"""In front of the call of a turn that is else a call alone."""
 NO_TOOLS = "calls although the row gives no tools"
 TURN_KEYS = frozenset({"from", "role", "value", "content", *WEIGHT_KEYS})
 ROLES = {
@@ -92,12 +95,15 @@ def add_turns(
     """Add turns to a conversation, with calls that fit the tools where possible."""
     for role, text, weight in turns:
         if role in ("call", "assistant"):
+            thought = None
             if role == "call":
+                found = _THOUGHT.match(text)
+                thought, text = (found[1].strip(), text[found.end() :]) if found else (None, text)
                 turn = read_listed(text)
             else:
                 tagged = "<tool_call>" in text
                 turn = read_tagged(text) if tagged else read_bracketed(text, tools)
-            builder.add_assistant(replace(turn, weight=weight), tools)
+            builder.add_assistant(replace(turn, weight=weight), tools, thought or None)
         elif role == "tool":
             builder.add_result(text)
         else:
