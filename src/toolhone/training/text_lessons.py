@@ -22,7 +22,7 @@ from toolhone.backends.base import Sampler
 from toolhone.config.sections import Experiment
 from toolhone.data.plain_texts import PlainText
 from toolhone.errors import ConfigError
-from toolhone.rows import Row
+from toolhone.rows import Row, different_rows
 from toolhone.schema import Tool
 from toolhone.tokenizer import Span, TextTokenizer
 from toolhone.tools.registry import Registry
@@ -188,11 +188,12 @@ def judge_calls(
                 if before and inserted:
                     pieces = [inserted[0].lstrip(), *inserted[1:], f" {head}"]
                 rows.append(_row_of([*pieces, tail], tokenizer))
+    distinct, lines = different_rows(rows)  # calls at one place share the loss without a call
     losses = [
         float(-values[row.mask] @ WEIGHTS[: row.mask.sum()])
-        for values, row in zip(sampler.logprobs(rows), rows, strict=True)
+        for values, row in zip(sampler.logprobs(distinct), distinct, strict=True)
     ]
-    each = iter(losses)
+    each = iter([losses[line] for line in lines])
     return [
         [
             JudgedCall(one, none=next(each), with_result=next(each), without_result=next(each))
