@@ -31,10 +31,13 @@ class FailureSection(Section):
 class WorldSection(Section):
     """What answers the calls of an episode, where a task names no world of its own."""
 
-    name: Literal["live", "shop"] | None = None
-    """live: the experiment's tools; replay: what a conversation recorded; simulated: results that
-    fit a tool's schema; files, calendar, shop: small worlds with tasks; none: the tools, played to
-    the end only where an answer is expected"""
+    name: Literal["live", "replay", "simulated", "shop"] | None = None
+    """live: the experiment's tools; replay: what each conversation of the data recorded; simulated:
+    invented results that fit the tools; shop: a small world with tasks of its own; none: the tools,
+    played to the end only where an answer is expected"""
+    unrecorded: Literal["error", "nearest", "simulate"] = "simulate"
+    """replay: what a call gets that was not recorded: an error, the result of the nearest recorded
+    call of its tool, or an invented one"""
     levels: list[int] | None = None
     """data.strategy 'world': difficulties of the tasks, from 1; none: all"""
     seed: int = Field(0, ge=0)

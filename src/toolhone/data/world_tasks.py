@@ -17,10 +17,11 @@ from dataclasses import dataclass, replace
 from toolhone.config.sections import Experiment
 from toolhone.config.world import WorldSection
 from toolhone.errors import DataError, nearest
-from toolhone.schema import Conversation, Expect, Json, Message, Task, ToolCall
+from toolhone.schema import Conversation, Expect, ExpectedCall, Json, Message, Task, ToolCall
 from toolhone.tools.failing_world import MOST_IN_A_ROW
 from toolhone.tools.open_world import STATE_WORLDS, open_world
 from toolhone.tools.registry import Registry
+from toolhone.tools.replay_world import recorded_calls, recording_dicts
 from toolhone.tools.result import ToolResult, ToolStatus
 
 SPLITS = ("train", "rl", "held_out")
@@ -162,6 +163,35 @@ def rows_of_world(
     return train, held_out, made.tasks(held, "held_out"), made.tasks(count if plays else 0, "rl")
 
 
+def environments(
+    tasks: Sequence[Task], conversations: Sequence[Conversation], section: WorldSection
+) -> list[Task]:
+    """Each conversation as an episode to play: from its last request to the end, in a replay of its
+    results or in a simulated world. The calls of all turns are expected, in their order.
+
+    In another world the `tasks` that were made of single turns stay as they are.
+    """
+    if section.name not in ("replay", "simulated"):
+        return list(tasks)
+    tasks = []
+    for row in conversations:
+        places = [place for place, one in enumerate(row.messages) if one.role == "user"]
+        start = places[-1] + 1 if places else 0
+        calls = [call for one in row.messages[start:] for call in one.tool_calls]
+        if not start or not any(one.role == "assistant" for one in row.messages[start:]):
+            continue
+        wanted = tuple(ExpectedCall(call.name, call.arguments) for call in calls)
+        expect = Expect(wanted, order="strict") if wanted else Expect(no_call=True)
+        world: dict[str, Json] = {"name": section.name}
+        if section.name == "replay":
+            world["recorded"] = recording_dicts(recorded_calls(row.messages))
+            world["unrecorded"] = section.unrecorded
+        tasks.append(
+            Task(row.id, row.messages[:start], row.tools, expect, world=world, source=row.source)
+        )
+    return tasks
+
+
 def in_world(tasks: Sequence[Task], section: WorldSection) -> list[Task]:
     """The tasks in the world of an experiment: one without a world gets it, all its failures."""
     changes: dict[str, Json] = {}
@@ -170,5 +200,6 @@ def in_world(tasks: Sequence[Task], section: WorldSection) -> list[Task]:
     name = section.name or ("live" if changes else None)
     if name is None:
         return list(tasks)
-    own = {"name": name, **({"seed": section.seed} if section.seed else {})}
+    own: dict[str, Json] = {"name": name, **({"seed": section.seed} if section.seed else {})}
+    own |= {"unrecorded": section.unrecorded} if name == "replay" else {}
     return [replace(task, world={**(task.world or own), **changes}) for task in tasks]

@@ -1,6 +1,8 @@
 """Worlds by name: the one that a task names, wrapped in the failures that it asks for.
 
     task.world   {"name": "shop", "state": {...}, "seed": 0, "failures": {"rate": 0.2}}
+                 {"name": "replay", "recorded": [{"tool", "arguments", "content"}], "unrecorded"}
+                 {"name": "simulated", "returns": {tool: schema}}
     world = open_world(task, registry)
 
 A task without a world has the live tools of the registry. `goal` in a world is for its solver.
@@ -15,14 +17,21 @@ from toolhone.errors import DataError, nearest
 from toolhone.schema import Json, Task, ToolCall
 from toolhone.tools.failing_world import FailingWorld, Failures
 from toolhone.tools.registry import Registry
+from toolhone.tools.replay_world import ReplayWorld, recordings_of
 from toolhone.tools.result import ToolResult
 from toolhone.tools.shop_world import ShopWorld
+from toolhone.tools.simulated_world import SimulatedWorld
 from toolhone.tools.worlds import StateWorld, World
 
 STATE_WORLDS: Mapping[str, type[StateWorld]] = {world.name: world for world in (ShopWorld,)}
 """The worlds with generators of tasks, by name."""
-OTHERS = {"live": "the tools of the experiment"}
-_KEYS = ("name", "state", "goal", "seed", "failures")
+_KEYS: Mapping[str, tuple[str, ...]] = {
+    "live": (),
+    "replay": ("recorded", "unrecorded", "returns"),
+    "simulated": ("returns",),
+    **dict.fromkeys(STATE_WORLDS, ("state", "goal")),
+}
+"""The keys of each world beside `name`, `seed` and `failures`."""
 
 
 @dataclass
@@ -51,15 +60,15 @@ def open_world(task: Task, registry: Registry) -> World:
     `DataError` for a world that does not exist, or a task whose tools it lacks.
     """
     spec = task.world or {"name": "live"}
-    where, name = f"the world of task {task.id!r}", spec.get("name")
-    for key in spec:
-        if key not in _KEYS:
-            right = f"{nearest(str(key), _KEYS)}; known: {', '.join(_KEYS)}"
-            raise DataError(f"{where} has an unknown key {key!r}{right}")
-    known = [*STATE_WORLDS, *OTHERS]
-    if name not in known:
-        right = f"{nearest(str(name), known)}; known: {', '.join(known)}"
+    where, name = f"the world of task {task.id!r}", str(spec.get("name"))
+    if name not in _KEYS:
+        right = f"{nearest(name, _KEYS)}; known: {', '.join(_KEYS)}"
         raise DataError(f"{where} is {name!r}, and there is none of that name{right}")
+    keys = ("name", "seed", "failures", *_KEYS[name])
+    for key in spec:
+        if key not in keys:
+            right = f"{nearest(str(key), keys)}; known: {', '.join(keys)}"
+            raise DataError(f"{where} has an unknown key {key!r}{right}")
     world = _open(spec, task, registry)
     if spec.get("failures"):
         failures = Failures.of(spec["failures"], f"{where}: 'failures'")
@@ -78,4 +87,8 @@ def _open(spec: Mapping[str, Json], task: Task, registry: Registry) -> World:
                 f"does not have{right}"
             )
         return kind(spec.get("state") or {})
-    return LiveWorld(registry)
+    simulated = SimulatedWorld(task.tools, spec.get("returns"))
+    if spec["name"] == "replay":
+        recorded = recordings_of(spec.get("recorded") or (), f"the world of task {task.id!r}")
+        return ReplayWorld(recorded, spec.get("unrecorded", "error"), simulated)
+    return simulated if spec["name"] == "simulated" else LiveWorld(registry)

@@ -28,7 +28,7 @@ from toolhone.data.task_files import (
     unplayable,
 )
 from toolhone.data.templates import Templates
-from toolhone.data.world_tasks import in_world, rows_of_world
+from toolhone.data.world_tasks import environments, in_world, rows_of_world
 from toolhone.doctor.checks import REMARKS, check, class_balance, quick_checks
 from toolhone.doctor.leaks import prompt_of, prompts_of
 from toolhone.errors import DataError, FindingKind
@@ -106,7 +106,8 @@ def load_data(experiment: Experiment, progress: Progress | None = None) -> Datas
     if plays and strategy != "templates" and rows is not None and gives_only_tasks(rows):
         return _playable(_from_tasks(experiment, rows), experiment)
     dataset = _read_or_make(experiment, rows, progress)
-    tasks, note = distinct(dataset.tasks), dict[str, Any]()
+    tasks = distinct(environments(dataset.tasks, dataset.held_out, experiment.world))
+    note = dict[str, Any]()
     if experiment.evaluation.tasks is not None:
         tasks, note = _named_tasks(experiment.evaluation.tasks, experiment)
     dataset = replace(dataset, tasks=tasks, report={**dataset.report, **note, "tasks": len(tasks)})
@@ -116,7 +117,8 @@ def load_data(experiment: Experiment, progress: Progress | None = None) -> Datas
         dataset = _with_new_phrasings(dataset, experiment)
     elif strategy != "world":
         play = [task for conversation in dataset.train for task in tasks_of(conversation)]
-        dataset = replace(dataset, play=distinct(play))
+        play = distinct(environments(play, dataset.train, experiment.world))
+        dataset = replace(dataset, play=play)
     return _playable(dataset, experiment)
 
 
