@@ -45,7 +45,7 @@ from toolhone.schema import Task
 from toolhone.training.advantages import compute_gae, whiten
 from toolhone.training.losses import policy_loss
 from toolhone.training.ppo import PpoState, adapt_kl_coef, clipped_loss, ppo
-from toolhone.training.trajectory import Trajectory, approx_kl, turn_rewards
+from toolhone.training.trajectory import Trajectory, approx_kl, penalised_rewards
 from toolhone.training.advantages import leave_one_out_corrections
 from toolhone.training.rollout import rollout, rows_of, score
 from toolhone.training.loop import Loop, TrainState, TrainStatus
@@ -109,8 +109,10 @@ def test_an_episode_s_guesses_are_corrected_by_the_others_of_its_task_alone() ->
 
 
 def test_the_reward_is_paid_at_the_last_turn_and_the_penalty_at_each() -> None:
-    episode = played()[0]
-    assert turn_rewards(episode, 1.0, [0.5, 2.0], 0.1) == pytest.approx([-0.05, 1.0 - 0.2])
+    found = penalised_rewards(RewardResult(1.0, {}), [0.5, 2.0], 0.1)
+    assert found == pytest.approx([-0.05, 1.0 - 0.2])
+    by_turn = penalised_rewards(RewardResult(1.0, {}, (0.75, 0.25)), [0.5, 2.0], 0.1)
+    assert by_turn == pytest.approx([0.7, 0.05])
 
 
 @pytest.mark.parametrize("rewrites", [False, True])

@@ -41,6 +41,9 @@ class RewardSection(WeightedRewards):
 
     combine: Literal["sum", "average"] = "sum"
     """weighted sum, or weighted average"""
+    credit: Literal["episode", "turn"] = "episode"
+    """GRPO, PPO: every turn is credited with the reward of its episode, or with what the reward
+    rises from its start on"""
     phases: list[RewardPhase] = Field(default_factory=list)
     """one after the other, in place of functions and weights"""
     check: bool = True

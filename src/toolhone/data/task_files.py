@@ -112,17 +112,9 @@ def check_ids(tasks: Sequence[Task]) -> None:
         raise DataError(f"{wrong}; ids must differ, since answers are joined on them")
 
 
-def unplayable(task: Task) -> str:
-    """Why an episode cannot play a task, as what such tasks are; "" where it can."""
-    if task.turns:
-        return "tasks with several user turns"
-    no_world = task.expect.state is not None and task.world is None
-    return "tasks whose right answer is the state of no known world" if no_world else ""
-
-
 def refuse_unplayable(tasks: Sequence[Task]) -> None:
     """Raise `DataError` for tasks that an episode cannot play."""
-    found = [task for task in tasks if unplayable(task)]
+    found = [task for task in tasks if task.unplayable]
     if not found:
         return
     what, wanted = "several user turns ('turns')", "tasks with 'messages'"

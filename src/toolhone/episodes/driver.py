@@ -10,7 +10,7 @@ which the machine has no time (`BusyError`), ends as `FAILED`; another `UserErro
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -21,7 +21,7 @@ from toolhone.data.task_files import refuse_unplayable
 from toolhone.episodes.episode import Episode, EpisodeRules, Play, Request, SampleRequest, episode
 from toolhone.episodes.policy import TokenPolicy, TurnStream
 from toolhone.errors import BusyError, UserError
-from toolhone.schema import Task, ToolCall
+from toolhone.schema import Json, Task, ToolCall
 from toolhone.tools.open_world import open_world
 from toolhone.tools.registry import Registry
 from toolhone.tools.result import ToolResult
@@ -147,6 +147,7 @@ class _Driver:
     sampling: dict[int, int] = field(default_factory=dict)
     working: dict[int, list[Future[list[ToolResult]]]] = field(default_factory=dict)
     worlds: dict[int, World] = field(default_factory=dict)
+    states: dict[int, list[Mapping[str, Json] | None]] = field(default_factory=dict)
     done: dict[int, Episode] = field(default_factory=dict)
 
     def run(self, at_once: int, clock: Clock) -> None:
@@ -200,6 +201,7 @@ class _Driver:
                 self._advance(index, partial(self.plays[index].throw, errors[0]))
             else:
                 results = [result for future in futures for result in future.result()]
+                self.states.setdefault(index, []).append(self.worlds[index].state())
                 self._advance(index, partial(self.plays[index].send, results))
 
     def _advance(self, index: int, advance: Callable[[], Request]) -> None:
@@ -208,7 +210,8 @@ class _Driver:
             request = advance()
         except StopIteration as stop:
             del self.plays[index]
-            ended = replace(stop.value, state=self.worlds.pop(index).state())
+            state, states = self.worlds.pop(index).state(), tuple(self.states.pop(index, ()))
+            ended = replace(stop.value, state=state, states=states)
             self.done[index] = ended
             if self.on_episode:
                 self.on_episode(index, ended)

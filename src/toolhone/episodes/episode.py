@@ -110,7 +110,8 @@ class Episode:
     """One played task; `outcomes[i]` and `results[i]` belong to `turns[i]`.
 
     `penalties` counts the turns that the rules penalise; `final_call` is the answer to a stop tool.
-    `state` is that of the episode's world at its end, None for a world without one.
+    `state` is that of the episode's world at its end, None for a world without one; `states` are
+    those after each round of calls.
     """
 
     task_id: str
@@ -122,6 +123,23 @@ class Episode:
     penalties: int = 0
     final_call: str | None = None
     state: Mapping[str, Json] | None = None
+    states: tuple[Mapping[str, Json] | None, ...] = ()
+
+    def prefix(self, turns: int) -> Episode:
+        """The episode as it was after its first turns, with the state of then."""
+        if turns >= len(self.turns):
+            return self
+        rounds = sum(bool(results) for results in self.results[:turns])
+        return replace(
+            self,
+            turns=self.turns[:turns],
+            results=self.results[:turns],
+            outcomes=self.outcomes[:turns],
+            ending=EpisodeStatus.CALLED,
+            penalties=0,
+            final_call=None,
+            state=self.states[rounds - 1] if 0 < rounds <= len(self.states) else None,
+        )
 
     @property
     def calls(self) -> tuple[ToolCall, ...]:

@@ -132,10 +132,14 @@ class Reward:
 
 @dataclass(frozen=True)
 class RewardResult:
-    """What an episode earns: the weighted total, and every part, unweighted."""
+    """What an episode earns: the weighted total, and every part, unweighted.
+
+    turns: what each turn adds to the total, where that is computed.
+    """
 
     total: float
     parts: Mapping[str, float]
+    turns: tuple[float, ...] = ()
 
 
 def load_rewards(specs: Sequence[str], weights: Sequence[float] = ()) -> list[Reward]:

@@ -295,6 +295,14 @@ class Task:
     category: str = ""
     source: str = ""
 
+    @property
+    def unplayable(self) -> str:
+        """Why an episode cannot play it, as what such tasks are; "" where it can."""
+        if self.turns:
+            return "tasks with several user turns"
+        lost = self.expect.state is not None and self.world is None
+        return "tasks whose right answer is the state of no known world" if lost else ""
+
     @staticmethod
     def from_dict(source: Mapping[str, Json], unread: set[str] | None = None) -> Task:
         if "expect" not in source:

@@ -42,6 +42,33 @@ def group_relative_advantages(
     return [float(value) for value in centred]
 
 
+def leave_one_out_by_turn(
+    rewards: Sequence[Sequence[float]], scale: Scale = "none", baseline: int | None = None
+) -> list[list[float]]:
+    """For each turn of each episode, its return minus that of the other episodes at that turn.
+
+    rewards[i][t] is what turn t of episode i adds; the return of a turn is the sum from it on, 0
+    after the end. The baseline is the mean over the other episodes among the first `baseline`
+    (None: all), which depends on nothing that episode i samples, so the estimate of the gradient is
+    unbiased (leave one out, as in Kool et al. 2019, turn by turn). scale: `deviation` divides by
+    that of the episodes' totals, as GRPO does, which is no longer unbiased.
+    """
+    longest = max(map(len, rewards), default=0)
+    returns = np.zeros((len(rewards), longest))
+    for row, own in zip(returns, rewards, strict=True):
+        row[: len(own)] = np.cumsum(own[::-1])[::-1]
+    firsts = returns[:baseline]
+    spread = 1.0
+    if scale == "deviation" and longest and has_signal([float(one) for one in firsts[:, 0]]):
+        spread = float(firsts[:, 0].std(ddof=1)) + 1e-4
+    found = []
+    for place, own in enumerate(rewards):
+        others = np.delete(firsts, place, axis=0) if place < len(firsts) else firsts
+        centred = returns[place] - others.mean(axis=0) if len(others) else np.zeros(longest)
+        found.append([float(value) for value in centred[: len(own)] / spread])
+    return found
+
+
 def compute_gae(
     rewards: Sequence[float], values: Sequence[float], gamma: float, lam: float
 ) -> tuple[list[float], list[float]]:

@@ -20,13 +20,7 @@ from toolhone.config.teachers import METHOD
 from toolhone.config.user_code import USER_CODE
 from toolhone.data.plain_texts import PlainText, load_texts
 from toolhone.data.splits import opening, split_by_tools, split_rows
-from toolhone.data.task_files import (
-    distinct,
-    gives_only_tasks,
-    tasks_beside,
-    tasks_from_any,
-    unplayable,
-)
+from toolhone.data.task_files import distinct, gives_only_tasks, tasks_beside, tasks_from_any
 from toolhone.data.templates import Templates
 from toolhone.data.world_tasks import environments, in_world, rows_of_world
 from toolhone.doctor.checks import REMARKS, check, class_balance, quick_checks
@@ -385,9 +379,9 @@ def _named_tasks(
 
 def _playable(dataset: Dataset, experiment: Experiment) -> Dataset:
     """Without tasks that an episode cannot play; they are counted."""
-    lost = Counter(filter(None, map(unplayable, (*dataset.play, *dataset.tasks))))
+    lost = Counter(one.unplayable for one in (*dataset.play, *dataset.tasks) if one.unplayable)
     play, tasks = (
-        in_world([task for task in part if not unplayable(task)], experiment.world)
+        in_world([task for task in part if not task.unplayable], experiment.world)
         for part in (dataset.play, dataset.tasks)
     )
     if learns_labels(experiment) and not dataset.train:

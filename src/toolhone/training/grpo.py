@@ -3,8 +3,8 @@
     status = grpo(trainer, env, run, checkpoint)
 
 Shao et al. 2024, arXiv:2402.03300; the loss variants are in `losses.policy_loss`. The KL term is
-part of the loss (`training.rl.beta`); there is no critic. Every logged number is explained in
-docs/algorithms/grpo.md.
+part of the loss (`training.rl.beta`); there is no critic. `training.rl.reward.credit` says whether
+turns have advantages of their own. docs/algorithms/grpo.md explains every logged number.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from pathlib import Path
 from toolhone.backends.base import Trainer
 from toolhone.errors import ConfigError
 from toolhone.runs.run import Run
-from toolhone.training.advantages import group_relative_advantages, has_signal
 from toolhone.training.loop import Loop, TrainState, TrainStatus, resume
 from toolhone.training.losses import policy_loss
 from toolhone.training.reference import with_ref_logprobs
@@ -60,17 +59,14 @@ def grpo(trainer: Trainer, env: RLEnv, run: Run, resume_from: Path | None = None
             groups = rollout(env, sampler, tasks, experiment, step)
         groups = score(groups, env)
         played = [group.without_failures() for group in groups]
-        # A group of equal rewards has no advantage; with a KL term it still holds the policy.
-        kept = [
-            group for group in played if has_signal(group.rewards) or (rl.beta and group.episodes)
-        ]
-        advantages = [
-            group_relative_advantages(group.rewards, scale, group.first_tries) for group in kept
-        ]
+        advantages = [(group, group.advantages(scale, env.by_turn)) for group in played]
+        # A group without any advantage is left out; with a KL term it still holds the policy.
+        kept = [(group, own) for group, own in advantages if any(map(any, own)) or rl.beta]
         with env.clock.on("reference"):
             rows = [
                 with_ref_logprobs(group.rows(own, step), env.reference, rl.temperature)
-                for group, own in zip(kept, advantages, strict=True)
+                for group, own in kept
+                if group.episodes
             ]
         with env.clock.on("train"):
             passes = list(update(trainer, rows, loss, weigh, experiment, step, total, env.labelled))

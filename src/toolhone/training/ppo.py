@@ -1,4 +1,4 @@
-"""Turn-level PPO: reward at the last turn, GAE over turns, a linear critic of turns by default.
+"""Turn-level PPO: reward at the last turn or turn by turn, GAE over turns, a linear critic.
 
     status = ppo(trainer, env, run, checkpoint)
 
@@ -86,7 +86,7 @@ def ppo(trainer: Trainer, env: RLEnv, run: Run, resume_from: Path | None = None)
             paths = trajectories(groups, env.reference, state.beta, rl.temperature, step)
             metrics |= trajectory_kl(paths) if env.reference is not None else {}
         with env.clock.on("critic"):
-            advantages, learned = turn_advantages(paths, critic, rl.ppo)
+            advantages, learned = turn_advantages(paths, critic, rl.ppo, env.by_turn)
             rows = rows_by_task(paths, advantages)
         passes, moved = list[Metrics](), Metrics()
         with env.clock.on("train"):

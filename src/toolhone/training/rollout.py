@@ -31,6 +31,7 @@ from toolhone.runs.run import Run
 from toolhone.schema import Task
 from toolhone.tools.registry import Registry
 from toolhone.tools.result import BROKEN
+from toolhone.training.advantages import Scale, group_relative_advantages, leave_one_out_by_turn
 from toolhone.training.loop import Hooks, TrainState
 from toolhone.training.prefill import curriculum_ratio, gold_prefix, retry_prefix
 
@@ -42,7 +43,8 @@ class RLEnv:
     policy: makes a policy of a sampler and a seed. score: reward of an episode. rules: limits of an
     episode of a task. reference: policy of the KL term, None where its weight is 0. decode: ids to
     text, for logs. rewards: the schedule behind `score`, where rewards change during training.
-    labelled: rows of PPO-ptx. clock: where the time of a step goes.
+    labelled: rows of PPO-ptx. by_turn: whether turns are credited with what they add to the reward.
+    clock: where the time of a step goes.
     """
 
     tasks: Sequence[Task]
@@ -55,6 +57,7 @@ class RLEnv:
     hooks: Hooks
     rewards: RewardSchedule | None = None
     labelled: Sequence[Row] = ()
+    by_turn: bool = False
     clock: Clock = field(default_factory=Clock)
 
     def advance_rewards(self, state: TrainState, metrics: Mapping[str, float]) -> None:
@@ -120,13 +123,41 @@ class RolloutGroup:
             sum(i >= self.first_tries for i in kept),
         )
 
-    def rows(self, advantages: Sequence[float], step: int) -> list[Row]:
-        """The rows of all episodes, each with its episode's advantage at every sampled token."""
+    def advantages(self, scale: Scale, by_turn: bool) -> list[list[float]]:
+        """The advantage of each turn of each episode: its own, or that of its episode."""
+        if by_turn:
+            turns = [result.turns for result in self.results]
+            return leave_one_out_by_turn(turns, scale, self.first_tries)
+        own = group_relative_advantages(self.rewards, scale, self.first_tries)
+        return [[one] * len(e.turns) for one, e in zip(own, self.episodes, strict=True)]
+
+    def rows(self, advantages: Sequence[Sequence[float]], step: int) -> list[Row]:
+        """The rows of all episodes, with the advantage of each turn at its sampled tokens."""
         return [
-            row.with_arrays(advantages=row.mask.astype(np.float32) * np.float32(advantage))
-            for episode, advantage in zip(self.episodes, advantages, strict=True)
-            for row in rows_of(episode, f"{self.task.id}#{step}")
+            row
+            for episode, own in zip(self.episodes, advantages, strict=True)
+            for row in with_turn_advantages(
+                rows_of(episode, f"{self.task.id}#{step}"),
+                [len(turn.tokens) for turn in episode.turns],
+                own,
+            )
         ]
+
+
+def with_turn_advantages(
+    rows: Sequence[Row], lengths: Sequence[int], advantages: Sequence[float]
+) -> list[Row]:
+    """The rows of an episode with each turn's advantage at every token sampled in it.
+
+    lengths: sampled tokens of each turn.
+    """
+    each, start, found = np.repeat(np.asarray(advantages, np.float32), lengths), 0, []
+    for row in rows:
+        values, count = np.zeros(len(row), np.float32), int(row.mask.sum())
+        values[row.mask] = each[start : start + count]
+        start += count
+        found.append(row.with_arrays(advantages=values))
+    return found
 
 
 def rollout(
@@ -188,13 +219,30 @@ def score(groups: Sequence[RolloutGroup], env: RLEnv) -> list[RolloutGroup]:
             episodes, results = [], []
             for episode in group.episodes:
                 try:
-                    results.append(env.score(group.task, episode))
+                    result = env.score(group.task, episode)
+                    if env.by_turn:
+                        turns = turn_rewards(env.score, group.task, episode, result.total)
+                        result = replace(result, turns=turns)
+                    results.append(result)
                 except BusyError as error:
                     episode = replace(episode, ending=EpisodeStatus.FAILED, reason=str(error))
                     results.append(RewardResult(0.0, {}))
                 episodes.append(episode)
             scored.append(replace(group, episodes=tuple(episodes), results=tuple(results)))
     return scored
+
+
+def turn_rewards(
+    score: Callable[[Task, Episode], RewardResult], task: Task, episode: Episode, total: float
+) -> tuple[float, ...]:
+    """What each turn adds: the reward of the episode up to it, minus that up to the turn before.
+
+    They add up to the total.
+    """
+    count = len(episode.turns)
+    so_far = [score(task, episode.prefix(turns)).total for turns in range(1, count)]
+    each = pairwise([0.0, *so_far, total][: count + 1])
+    return tuple(after - before for before, after in each)
 
 
 def rows_of(episode: Episode, group: str | None = None) -> list[Row]:

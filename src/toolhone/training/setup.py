@@ -247,6 +247,7 @@ class TrainingSetup:
             hooks=replace(hooks, validate=validate),
             rewards=rewards,
             labelled=labelled,
+            by_turn=rl.reward.credit == "turn",
         )
 
     def _thinking_prefix(self) -> tuple[int, ...]:

@@ -14,13 +14,20 @@ import numpy as np
 
 from toolhone.backends.base import Metrics, Sampler, Trainer
 from toolhone.config.rl import PpoSection
-from toolhone.episodes.episode import Episode
+from toolhone.rewards.reward_registry import RewardResult
 from toolhone.rows import Array, Row
-from toolhone.training.advantages import compute_gae, has_signal, leave_one_out_corrections, whiten
+from toolhone.training.advantages import (
+    compute_gae,
+    group_relative_advantages,
+    has_signal,
+    leave_one_out_by_turn,
+    leave_one_out_corrections,
+    whiten,
+)
 from toolhone.training.critic import Critic, TurnState, turn_states
 from toolhone.training.losses import MAX_LOG_RATIO
 from toolhone.training.reference import with_ref_logprobs
-from toolhone.training.rollout import RolloutGroup, rows_of
+from toolhone.training.rollout import RolloutGroup, rows_of, with_turn_advantages
 
 
 @dataclass(frozen=True)
@@ -40,13 +47,7 @@ class Trajectory:
 
     def with_advantages(self, advantages: Sequence[float]) -> list[Row]:
         """The rows with each turn's advantage at every token sampled in it."""
-        each, start, rows = np.repeat(np.asarray(advantages, np.float32), self.lengths), 0, []
-        for row in self.rows:
-            values, count = np.zeros(len(row), np.float32), int(row.mask.sum())
-            values[row.mask] = each[start : start + count]
-            start += count
-            rows.append(row.with_arrays(advantages=values))
-        return rows
+        return with_turn_advantages(self.rows, self.lengths, advantages)
 
 
 def trajectories(
@@ -69,16 +70,20 @@ def trajectories(
         with_ref = [next(flat) for _ in own]
         lengths = [len(turn.tokens) for turn in episode.turns]
         kl = _kl_by_turn(with_ref, lengths) if reference is not None else [0.0] * len(lengths)
-        rewards = turn_rewards(episode, result.total, kl, beta)
+        rewards = penalised_rewards(result, kl, beta)
         states = turn_states(task, episode)
         found.append(Trajectory(task.id, with_ref, lengths, rewards, kl, states, is_retry))
     return found
 
 
-def turn_rewards(episode: Episode, reward: float, kl: Sequence[float], beta: float) -> list[float]:
-    """The reward at the last turn, minus beta * KL of each turn (Ziegler et al. 2019, eq. 2)."""
-    last = len(episode.turns) - 1
-    return [reward * (i == last) - beta * nats for i, nats in enumerate(kl)]
+def penalised_rewards(result: RewardResult, kl: Sequence[float], beta: float) -> list[float]:
+    """What each turn adds to the reward, minus beta * KL of it (Ziegler et al. 2019, eq. 2).
+
+    Without credit by turn the last one adds all of it.
+    """
+    last = len(kl) - 1
+    added = result.turns or [result.total * (i == last) for i in range(len(kl))]
+    return [reward - beta * nats for reward, nats in zip(added, kl, strict=True)]
 
 
 def _kl_by_turn(rows: Sequence[Row], lengths: Sequence[int]) -> list[float]:
@@ -120,7 +125,7 @@ def _mean_k3(gaps: Array) -> float:
 
 
 def turn_advantages(
-    paths: Sequence[Trajectory], critic: Critic | None, plan: PpoSection
+    paths: Sequence[Trajectory], critic: Critic | None, plan: PpoSection, by_turn: bool = False
 ) -> tuple[list[list[float]], Metrics]:
     """Advantages of each turn of each path, and how good the critic was.
 
@@ -128,7 +133,7 @@ def turn_advantages(
     differently, since whitening would only amplify the critic's errors.
     """
     if critic is None:
-        advantages, metrics = group_advantages_of_turns(paths), Metrics()
+        advantages, metrics = group_advantages_of_turns(paths, by_turn), Metrics()
     else:
         advantages, metrics = gae_of_turns(paths, critic, plan)
     flat = [value for own in advantages for value in own]
@@ -143,18 +148,26 @@ def turn_advantages(
     return advantages, metrics
 
 
-def group_advantages_of_turns(paths: Sequence[Trajectory]) -> list[list[float]]:
-    """For each turn, its episode's reward minus the mean of first tries at the same task."""
-    earned: dict[str, list[float]] = {}
+def group_advantages_of_turns(
+    paths: Sequence[Trajectory], by_turn: bool = False
+) -> list[list[float]]:
+    """For each turn, its episode's reward minus the mean of first tries at the same task; `by_turn`
+    its return minus that of the others at the same turn (`leave_one_out_by_turn`).
+    """
+    tasks: dict[str, list[Trajectory]] = {}
     for path in paths:
-        if not path.is_retry:
-            earned.setdefault(path.task, []).append(sum(path.rewards))
-    found = []
-    for path in paths:
-        own, reward = earned[path.task], sum(path.rewards)
-        advantage = reward - float(np.mean(own)) if has_signal([*own, reward]) else 0.0
-        found.append([advantage] * len(path.rewards))
-    return found
+        tasks.setdefault(path.task, []).append(path)
+    found: dict[int, list[float]] = {}
+    for group in tasks.values():
+        firsts = sum(not path.is_retry for path in group)  # retries follow the first tries
+        rewards = [path.rewards for path in group]
+        if by_turn:
+            each = leave_one_out_by_turn(rewards, "none", firsts)
+        else:
+            own = group_relative_advantages([sum(one) for one in rewards], "none", firsts)
+            each = [[one] * len(turns) for one, turns in zip(own, rewards, strict=True)]
+        found |= {id(path): one for path, one in zip(group, each, strict=True)}
+    return [found[id(path)] for path in paths]
 
 
 def gae_of_turns(
