@@ -256,3 +256,13 @@ def test_a_thought_in_front_of_a_call_of_sharegpt_is_the_reasoning(
     message = open_source(file).conversations[0].messages[1]
     assert (message.content, message.reasoning) == (None, "Look." if thought else None)
     assert [call.arguments for call in message.tool_calls] == [{"a": "x"}]
+
+
+def test_a_key_of_a_call_in_a_text_is_counted_and_the_row_kept(tmp_path: Path) -> None:
+    call = json.dumps({"name": "find", "arguments": {"a": "x"}, "confidence": 0.9})
+    turns = [{"from": "human", "value": "x"}, {"from": "function_call", "value": call}]
+    talk = {"conversations": turns, "tools": [TOOL]}
+    question = {"query": "x", "tools": [TOOL], "answers": f"[{call}]"}
+    for one in (talk, question):
+        loaded = open_source(write_rows(tmp_path / "rows.jsonl", one))
+        assert (loaded.kept, dict(loaded.unread)) == (1, {"'confidence' of a call": 1})

@@ -72,7 +72,7 @@ def convert(record: Record, context: Context) -> Conversation:
     if len({tool.name for tool in tools}) < len(tools):
         tools = _one_definition_each(tools, talk.messages)
         talk.repairs.add("a function declared twice: the definition that the calls fit was kept")
-    context.repairs |= talk.repairs
+    talk.tell(context)
     if any(_INNER.search(message.content or "") for message in talk.messages):
         context.notes.append("a turn marker inside a turn, kept as text")
     return Conversation(tuple(talk.messages), tools)

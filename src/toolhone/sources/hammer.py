@@ -87,7 +87,7 @@ def _answers(value: Json, tools: Sequence[Tool], context: Context) -> tuple[Tool
         if says_tool:
             answer = {"name": answer["tool"], **answer}
             del answer["tool"]
-        calls.append(as_call(answer))
+        calls.append(as_call(answer, context.unread))
     return fit_calls(calls, tools, context)
 
 
@@ -117,7 +117,7 @@ def _dialogue(turns: Sequence[tuple[str, str]], context: Context) -> tuple[Messa
         else:
             raise Skip(BAD_TURN, f"the role {role!r:.40}")
     messages = talk.messages
-    context.repairs |= talk.repairs
+    talk.tell(context)
     while messages and messages[-1].role == "assistant":
         if messages[-1].tool_calls:
             raise Skip(BAD_TURN, "the dialogue ends with calls, before their results")

@@ -64,7 +64,8 @@ def convert(record: Record, context: Context) -> Conversation:
                 talk.add_result(result.strip())
         else:
             talk.add_text(role, text.strip())
-    context.repairs |= {FORMAT, *talk.repairs}
+    talk.tell(context)
+    context.repairs.add(FORMAT)
     return Conversation(tuple(talk.messages), tools)
 
 
@@ -115,7 +116,8 @@ def convert_toolace(record: Record, context: Context) -> Conversation:
         raise Skip(NO_TOOLS, f"{system!r:.80}")
     builder, tools = ConversationBuilder(), read_tools(prompt.tools, context)
     add_turns(builder, turns_of(record), tools)
-    context.repairs |= {FORMAT, *builder.repairs}
+    builder.tell(context)
+    context.repairs.add(FORMAT)
     return Conversation(tuple(builder.messages), tools)
 
 

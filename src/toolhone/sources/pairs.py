@@ -59,25 +59,29 @@ def _sharegpt(record: Record, context: Context) -> Preference:
     tools = read_tools(record.get("tools") or [], context)
     prompt = ConversationBuilder(record.get("system"))
     add_turns(prompt, turns_of(record), tools)
-    chosen = _side(record, "chosen", tools)
+    context.unread |= prompt.unread
+    chosen = _side(record, "chosen", tools, context)
     if not tools and any(message.tool_calls for message in (*prompt.messages, *chosen)):
         raise Skip(NO_TOOLS)
     identity = context.identity(record)
     refuse_faults(Conversation((*prompt.messages, *chosen), tools, identity))
     try:
-        rejected, raw = _side(record, "rejected", tools), False
+        rejected, raw = _side(record, "rejected", tools, context), False
     except Skip:
         rejected, raw = (Message("assistant", _text(record, "rejected")),), True
     prompt_messages = tuple(prompt.messages)
     return Preference(prompt_messages, chosen, rejected, tools, identity, "sharegpt pairs", raw)
 
 
-def _side(record: Record, side: str, tools: tuple[Tool, ...]) -> tuple[Message, ...]:
+def _side(
+    record: Record, side: str, tools: tuple[Tool, ...], context: Context
+) -> tuple[Message, ...]:
     """Return the messages of one turn: what the assistant says, or calls."""
     builder, (role, _) = ConversationBuilder(), role_and_text(record[side])
     if role not in ("assistant", "call"):
         raise Skip(NO_PAIR, f"{side} is {record[side]!r:.80}")
     add_turns(builder, [(role, _text(record, side), turn_weight(record[side]))], tools)
+    context.unread |= builder.unread
     return tuple(builder.messages)
 
 

@@ -49,8 +49,9 @@ def convert(record: Record, context: Context) -> Conversation:
             blocks = [read_listed(value) for value in texts["tool_call"]]
             calls = tuple(call for block in blocks for call in block.calls)
             repairs = frozenset(repair for block in blocks for repair in block.repairs)
+            unread = frozenset(key for block in blocks for key in block.unread)
             reasoning = "\n".join(texts["reasoning"]).strip() or None
-            turn = TextTurn(text.strip() or None, calls, repairs, turn_weight(message))
+            turn = TextTurn(text.strip() or None, calls, repairs, turn_weight(message), unread)
             builder.add_assistant(turn, tools, reasoning)
         elif texts["reasoning"] or texts["tool_call"]:
             raise Skip(OTHER_PART, f"a turn of {role} with reasoning or a call")
@@ -58,7 +59,7 @@ def convert(record: Record, context: Context) -> Conversation:
             builder.add_result(text)
         else:
             builder.add_text(role, text)
-    context.repairs |= builder.repairs
+    builder.tell(context)
     return Conversation(tuple(builder.messages), tools)
 
 

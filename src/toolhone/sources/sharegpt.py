@@ -72,7 +72,7 @@ def convert(record: Record, context: Context) -> Conversation:
     calls = [call.name for message in builder.messages for call in message.tool_calls]
     if calls and not tools:
         raise Skip(NO_TOOLS, f"a call of {calls[0]!r}")
-    context.repairs |= builder.repairs
+    builder.tell(context)
     return Conversation(tuple(builder.messages), tools)
 
 

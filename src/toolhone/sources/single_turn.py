@@ -51,7 +51,9 @@ def convert_xlam(record: Record, context: Context) -> Conversation | Task:
     if not isinstance(answers, list):
         raise Skip(BAD_ANSWER, f"wanted a list of calls, got {answers!r:.60}")
     decoded = [decode_text(answer, BAD_ANSWER, "answers") for answer in answers]
-    calls = fit_calls([as_call(value, BAD_ANSWER) for value in decoded], tools, context)
+    calls = fit_calls(
+        [as_call(value, context.unread, BAD_ANSWER) for value in decoded], tools, context
+    )
     if not calls:
         return Task("", (user,), tools, Expect(no_call=True))
     return Conversation((user, Message("assistant", tool_calls=calls)), tools)
@@ -70,7 +72,8 @@ def convert_when2call(record: Record, context: Context) -> Task:
         answers = record.get("answers")
         if not isinstance(answers, dict) or not answers.get(CALL):
             raise Skip(BAD_ANSWER, f"'answers' has no {CALL!r}: {answers!r:.60}")
-        call = as_call(decode_text(answers[CALL], BAD_ANSWER, CALL), BAD_ANSWER)
+        given = decode_text(answers[CALL], BAD_ANSWER, CALL)
+        call = as_call(given, context.unread, BAD_ANSWER)
         expect = expect_calls(fit_calls([call], tools, context))
     elif decision in NO_CALL:
         expect = Expect(no_call=True)

@@ -21,7 +21,7 @@ from toolhone.dialects.syntax.literals import LiteralError, LiteralReader, read_
 from toolhone.dialects.syntax.model_text import decode
 from toolhone.errors import DataError, FindingKind
 from toolhone.schema import Json, Message, Tool, ToolCall, read_weight
-from toolhone.sources.base import Skip
+from toolhone.sources.base import Context, Skip
 from toolhone.sources.tool_specs import fit_call
 
 BAD_CALL = "a call that cannot be read"
@@ -42,12 +42,16 @@ _CODE_STEP = re.compile(r"""[^'"()\[\]{},]+|'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+
 
 @dataclass(frozen=True)
 class TextTurn:
-    """A turn of the assistant: the text beside the calls, the calls, the repairs, the weight."""
+    """A turn of the assistant: the text beside the calls, the calls, the repairs, the weight.
+
+    unread: keys of the calls that hold something and are passed over.
+    """
 
     content: str | None
     calls: tuple[ToolCall, ...] = ()
     repairs: frozenset[str] = frozenset()
     weight: float = 1
+    unread: frozenset[str] = frozenset()
 
 
 def turn_weight(turn: Mapping[str, Json]) -> float:
@@ -58,10 +62,13 @@ def turn_weight(turn: Mapping[str, Json]) -> float:
         raise Skip("a turn whose weight in training cannot be read", str(error)) from None
 
 
-def as_call(value: Json, reason: str = BAD_CALL) -> ToolCall:
-    """Read a decoded object as a call; `Skip` with this reason for what is none."""
+def as_call(value: Json, unread: set[str], reason: str = BAD_CALL) -> ToolCall:
+    """Read a decoded object as a call; `Skip` with this reason for what is none.
+
+    unread: gets the keys that are not read; a call without arguments has none of these.
+    """
     try:
-        return ToolCall.from_dict(value)
+        return ToolCall.from_dict(value, unread)
     except DataError as error:
         raise Skip(reason, str(error)) from None
 
@@ -103,12 +110,13 @@ def read_tagged(text: str) -> TextTurn:
 
 
 def _read_objects(blocks: Iterable[str], content: str | None) -> TextTurn:
-    calls, literals = list[ToolCall](), set[str]()
+    calls, literals, unread = list[ToolCall](), set[str](), set[str]()
     for block in blocks:
         for value, literal in read_values(block):
-            calls += map(as_call, value if isinstance(value, list) else [value])
+            listed = value if isinstance(value, list) else [value]
+            calls += [as_call(one, unread) for one in listed]
             literals |= {LITERALS} if literal else set()
-    return TextTurn(content, tuple(calls), frozenset(literals))
+    return TextTurn(content, tuple(calls), frozenset(literals), unread=frozenset(unread))
 
 
 def _blocks(text: str) -> Iterator[str]:
@@ -254,6 +262,7 @@ class ConversationBuilder:
     def __init__(self, system: Json = None) -> None:
         self.messages: list[Message] = []
         self.repairs: set[str] = set()
+        self.unread: set[str] = set()
         self._open: list[ToolCall] = []
         self._calls = 0
         if isinstance(system, str) and system.strip():
@@ -283,6 +292,7 @@ class ConversationBuilder:
             self._calls += 1
         self._open += calls
         self.repairs |= turn.repairs
+        self.unread |= turn.unread
         content, last = turn.content, self.messages[-1] if self.messages else None
         if last is not None and last.role == "assistant" and (calls or not last.tool_calls):
             if last.weight != turn.weight:
@@ -294,6 +304,11 @@ class ConversationBuilder:
             self.repairs.add("two turns of the assistant in a row joined")
         message = Message("assistant", content, reasoning, tuple(calls), weight=turn.weight)
         self.messages.append(message)
+
+    def tell(self, context: Context) -> None:
+        """Write repairs and unread keys down in the context."""
+        context.repairs |= self.repairs
+        context.unread |= self.unread
 
     def add_result(self, text: str) -> None:
         """Add a message of results; `Skip` if no call is open."""

@@ -90,7 +90,7 @@ def _messages(path: Sequence[Json], tools: Mapping[str, Tool], context: Context)
             name = str(given.get("name"))
             messages.append(Message("tool", str(content), tool_call_id=identity, name=name))
         elif role == "assistant" and messages and not waiting and isinstance(written, dict):
-            call = as_call(written, "a call whose arguments are not a JSON object")
+            call = as_call(written, context.unread, "a call whose arguments are not a JSON object")
             if content:
                 context.repairs.add("a thought beside a call left out")
             if call.name == _FINISH:

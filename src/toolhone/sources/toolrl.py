@@ -74,7 +74,7 @@ def convert(record: Record, context: Context) -> Converted:
     _add_blocks(builder, target, tools, _TARGET)
     if len(builder.messages) != before + 1 or builder.messages[-1].role != "assistant":
         raise Skip("a target that is neither a call nor a reply", f"{target[-80:]!r}")
-    context.repairs |= builder.repairs
+    builder.tell(context)
     conversation = context.complete(Conversation(tuple(builder.messages), tools), record)
     tasks = [task for task in tasks_of(conversation) if task.id.endswith(f"#{before}")]
     return Converted(conversation, tasks)
@@ -120,7 +120,10 @@ def _add_blocks(
             raise Skip(DIALOGUE, f"<{name}> where only {', '.join(allowed)} may be")
         if parts and (name not in _TARGET or name == "think" or name in parts):
             listed = list(read_values(parts["tool_call"])) if "tool_call" in parts else []
-            calls = (_whole_name(as_call(value), tools, builder.repairs) for value, _ in listed)
+            calls = (
+                _whole_name(as_call(value, builder.unread), tools, builder.repairs)
+                for value, _ in listed
+            )
             turn = TextTurn(parts.get("response") or None, tuple(calls))
             if not turn.calls and not turn.content:
                 raise Skip(BAD_CALL, "a turn of the assistant with a thought alone")
@@ -155,7 +158,9 @@ def convert_api_bank(record: Record, context: Context) -> Task:
     if not texts or not isinstance(answer, list | dict):
         raise Skip("not a row of ToolRL's API-Bank", f"keys {sorted(record)}")
     builder, tools = _begin(str(system), str(user), context)
-    calls = [as_call(call) for call in (answer if isinstance(answer, list) else [answer])]
+    calls = [
+        as_call(call, context.unread) for call in (answer if isinstance(answer, list) else [answer])
+    ]
     if not calls:
         raise Skip("an answer without a call")
     expected = fit_calls(calls, tools, context)
@@ -169,7 +174,7 @@ def convert_api_bank(record: Record, context: Context) -> Task:
             tool = Tool(tool.name, tool.description, {**tool.parameters, "required": kept})
         loose.append(tool)
     refuse_misfits(expected, loose)
-    context.repairs |= builder.repairs
+    builder.tell(context)
     other = record.get("other")
     file = str(other.get("file", "")) if isinstance(other, dict) else ""
     level = file.partition("-level-")[2][:1]
