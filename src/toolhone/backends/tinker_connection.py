@@ -9,13 +9,13 @@ SDK retries for minutes by itself, and for ever where it waits for a result.
 
 from __future__ import annotations
 
-import concurrent.futures
 import os
 import re
 import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -126,14 +126,14 @@ class TinkerConnection:
         plain = plain_future(value)
         return value if plain is None else self.wait(plain)
 
-    def wait(self, future: concurrent.futures.Future[Any]) -> Any:
+    def wait(self, future: Any) -> Any:
         """The result of a future; `ServiceError` when the service stays silent."""
         while True:
             try:
                 with self.errors():
                     value = future.result(timeout=PROBE_SECONDS)
             except TimeoutError as error:
-                if future.done():
+                if isinstance(future, Future) and future.done():
                     raise self.sentence(error) from error
                 self.check_alive()
             else:
@@ -234,10 +234,11 @@ class TinkerConnection:
             return self.client.create_rest_client()
 
 
-def plain_future(value: Any) -> concurrent.futures.Future[Any] | None:
-    """The future of the standard library in one of the SDK; None for anything else."""
+def plain_future(value: Any) -> Any:
+    """What can be waited for in a value of the SDK: a future of the standard library, or, in SDKs
+    below 0.38, another one with `result(timeout)`; None for anything else."""
     found = value.future() if callable(getattr(value, "future", None)) else value
-    return found if isinstance(found, concurrent.futures.Future) else None
+    return found if callable(getattr(found, "result", None)) else None
 
 
 def _close(client: Any) -> None:

@@ -170,7 +170,7 @@ class TinkerService:
         request = _read("SaveWeightsForSamplerRequest", body)
         if request.path is not None:
             return self._save(request, "sampler_weights", overwrite=True)
-        if request.kind != "snapshot":
+        if getattr(request, "kind", "snapshot") != "snapshot":  # SDKs below 0.38 have none
             raise CapabilityError(
                 f"a sampler of kind {request.kind!r} is not available here; use a snapshot"
             )
