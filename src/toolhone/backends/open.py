@@ -7,7 +7,7 @@ check_plan(plan, trainer.can)                      # refuses what this backend c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +17,7 @@ from toolhone.backends.base import Capabilities, Lora, Sampler, Trainer
 from toolhone.config.sections import Experiment, LoraSection, ModelSection, TrainingSection
 from toolhone.config.user_code import import_callable
 from toolhone.errors import CapabilityError, ConfigError
+from toolhone.rows import Row
 from toolhone.tokenizer import TextTokenizer
 
 MEMORY_ERROR = 1.25
@@ -137,10 +138,12 @@ def _lora_of(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def check_memory(trainer: Trainer, plan: Experiment, longest: int) -> str | None:
+def check_memory(
+    trainer: Trainer, plan: Experiment, prospect: Callable[[], Sequence[Row]]
+) -> str | None:
     """Compare the predicted peak of a step with the memory of the device; None where unknown.
 
-    `longest`: tokens of the longest row. Raises `CapabilityError` when a step cannot fit.
+    `prospect` makes rows like those of a step. Raises `CapabilityError` when a step cannot fit.
     """
     if plan.model.backend != "torch":
         return None
@@ -151,8 +154,9 @@ def check_memory(trainer: Trainer, plan: Experiment, longest: int) -> str | None
     plays, rl = plan.training.method in ("ppo", "grpo"), plan.training.rl
     copies = int(plays) + int(plan.training.method == "dpo" or (plays and rl.beta > 0))
     engine = trainer.engine
-    rows = 2 if plan.training.method == "dpo" else 1  # a pair is never split
-    tokens = max(engine.micro_batch_tokens, rows * longest)
+    rows = prospect()
+    longest = max(map(len, rows), default=0)
+    tokens = trainer.kept_tokens(rows, whole_groups=plan.training.method == "dpo")
     needed = peak_bytes(engine.model, engine.device, tokens, engine.token_bytes, copies) / 1e9
     there = device_bytes(engine.device) / 1e9
     figures = f"about {needed:.1f} GB of the {there:.1f} GB of this device"

@@ -35,6 +35,9 @@ from toolhone.training.advantages import Scale, group_relative_advantages, leave
 from toolhone.training.loop import Hooks, TrainState
 from toolhone.training.prefill import curriculum_ratio, gold_prefix, retry_prefix
 
+PROSPECTS = 32
+"""Tasks whose prompts are looked at before step 1, to predict the memory of a step."""
+
 
 @dataclass(frozen=True)
 class RLEnv:
@@ -276,6 +279,18 @@ def rows_of(episode: Episode, group: str | None = None) -> list[Row]:
         row = row.with_arrays(behavior_logprobs=behavior, old_logprobs=behavior)
         found.append(replace(row, group=group))
     return found
+
+
+def rows_in_prospect(policy: TokenPolicy, tasks: Sequence[Task], plan: Experiment) -> list[Row]:
+    """The rows that groups of some tasks may become: a prompt and the longest reply, in zeros."""
+    rows, rl, plays = list[Row](), plan.training.rl, plan.training.method in ("ppo", "grpo")
+    for task in tasks[: PROSPECTS if plays else 0]:
+        prompt = policy.open(task.messages, task.tools).tokens
+        end = policy.max_context or len(prompt) + rl.max_completion_length
+        reply = max(0, min(rl.max_completion_length, end - len(prompt)))
+        mask = [False] * len(prompt) + [True] * reply
+        rows += [replace(Row.of([*prompt, *[0] * reply], mask), group=task.id)] * rl.group_size
+    return rows
 
 
 def provenance(episode: Episode, decode: Callable[[Sequence[int]], str]) -> list[dict[str, Any]]:

@@ -56,7 +56,7 @@ from toolhone.training.preference_pairs import PairSource
 from toolhone.training.prefill import check_curriculum, thinking_prefix
 from toolhone.training.reference import open_reference
 from toolhone.training.reward_check import check_rewards
-from toolhone.training.rollout import RLEnv
+from toolhone.training.rollout import RLEnv, rows_in_prospect
 from toolhone.training.teacher import Lessons
 from toolhone.training.text_lessons import TextLessons
 from toolhone.training.update import expected_usage
@@ -179,10 +179,12 @@ class TrainingSetup:
         return context
 
     def check_cost(self, rows: Sequence[Row], tasks: Sequence[Task]) -> None:
-        """Report the predicted peak of a step on these rows, or the tokens that a service will
-        bill; refuse what cannot fit."""
-        longest = max(map(len, rows), default=0)
-        if (sentence := check_memory(self.trainer, self.plan, longest)) is not None:
+        """Report the predicted memory, or what a service will bill; refuse what cannot fit."""
+
+        def prospect() -> list[Row]:
+            return [*rows, *rows_in_prospect(self.policy(), tasks, self.plan)]
+
+        if (sentence := check_memory(self.trainer, self.plan, prospect)) is not None:
             self.progress.report(sentence)
         unknown = USER_CODE.fullmatch(self.plan.training.method) or learns_texts(self.plan)
         if isinstance(self.trainer, Metered) and not unknown:

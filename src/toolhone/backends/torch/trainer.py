@@ -28,7 +28,13 @@ from toolhone.backends.base import (
     Optimizer,
     pad_rows,
 )
-from toolhone.backends.torch.engine import Engine, EngineOptions, load_causal_model, open_engine
+from toolhone.backends.torch.engine import (
+    Engine,
+    EngineOptions,
+    common_prefix,
+    load_causal_model,
+    open_engine,
+)
 from toolhone.backends.torch.lora import read_peft, write_peft
 from toolhone.backends.torch.model_files import save_model
 from toolhone.backends.torch.optimizer import OptimizerState, read_optimizer
@@ -69,6 +75,19 @@ class TorchTrainer:
             for name, value in metrics.items():
                 totals[name] = totals.get(name, 0.0) + value
         return Done({name: float(value) for name, value in totals.items()})
+
+    def kept_tokens(self, rows: Sequence[Row], whole_groups: bool) -> int:
+        """Most tokens of a forward pass on these rows; a prefix that its rows share counts once."""
+        limit = self.engine.micro_batch_tokens
+        most = 0 if rows else limit
+        for batch in micro_batches(rows, limit, whole_groups):
+            part = [rows[i] for i in batch]
+            width = max(map(len, part))
+            if len(part) * width > most:
+                tokens, mask, _ = pad_rows(part)
+                shared = common_prefix(tokens, mask) if self.engine.shares_prefixes else 0
+                most = max(most, shared + len(part) * (width - shared))
+        return most
 
     def _one_by_one(
         self, batches: Sequence[Sequence[Row]], loss: Loss
