@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -18,12 +18,14 @@ from toolhone.config.experiment import load_experiment
 from toolhone.data.importing import import_file
 from toolhone.data.sft_array_writer import SftRows, read_shares, write_array
 from toolhone.data.templates import Templates
+from toolhone.data.world_tasks import WorldTasks
 from toolhone.errors import DataError
 from toolhone.runs.progress import open_progress
 from toolhone.runs.run import write_json
 from toolhone.schema import Conversation, Task
 from toolhone.sources.files import write_jsonl
 from toolhone.sources.formats import as_markdown, list_sources
+from toolhone.tools.open_world import STATE_WORLDS
 from toolhone.training.dataset import load_data
 
 TRAIN, HELD_OUT, TASKS = 4000, 200, 400
@@ -123,6 +125,22 @@ def import_(
         raise typer.Exit(1)
 
 
+@group.command(epilog="Examples: toolhone data worlds   |   toolhone data worlds --json")
+def worlds(as_json: AsJson = False) -> None:
+    """List the worlds that generate tasks, with their tools and the number of levels."""
+    found: list[dict[str, Any]] = [
+        {"name": world.name, "about": world.about, "levels": world.levels}
+        | {"tools": list(world.tool_names)}
+        for world in STATE_WORLDS.values()
+    ]
+    if as_json:
+        print(json.dumps(found))
+        return
+    for one in found:
+        print(f"{one['name']}  {one['about']}; levels 1 to {one['levels']}")
+        print(f"      tools: {', '.join(one['tools'])}")
+
+
 HeldOut = Annotated[
     int | None,
     Option(
@@ -166,10 +184,14 @@ def build(  # noqa: PLR0913 (the options of a command)
     gsm8k: Annotated[
         Path | None, Option(help="sft-array: take the calculator rows from this GSM8K file")
     ] = None,
+    world: Annotated[
+        str | None, Option(help="rows of this world in place of templates (toolhone data worlds)")
+    ] = None,
 ) -> None:
     """Write train.jsonl, held_out.jsonl, tasks_held_out_fillers.jsonl,
     tasks_held_out_phrasings.jsonl and tasks_rl.jsonl; or, with --shape sft-array, one JSON list of
-    calculator, Python and no-tool rows."""
+    calculator, Python and no-tool rows; or, with --world, train.jsonl, held_out.jsonl,
+    tasks_held_out.jsonl and tasks_rl.jsonl of a world."""
     if shape is Shape.SFT_ARRAY:
         if any(size is not None for size in (train, held_out, tasks)):
             raise DataError(
@@ -190,7 +212,11 @@ def build(  # noqa: PLR0913 (the options of a command)
     else:
         sizes = zip((train, held_out, tasks), (TRAIN, HELD_OUT, TASKS), strict=True)
         chosen = [default if size is None else size for size, default in sizes]
-        counts = _write_templates(out, seed, *chosen)
+        counts = (
+            _write_templates(out, seed, *chosen)
+            if world is None
+            else _write_world(out, WorldTasks(world, seed), *chosen)
+        )
     print_counts(counts, as_json)
 
 
@@ -255,6 +281,24 @@ def _write_templates(out: Path, seed: int, train: int, held_out: int, tasks: int
     }
     for split in ("held_out_fillers", "held_out_phrasings", "rl"):
         files[f"tasks_{split}"] = templates.tasks(tasks, split)
+    return _write_files(out, files)
+
+
+def _write_world(
+    out: Path, made: WorldTasks, train: int, held_out: int, tasks: int
+) -> dict[str, int]:
+    """Write what the solver of a world does, and tasks."""
+    files: dict[str, Sequence[Conversation | Task]] = {
+        "train": made.conversations(train),
+        "held_out": made.conversations(held_out, "held_out"),
+        "tasks_held_out": made.tasks(tasks, "held_out"),
+        "tasks_rl": made.tasks(tasks, "rl"),
+    }
+    return _write_files(out, files)
+
+
+def _write_files(out: Path, files: Mapping[str, Sequence[Conversation | Task]]) -> dict[str, int]:
+    """Write the files that have rows; returns their sizes."""
     paths = {out / f"{name}.jsonl": found for name, found in files.items() if found}
     return {
         str(path): write_jsonl(path, (row.to_dict() for row in found))

@@ -164,8 +164,8 @@ class EpisodeView:
             if turn.message.tool_calls or expect.answer is not None
         ]
         excess = max(0, len(calls) - len(expect.wanted))
-        if not judges_calls(expect):  # then only repeated calls are too many
-            made = [record.call for record in calls]
+        if not judges_calls(expect):  # then only repeated calls are too many; a state shows harm
+            made = [record.call for record in calls if expect.state is None]
             excess = sum(call in made[:index] for index, call in enumerate(made))
         counts = {
             "silence": float(bool(expect.wanted) and not self.records and not self.unreadable),

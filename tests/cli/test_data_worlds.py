@@ -1,0 +1,26 @@
+"""`toolhone data worlds` and `toolhone data build --world`."""
+
+import json
+
+from typer.testing import CliRunner
+
+from toolhone.cli.data import app
+from toolhone.schema import Conversation, Task
+
+
+def test_build_writes_the_rows_of_a_world_and_worlds_lists_it(tmp_path):
+    run = CliRunner()
+    sizes = ["--train", "3", "--held-out", "2", "--tasks", "4"]
+    built = run.invoke(app, ["data", "build", "--world", "shop", "--out", str(tmp_path), *sizes])
+    assert built.exit_code == 0, built.output
+    rows = {
+        path.stem: [json.loads(line) for line in path.read_text().splitlines()]
+        for path in tmp_path.iterdir()
+    }
+    counts = {"train": 3, "held_out": 2, "tasks_held_out": 4, "tasks_rl": 4}
+    assert {name: len(found) for name, found in rows.items()} == counts
+    assert all(Conversation.from_dict(row).messages for row in rows["train"])
+    assert all(Task.from_dict(row).world["name"] == "shop" for row in rows["tasks_rl"])
+    (listed,) = json.loads(run.invoke(app, ["data", "worlds", "--json"]).output)
+    assert listed["name"] == "shop"
+    assert "search" in listed["tools"]
