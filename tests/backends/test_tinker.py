@@ -9,11 +9,15 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -498,3 +502,59 @@ def test_an_adapter_that_is_not_on_offer_is_one_sentence(tmp_path: Path) -> None
     assert isinstance(sampler, TinkerCheckpoint)
     with pytest.raises(CapabilityError, match="cannot be downloaded from http"):
         sampler.write_adapter(tmp_path)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder that is served over HTTP, and its address: the store of a service."""
+    folder = tmp_path / "store"
+    folder.mkdir()
+    handler = partial(QuietHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def offers(monkeypatch: pytest.MonkeyPatch, urls: dict[str, str]) -> None:
+    """Let the service offer external weights, as the SDK tells of them."""
+    external = SimpleNamespace(path="tinker://run/external_weights/download")
+    client = SimpleNamespace(save_weights_external=lambda _: external)
+    rest = SimpleNamespace(get_external_weights_urls=lambda _: SimpleNamespace(urls=urls))
+    monkeypatch.setattr(TinkerConnection, "open_training", lambda *_, **__: client)
+    monkeypatch.setattr(TinkerConnection, "_rest", lambda _: rest)
+
+
+def test_an_adapter_is_downloaded_as_a_peft_folder_and_merged(
+    files: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, address = files
+    trained = open_trainer(
+        ModelSection(device_map="cpu"),
+        TrainingSection(lora=LoraSection(rank=2)),
+        str(pico_folder(0)),
+    )
+    trained.save(store, optimizer=False)
+    urls = {path.name: f"{address}/{path.name}" for path in store.iterdir()}
+    open_now().save(tmp_path / "saved")
+    model = ModelSection(backend="tinker")
+    sampler: Any = open_sampler(str(pico_folder(0)), model, tmp_path / "saved")
+    offers(monkeypatch, urls)
+    for name in ("peft", "merged"):
+        (tmp_path / name).mkdir()
+    sampler.write_adapter(tmp_path / "peft")
+    for path in store.iterdir():
+        assert (tmp_path / "peft" / path.name).read_bytes() == path.read_bytes()
+    sampler.write_merged(tmp_path / "merged")
+    assert (tmp_path / "merged" / "model.safetensors").is_file()
+    offers(monkeypatch, {"../outside": f"{address}/adapter_config.json"})
+    with pytest.raises(ServiceError, match=r"unsafe name '../outside'"):
+        sampler.write_adapter(tmp_path / "peft")
+    offers(monkeypatch, {"gone": f"{address}/gone"})
+    with pytest.raises(ServiceError, match="404"):
+        sampler.write_adapter(tmp_path / "peft")
