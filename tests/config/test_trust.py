@@ -126,6 +126,10 @@ def test_it_reaches_nothing_outside_and_writes_nothing_until_that_is_named(
         ({"tools": [COMMAND], "allowed_tools": ["touch"]}, "allows the tools touch"),
         ({"model": {"trust_remote_code": True}}, "runs code that comes with the model"),
         ({"tool_results": {"log": "x"}}, "keeps results of tools in files"),
+        (
+            {"data": {"strategy": "teacher_mode", "teacher": {"base_url": "http://h/v1"}}},
+            "asks a model at http://h/v1",
+        ),
     ],
 )
 def test_it_is_not_resumed_on_its_own_word(

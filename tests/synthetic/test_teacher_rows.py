@@ -31,6 +31,7 @@ from toolhone.synthetic.teacher_rows import (
     write_rows,
 )
 from toolhone.tools.registry import Registry
+from toolhone.training.dataset import held_out_tasks
 
 BOOK = Tool.of({"name": "book", "parameters": {"properties": {"city": {"type": "string"}}}})
 TOOLS = [*Registry(["calculator"]).tools, BOOK]
@@ -298,6 +299,11 @@ def test_an_experiment_gets_rows_held_out_rows_tasks_and_the_cost(tmp_path: Path
     assert len(made.tasks) == len(made.held_out) > 0
     assert "12 of 12 rows written by default: 12 requests" in made.report["source"]
     assert "1,320 tokens" in made.report["source"]
+
+
+def test_tasks_of_a_run_that_kept_none_are_not_asked_for_again() -> None:
+    data = {"strategy": "teacher_mode", "teacher": {"base_url": "http://127.0.0.1:1/v1"}}
+    assert held_out_tasks(make_experiment({"data": data}, "the test")) == []
 
 
 def test_a_teacher_that_writes_no_row_is_an_error_with_reasons(tmp_path: Path) -> None:
