@@ -302,3 +302,36 @@ def test_wishes_that_are_not_available_are_refused_by_name(client: Any, folder: 
     hot = tinker.SamplingParams(max_tokens=1, temperature=-1)
     with pytest.raises(tinker.BadRequestError, match="temperature"):
         sampler.sample(prompt, 1, hot).result()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is another thing there")
+def test_ctrl_c_ends_the_server_in_peace_while_clients_wait(folder: Path, tmp_path: Path) -> None:
+    program = "from toolhone.cli.main import main; main()"
+    words = ["serve", "--tinker", str(folder), "--port", "0", "--out", str(tmp_path)]
+    command = [sys.executable, "-c", program, *words]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as server:
+        assert server.stdout is not None
+        url = server.stdout.readline().strip().removeprefix("export TINKER_BASE_URL=")
+        assert server.stdout.readline() == "export TINKER_API_KEY=tml-local\n"
+        _, session = call(url, "create_session", {"tags": [], "user_metadata": {}})
+        lora, name = {"rank": 4}, str(folder)
+        model = {"session_id": session["session_id"], "model_seq_id": 0, "base_model": name}
+        _, promise = call(url, "create_model", {**model, "lora_config": lora})
+        model_id = call(url, "retrieve_future", promise)[1]["model_id"]
+        adam = {"model_id": model_id, "seq_id": 2, "adam_params": {}}
+        _, promise = call(url, "optim_step", adam)  # waits for request 1, which never comes
+        replies: list[Any] = []
+        waits = threading.Thread(
+            target=lambda: replies.append(
+                call(url, "retrieve_future", {"request_id": promise["request_id"]})
+            )
+        )
+        waits.start()
+        waits.join(0.5)
+        server.send_signal(signal.SIGINT)
+        waits.join(20)
+        assert server.wait(30) in (0, 130)
+        assert server.stderr is not None
+        assert "Traceback" not in server.stderr.read()
+    assert replies[0][1]["type"] == "try_again"

@@ -66,10 +66,11 @@ class EngineThread:
             self._arrived.notify()
 
     def close(self) -> None:
-        """End the thread after the jobs it works on."""
+        """Wait for the jobs that the thread works on, and end it; the others stay undone."""
         with self._arrived:
             self._closed = True
             self._arrived.notify()
+        self._thread.join()
 
     def _run(self) -> None:
         while True:

@@ -96,11 +96,18 @@ def serve_tinker(service: TinkerService, sock: socket.socket, key: str = KEY) ->
     """Serve until Ctrl-C."""
     import uvicorn
 
+    class Server(uvicorn.Server):
+        """A server that sends away whoever waits for a result when it stops."""
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            service.closing.set()
+            await super().shutdown(sockets)
+
     app = open_tinker_app(service, key, open_to_all=sock.getsockname()[0] not in LOOPBACK)
     config = uvicorn.Config(app, log_level="warning", lifespan="on")
     config.timeout_graceful_shutdown = SHUTDOWN_SECONDS
     with sock:
-        uvicorn.Server(config).run(sockets=[sock])
+        Server(config).run(sockets=[sock])
 
 
 def open_tinker_app(service: TinkerService, key: str = KEY, open_to_all: bool = False) -> Starlette:

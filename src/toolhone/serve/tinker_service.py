@@ -62,6 +62,8 @@ class TinkerService:
         self.promises = Promises(self.thread)
         self.sessions: dict[str, Session] = {}
         self._keys, self._seed = count(1), secrets.randbits(31)
+        self.closing = asyncio.Event()
+        """Set when the server stops: whoever waits for a result is sent away."""
 
     # ----------------------------------------------------------------------------- sessions
 
@@ -285,7 +287,10 @@ class TinkerService:
         """Wait for a result, up to `POLL_SECONDS`; an error becomes a sentence with a category."""
         identity = body.get("request_id")
         waiter = asyncio.wrap_future(self.promises.find(identity))
-        if not (await asyncio.wait({waiter}, timeout=POLL_SECONDS))[0]:
+        end = asyncio.ensure_future(self.closing.wait())
+        await asyncio.wait({waiter, end}, timeout=POLL_SECONDS, return_when="FIRST_COMPLETED")
+        end.cancel()
+        if not waiter.done():
             return {"type": "try_again", "request_id": identity, "queue_state": "active"}
         self.promises.note_retrieved(identity)
         error = waiter.exception()
