@@ -3,7 +3,8 @@
 python benchmarks/tinker_overhead.py [--model pico] [--rounds 5]
 
 A step samples `--group` replies to each of `--prompts` prompts, trains on all of them once by
-importance sampling, and takes a new snapshot. The two sides alternate (A B A B); prints medians.
+importance sampling, and takes a new snapshot. The two sides alternate (A B A B); prints medians of
+wall time and, for a machine with other work, of CPU time (client and server together; Linux).
 """
 
 import argparse
@@ -103,6 +104,13 @@ class OverWire:
         return statistics.median(times)
 
 
+def cpu_seconds(pid):
+    """CPU time of this process and of the server."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    ticks = int(fields[11]) + int(fields[12])
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
+
+
 def measure(given):
     folder = pico_folder(0) if given.model == "pico" else Path(given.model)
     draw = np.random.default_rng(0)
@@ -117,24 +125,31 @@ def measure(given):
                     "wire": OverWire(url, str(folder), given, prompts),
                     "torch": Direct(folder, given, prompts),
                 }
-                times = {name: [] for name in sides}
+                times, cpu = ({name: [] for name in sides} for _ in range(2))
                 for round_ in range(given.rounds + 1):
                     for name, side in sides.items():
-                        start = time.perf_counter()
+                        start, before = time.perf_counter(), cpu_seconds(server.pid)
                         side.step()
                         if round_ > 0:  # the first one warms up
                             times[name].append(time.perf_counter() - start)
+                            cpu[name].append(cpu_seconds(server.pid) - before)
                 call_ms = sides["wire"].call_ms()
             finally:
                 server.terminate()
     wire, torch = (statistics.median(times[name]) for name in ("wire", "torch"))
-    pairs = [a / b for a, b in zip(times["wire"], times["torch"], strict=True)]
+    pairs, cpu_pairs = (
+        [a / b for a, b in zip(each["wire"], each["torch"], strict=True)] for each in (times, cpu)
+    )
     return {
         "call_ms": round(call_ms, 2),
         "step_wire_s": round(wire, 3),
         "step_torch_s": round(torch, 3),
         "ratio": round(statistics.median(pairs), 3),
         "ratios": [round(each, 2) for each in pairs],
+        "cpu_wire_s": round(statistics.median(cpu["wire"]), 3),
+        "cpu_torch_s": round(statistics.median(cpu["torch"]), 3),
+        "cpu_ratio": round(statistics.median(cpu_pairs), 3),
+        "cpu_ratios": [round(each, 2) for each in cpu_pairs],
     }
 
 

@@ -288,7 +288,8 @@ class TinkerService:
         identity = body.get("request_id")
         waiter = asyncio.wrap_future(self.promises.find(identity))
         end = asyncio.ensure_future(self.closing.wait())
-        await asyncio.wait({waiter, end}, timeout=POLL_SECONDS, return_when="FIRST_COMPLETED")
+        either: set[asyncio.Future[Any]] = {waiter, end}
+        await asyncio.wait(either, timeout=POLL_SECONDS, return_when="FIRST_COMPLETED")
         end.cancel()
         if not waiter.done():
             return {"type": "try_again", "request_id": identity, "queue_state": "active"}
