@@ -168,32 +168,31 @@ class Engine:
         ids = torch.from_numpy(tokens).to(self.device)
         targets = torch.from_numpy(padded_targets(rows, tokens)).to(self.device)
         masked = torch.from_numpy(mask).to(self.device)
+        shared = min(common_prefix(tokens, mask), len(tokens[0]) - 2) if self.shares_prefixes else 0
+        start = slice(1, max(0, shared) + 1)
+        once = bool(mask[:, start].all() and (targets[:, start] == targets[:1, start]).all())
+        if once:  # what all rows begin with counts in the first one, for all of them
+            masked[1:, start] = False
         result = torch.zeros(ids.shape, dtype=torch.float32, device=self.device)
         places = masked[:, 1:].nonzero(as_tuple=True)
         if len(places[0]) == 0:
             return result
-        shared = common_prefix(tokens, mask) if self.shares_prefixes else 0
         with self.autocast():
-            hidden = self._states_at(ids[:, :-1], places, min(shared, ids.shape[1] - 2))
+            hidden = self._states_at(ids[:, :-1], *places, shared)
         size = max(1, LOGIT_BYTES.get(self.device.type, 64 * 2**20) // (4 * self.head_width))
         values = _chunked(self._target_logprobs, hidden, targets[:, 1:][places], temperature, size)
-        return result.index_put((places[0], places[1] + 1), values)
+        result = result.index_put((places[0], places[1] + 1), values)
+        begin = result[:1, : start.stop].expand(len(ids), -1) if once else result[:, : start.stop]
+        return torch.cat([begin, result[:, start.stop :]], dim=1)
 
-    def _states_at(
-        self, ids: torch.Tensor, places: tuple[torch.Tensor, ...], shared: int
-    ) -> torch.Tensor:
+    def _states_at(self, ids: torch.Tensor, row: Any, place: Any, shared: int) -> torch.Tensor:
         """Hidden states [n, width] at n places (row, token)."""
-        row, place = places
         if shared <= 0:
             return self.trunk(ids)[row, place]
         before, after = self._split_states(ids, shared)
         states = after[row, (place - shared).clamp(min=0)]
-        early = place < shared
-        return (
-            torch.where(early[:, None], before[0, place % shared], states)
-            if early.any()
-            else states
-        )
+        early = (place < shared)[:, None]
+        return torch.where(early, before[0, place % shared], states) if early.any() else states
 
     def _split_states(self, ids: torch.Tensor, shared: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Hidden states of `shared` ids that run once for all rows, [1, shared, width], and those
