@@ -174,14 +174,15 @@ class Engine:
         if once:  # what all rows begin with counts in the first one, for all of them
             masked[1:, start] = False
         result = torch.zeros(ids.shape, dtype=torch.float32, device=self.device)
-        places = masked[:, 1:].nonzero(as_tuple=True)
-        if len(places[0]) == 0:
+        row, place = masked[:, 1:].nonzero(as_tuple=True)
+        if len(row) == 0:
             return result
         with self.autocast():
-            hidden = self._states_at(ids[:, :-1], *places, shared)
+            hidden = self._states_at(ids[:, :-1], row, place, shared)
         size = max(1, LOGIT_BYTES.get(self.device.type, 64 * 2**20) // (4 * self.head_width))
-        values = _chunked(self._target_logprobs, hidden, targets[:, 1:][places], temperature, size)
-        result = result.index_put((places[0], places[1] + 1), values)
+        wanted = targets[row, place + 1]
+        values = _chunked(self._target_logprobs, hidden, wanted, temperature, size)
+        result = result.index_put((row, place + 1), values)
         begin = result[:1, : start.stop].expand(len(ids), -1) if once else result[:, : start.stop]
         return torch.cat([begin, result[:, start.stop :]], dim=1)
 
