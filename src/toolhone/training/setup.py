@@ -1,5 +1,4 @@
-"""Builds what one training run needs from an experiment: model, format, tools, rows, RL
-environment.
+"""Builds what a training run needs from an experiment: model, format, tools, rows, environment.
 
 setup = TrainingSetup(plan, open_registry(plan), UserMetrics.of(plan), progress)
 rows, held_out, report = setup.rows(load_data(plan))        # SFT
