@@ -229,7 +229,7 @@ def _prepare(
     account: dict[str, Any] = {}
     if method in RL_METHODS:
         setup.check_prefill(data.play)
-        if resumed is None:
+        if resumed is None and data.play:
             setup.check_rewards(data.play)
         rows, account = setup.labelled_rows(data)
         held_out = []

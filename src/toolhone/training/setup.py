@@ -268,8 +268,6 @@ class TrainingSetup:
     def check_rewards(self, tasks: Sequence[Task]) -> None:
         """Refuse rewards that pay the right answers of this format less than they can."""
         rl = self.plan.training.rl
-        if learns_texts(self.plan):
-            return
         if not rl.reward.check:
             self.progress.report(
                 "note: training.rl.reward.check=false: the rewards are not checked"
