@@ -304,11 +304,22 @@ def test_setup_installs_once_and_again_after_the_project_changed(tmp_path: Path)
     assert "Already installed" in setup(tmp_path).stdout
     assert len(calls.read_text().splitlines()) == 1
     setup(tmp_path, "--dev")
-    assert calls.read_text().splitlines()[1].endswith("--editable .[dev]")
+    assert calls.read_text().splitlines()[1].endswith("--editable .[dev,mlx,tinker]")
     later = (tmp_path / ".venv" / ".installed-core").stat().st_mtime + 10
     os.utime(tmp_path / "pyproject.toml", (later, later))
     setup(tmp_path)
     assert len(calls.read_text().splitlines()) == 3
+
+
+def test_setup_goes_on_without_backends_that_cannot_be_installed(tmp_path: Path) -> None:
+    fake_venv(tmp_path)
+    note = 'case "$1" in -m) echo "$@" >> calls;; esac; case "$*" in *mlx*) exit 1;; esac'
+    script(tmp_path / ".venv" / "bin" / "python", note)
+    done = setup(tmp_path, "--dev")
+    assert done.returncode == 0
+    assert "without the backends MLX and Tinker" in done.stderr
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert [line.rpartition(" ")[2] for line in calls] == [".[dev,mlx,tinker]", ".[dev]"]
 
 
 def test_setup_tells_what_check_found_and_names_the_next_command(tmp_path: Path) -> None:
