@@ -29,7 +29,7 @@ NAMES = {
         "grpo-low-memory",
     ),
     *("curriculum", "calculator", "multi-tool", "dpo", "teacher", "toolbench", "demo", "demo-grpo"),
-    *("tags-by-hand", "structured-calls", "completion-only"),
+    *("tags-by-hand", "structured-calls", "completion-only", "shop-sft", "shop-grpo"),
 }
 REWARDS = {
     f"tool_call_{name}" for name in ("exact", "function", "params", "overall", "parseable")
