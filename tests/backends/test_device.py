@@ -60,10 +60,7 @@ def test_a_step_that_cannot_fit_is_refused_with_the_remedies(
 ) -> None:
     trainer = open_trainer(tiny_qwen3(tmp_path), None, EngineOptions(device_map="cpu"))
     plan = experiment({"training": {"lora": None}})
-
-    def rows() -> list[Row]:
-        return [Row.of(range(50), [True] * 50)] * 30
-
+    rows = [Row.of(range(50), [True] * 50)] * 30
     sentence = check_memory(trainer, plan, rows)
     assert sentence is not None
     assert sentence.startswith("memory: about ")

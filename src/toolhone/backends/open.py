@@ -139,11 +139,15 @@ def _lora_of(folder: Path) -> dict[str, Any]:
 
 
 def check_memory(
-    trainer: Trainer, plan: Experiment, prospect: Callable[[], Sequence[Row]]
+    trainer: Trainer,
+    plan: Experiment,
+    rows: Sequence[Row],
+    played: Callable[[], Sequence[Row]] = tuple,
 ) -> str | None:
     """Compare the predicted peak of a step with the memory of the device; None where unknown.
 
-    `prospect` makes rows like those of a step. Raises `CapabilityError` when a step cannot fit.
+    `played` makes rows like those that are still to be played. Raises `CapabilityError` when a step
+    cannot fit.
     """
     if plan.model.backend != "torch":
         return None
@@ -154,7 +158,7 @@ def check_memory(
     plays, rl = plan.training.method in ("ppo", "grpo"), plan.training.rl
     copies = int(plays) + int(plan.training.method == "dpo" or (plays and rl.beta > 0))
     engine = trainer.engine
-    rows = prospect()
+    rows = [*rows, *played()]
     longest = max(map(len, rows), default=0)
     tokens = trainer.kept_tokens(rows, whole_groups=plan.training.method == "dpo")
     needed = peak_bytes(engine.model, engine.device, tokens, engine.token_bytes, copies) / 1e9

@@ -281,10 +281,15 @@ def rows_of(episode: Episode, group: str | None = None) -> list[Row]:
     return found
 
 
-def rows_in_prospect(policy: TokenPolicy, tasks: Sequence[Task], plan: Experiment) -> list[Row]:
+def rows_in_prospect(
+    open_policy: Callable[[], TokenPolicy], tasks: Sequence[Task], plan: Experiment
+) -> list[Row]:
     """The rows that groups of some tasks may become: a prompt and the longest reply, in zeros."""
-    rows, rl, plays = list[Row](), plan.training.rl, plan.training.method in ("ppo", "grpo")
-    for task in tasks[: PROSPECTS if plays else 0]:
+    rows, rl = list[Row](), plan.training.rl
+    if plan.training.method not in ("ppo", "grpo"):
+        return rows
+    policy = open_policy()
+    for task in tasks[:PROSPECTS]:
         prompt = policy.open(task.messages, task.tools).tokens
         end = policy.max_context or len(prompt) + rl.max_completion_length
         reply = max(0, min(rl.max_completion_length, end - len(prompt)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -179,11 +180,8 @@ class TrainingSetup:
 
     def check_cost(self, rows: Sequence[Row], tasks: Sequence[Task]) -> None:
         """Report the predicted memory, or what a service will bill; refuse what cannot fit."""
-
-        def prospect() -> list[Row]:
-            return [*rows, *rows_in_prospect(self.policy(), tasks, self.plan)]
-
-        if (sentence := check_memory(self.trainer, self.plan, prospect)) is not None:
+        played = partial(rows_in_prospect, self.policy, tasks, self.plan)
+        if (sentence := check_memory(self.trainer, self.plan, rows, played)) is not None:
             self.progress.report(sentence)
         unknown = USER_CODE.fullmatch(self.plan.training.method) or learns_texts(self.plan)
         if isinstance(self.trainer, Metered) and not unknown:
