@@ -33,7 +33,7 @@ NAMES = {
 }
 REWARDS = {
     f"tool_call_{name}" for name in ("exact", "function", "params", "overall", "parseable")
-} | {"json_answer", "right_calls"}
+} | {"json_answer", "right_calls", "tool_use"}
 
 
 def preset(name: str, *overrides: str) -> Experiment:
