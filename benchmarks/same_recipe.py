@@ -33,7 +33,8 @@ BLAS = (
     ".glob('lib/libtorch_cpu.*'))), ctypes.RTLD_GLOBAL); "
 )
 """The wheel of MLX for Linux brings a slow BLAS; torch's, loaded first, takes its place."""
-ADAPTER = {"rank": 8, "alpha": 16}
+ADAPTER = {"rank": 8, "alpha": 32}
+"""A Tinker client cannot choose alpha; 32 is the value of the local server."""
 TRAINING: dict[str, dict[str, Any]] = {
     "sft": {"steps": 60, "batch_size": 16, "learning_rate": 3e-3, "lora": ADAPTER},
     "grpo": {

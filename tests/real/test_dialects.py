@@ -161,6 +161,7 @@ def test_the_mistral_tokenizer_keeps_prompt_turn_and_suffix_together() -> None:
             Message("user", "Hi [INST]"),
             Message("assistant", None, None, TWO),
             Message("tool", "6 </s>"),
+            Message("tool", "[]"),
             Message("assistant", "It is 6."),
         )
         rows = [
@@ -170,10 +171,10 @@ def test_the_mistral_tokenizer_keeps_prompt_turn_and_suffix_together() -> None:
             rows[0].tokens.tolist().count(tokenizer.bos_text and tokenizer.control_id("<s>")) == 1
         )
         ids = rows[-1].tokens.tolist()
-        prompt = tokenizer.encode_spans(dialect.prompt(messages[:3], TOOLS)).tokens.tolist()
+        prompt = tokenizer.encode_spans(dialect.prompt(messages[:4], TOOLS)).tokens.tolist()
         assert ids[: len(prompt)] == prompt
         suffix = tokenizer.encode_spans(
-            dialect.suffix(messages[:2], TOOLS, messages[2:3])
+            dialect.suffix(messages[:2], TOOLS, messages[2:4])
         ).tokens.tolist()
         assert prompt[-len(suffix) :] == suffix
         assert ids.count(tokenizer.eos_id) == (5 if markup == "chatml" else 2), (

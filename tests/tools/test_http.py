@@ -338,7 +338,7 @@ def test_a_place_where_nobody_answers_is_an_error():
     assert (
         result.outcome,
         "the request to 127.0.0.1 failed: ConnectError: [Errno 111]" in result.content,
-    ) == (ToolStatus.ERROR, True)
+    ) == (ToolStatus.UNREACHABLE, True)
 
 
 # Limits.
@@ -373,7 +373,8 @@ def test_a_place_that_accepts_and_says_nothing_meets_the_time_limit(scheme):
 def test_https_does_not_fall_back_to_plain_text(server):
     url = {"name": "ask", "type": "api", "url": f"https://127.0.0.1:{server.server_port}/echo"}
     result = Registry(load_tools(url, Path(), ["ask"])).run(ToolCall("ask"))
-    assert (result.outcome, "SSL" in result.content, server.asked) == (ToolStatus.ERROR, True, [])
+    seen = result.outcome, "SSL" in result.content, server.asked
+    assert seen == (ToolStatus.UNREACHABLE, True, [])
 
 
 def test_a_large_body_is_not_read_to_its_end(server):

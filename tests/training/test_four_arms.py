@@ -192,6 +192,7 @@ def test_the_doctor_finds_what_was_planted_in_the_native_rows_and_nothing_else(f
     found = diagnose([read_file(files.of(Arm.COMPLETION))])
     expected = {
         (FindingKind.NULL_PADDING,): (Fault.MERGED, Fault.MERGED_CALLS),
+        (FindingKind.UNREADABLE,): (Fault.MERGED,),
         (FindingKind.ARGUMENTS_AS_TEXT,): (Fault.AS_TEXT,),
         (FindingKind.DUPLICATE_ROW,): (Fault.DUPLICATE,),
         (FindingKind.UNKNOWN_TOOL,): (Fault.SPELLING, Fault.UNKNOWN),
