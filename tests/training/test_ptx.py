@@ -180,9 +180,7 @@ def test_a_file_of_tasks_alone_has_nothing_to_learn_beside_the_reward(tmp_path: 
         "".join(json.dumps(task.to_dict()) + "\n" for task in Templates(0, ["calculator"]).tasks(8))
     )
     values["data"] = {"path": str(path)}
-    with pytest.raises(
-        DataError, match=r"ptx\.coef .* labelled .*tasks\.jsonl holds only tasks"
-    ):
+    with pytest.raises(DataError, match=r"ptx\.coef .* labelled .*tasks\.jsonl holds only tasks"):
         train(experiment(values), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
