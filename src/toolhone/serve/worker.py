@@ -26,7 +26,7 @@ MOST_WAITING = 1024
 
 
 @dataclass(frozen=True)
-class _Job:
+class _ChatJob:
     prompt: Prompt
     params: SamplingParams
     key: int
@@ -70,7 +70,7 @@ class Worker:
             for batch in batches_of([job for job in jobs if job is not None]):
                 self._answer(batch)
 
-    def _job(self, request: ChatRequest, future: Future[Turn]) -> _Job | None:
+    def _job(self, request: ChatRequest, future: Future[Turn]) -> _ChatJob | None:
         """Return the request as a job; None if it cannot be answered: the future has the error."""
         try:
             prompt = self._policy.open(request.messages, request.tools)
@@ -84,9 +84,9 @@ class Worker:
             return None
         most = request.params.max_tokens
         params = replace(request.params, max_tokens=min(most, self._model.max_context or most))
-        return _Job(prompt, params, 0 if request.seeded else next(self._keys), future)
+        return _ChatJob(prompt, params, 0 if request.seeded else next(self._keys), future)
 
-    def _answer(self, batch: Sequence[_Job]) -> None:
+    def _answer(self, batch: Sequence[_ChatJob]) -> None:
         model, params, grammar = self._model, batch[0].params, self._policy.grammar
         shared = (model.sampler, model.dialect, model.tokenizer)
         policy = TokenPolicy(*shared, params, model.max_context, grammar)
@@ -103,9 +103,9 @@ class Worker:
                 future.set_exception(error)
 
 
-def batches_of(jobs: Sequence[_Job]) -> list[list[_Job]]:
+def batches_of(jobs: Sequence[_ChatJob]) -> list[list[_ChatJob]]:
     """Group jobs that can be sampled together, in order; a key occurs once in a batch."""
-    batches: list[list[_Job]] = []
+    batches: list[list[_ChatJob]] = []
     for job in jobs:
         alike = (batch for batch in batches if batch[0].params == job.params)
         batch = next((one for one in alike if all(job.key != other.key for other in one)), None)

@@ -14,6 +14,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from toolhone.backends.base import Sampler
 from toolhone.config.sections import Experiment
 from toolhone.config.teachers import TeacherSection
@@ -52,7 +54,9 @@ def record_of(group: RolloutGroup, plan: TeacherSection) -> dict[str, Any]:
     """What became of the episodes of a task; `kept_rewards` are those of the kept ones."""
     kept, reasons = best_episodes(group, plan)
     rows = [row for episode in kept for row in rows_of(episode)]
-    stored = [{"tokens": row.tokens.tolist(), "origin": row.origin.tolist()} for row in rows]  # type: ignore[union-attr]
+    stored = [
+        {"tokens": row.tokens.tolist(), "origin": np.asarray(row.origin).tolist()} for row in rows
+    ]
     rewards = group.rewards
     return {
         "id": group.task.id,
