@@ -156,10 +156,11 @@ def broken(
         if code == 0:
             return done
         ended = (folder / out / "checkpoints" / "final_checkpoint").is_dir()
-        if ended and code in (130, -signal.SIGKILL, -signal.SIGINT):
-            done[-1] += ", in the evaluation at the end"
+        stopped = code in (130, -signal.SIGKILL, -signal.SIGINT, -signal.SIGTERM)
+        if ended and stopped:
+            done[-1] += ", after its last step"
             return done
-        if code not in (130, -signal.SIGKILL, -signal.SIGINT, -signal.SIGTERM):
+        if not stopped:
             raise SystemExit((folder / f"{out}.txt").read_text()[-2000:])
     raise SystemExit(f"{out} did not end within {MOST_STARTS} starts")
 
