@@ -18,7 +18,7 @@ from support import killed
 from support.one_token import PROBES, env_of, plan, timeless, toy, weights, without_end
 from toolhone.backends.toy import ToySampler, ToyTrainer
 from toolhone.runs.progress import Progress
-from toolhone.runs.run import BEST, FINAL, Run
+from toolhone.runs.run import BEST, FINAL, Run, whole_folder
 from toolhone.training.grpo import grpo
 from toolhone.training.loop import TrainStatus
 
@@ -112,7 +112,13 @@ def test_a_stop_between_two_snapshots_keeps_the_one_that_samples(
     def train(run: Run, progress: Progress) -> ToyTrainer:
         trainer = toy()
         env = env_of(trainer, experiment)
-        env = replace(env, hooks=replace(env.hooks, progress=progress))
+
+        def save(folder: Path, optimizer: bool) -> str:
+            with whole_folder(folder) as partial:  # as torch does: what was there is gone
+                trainer.save(partial, optimizer)
+            return str(folder)
+
+        env = replace(env, hooks=replace(env.hooks, progress=progress, save=save))
         grpo(trainer, env, run, run.latest())
         return trainer
 

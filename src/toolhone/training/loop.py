@@ -226,12 +226,13 @@ class Loop:
         older = older and 0 < self.state.step - self._sampled_at < self._every
 
         def save(folder: Path) -> str | None:
+            ref = self.hooks.save(folder, optimizer)  # replaces the folder
             if older:
                 assert isinstance(sampler, WeightSampler)
                 (folder / SNAPSHOT).mkdir()
                 adapter = sampler.info.has_adapter
                 (sampler.write_adapter if adapter else sampler.write_merged)(folder / SNAPSHOT)
-            return self.hooks.save(folder, optimizer)
+            return ref
 
         state["sampled_at"] = self._sampled_at if older else None
         self.run.save_checkpoint(name, state, save)
