@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,13 @@ import pytest
 
 from toolhone.api import evaluate, open_model, train
 from toolhone.backends.base import Capabilities
-from toolhone.backends.open import check_plan, decided_elsewhere, open_sampler, open_trainer
+from toolhone.backends.open import (
+    INSTALL,
+    check_plan,
+    decided_elsewhere,
+    open_sampler,
+    open_trainer,
+)
 from toolhone.backends.toy import ToySampler, ToyTrainer
 from toolhone.config.experiment import make_experiment
 from toolhone.config.sections import Experiment, ModelSection, TrainingSection
@@ -35,6 +43,14 @@ def toy_plan(method: str, steps: int = 2, **rl: Any) -> Experiment:
         "evaluation": {"num_samples": 2, "max_new_tokens": 4, "max_turns": 1},
     }
     return make_experiment(sections, "the test")
+
+
+def test_the_packages_that_a_refusal_names_are_those_of_the_extra() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    for name, words in INSTALL.items():
+        lines = project["optional-dependencies"][name]
+        wanted = {line.partition(";")[0].strip() for line in lines if "darwin" not in line}
+        assert set(shlex.split(words)) == wanted
 
 
 def test_an_experiment_trains_and_evaluates_a_toy_by_sft(tmp_path: Path) -> None:

@@ -27,11 +27,12 @@ from safetensors.torch import load_file, save_file
 from support.tinker_server import KEY, close_left_sockets, tinker_server
 from toolhone.api import evaluate, open_model, train
 from toolhone.backends import tinker_connection, tinker_sampler
-from toolhone.backends.base import Adam, Loss, SamplingParams, train_step
+from toolhone.backends.base import Adam, Loss, ModelInfo, SamplingParams, train_step
 from toolhone.backends.open import open_sampler, open_tokenizer, open_trainer
 from toolhone.backends.tinker import TinkerTrainer
 from toolhone.backends.tinker_connection import ServiceCheckpoint, TinkerConnection, connect
 from toolhone.backends.tinker_sampler import TinkerCheckpoint
+from toolhone.backends.usage import Usage
 from toolhone.cli.main import main
 from toolhone.config.experiment import make_experiment
 from toolhone.config.sections import Experiment, LoraSection, ModelSection, TrainingSection
@@ -40,7 +41,7 @@ from toolhone.models.resolve import pico_folder
 from toolhone.rows import Row
 from toolhone.runs.progress import Progress
 from toolhone.runs.run import Run
-from toolhone.training.loop import TrainStatus
+from toolhone.training.loop import MetricsAccumulator, TrainStatus
 from toolhone.training.losses import cross_entropy
 
 pytest.importorskip("starlette")
@@ -558,3 +559,21 @@ def test_an_adapter_is_downloaded_as_a_peft_folder_and_merged(
     offers(monkeypatch, {"gone": f"{address}/gone"})
     with pytest.raises(ServiceError, match="404"):
         sampler.write_adapter(tmp_path / "peft")
+
+
+@pytest.mark.parametrize("values", [[None, -1.0, None], [None, -1.0]])
+def test_a_token_without_log_probability_is_an_error_and_never_certain(values: list) -> None:
+    sdk = SimpleNamespace(types=tinker.types)
+    service: Any = SimpleNamespace(sdk=sdk, usage=Usage(), url="http://x", result=lambda one: one)
+    client = SimpleNamespace(compute_logprobs=lambda _: values)
+    sampler = tinker_sampler.TinkerSampler(service, client, ModelInfo(64))
+    with pytest.raises(ServiceError, match="no log-probability for some of the 2 tokens"):
+        sampler.logprobs([Row.of([1, 2, 3], [False, True, True])])
+
+
+def test_a_norm_that_the_service_does_not_tell_is_not_logged_as_0() -> None:
+    sums = MetricsAccumulator({}, lambda: 0.0)
+    sums.add({"nll": 1.0, "tokens": 1.0}, [])
+    assert sums.known_means("grad_norm") == {}
+    sums.add({"nll": 1.0, "tokens": 1.0, "grad_norm": 3.0}, [])
+    assert sums.known_means("grad_norm") == {"grad_norm": 1.5}

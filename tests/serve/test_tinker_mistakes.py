@@ -20,16 +20,16 @@ import httpx
 import numpy as np
 import pytest
 
-from contracts.test_backends import CONTEXT, VOCAB, tiny_qwen3
+from contracts.test_backends import CONTEXT, VOCAB
 from serve.test_tinker_server import IDS, datum, done, lesson, new_model, score, train
-from support.tinker_server import KEY, close_left_sockets, sdk_client, tinker_server
+from support.tinker_server import KEY, sdk_client, tinker_server
 from toolhone.errors import DataError
 from toolhone.serve.tinker_checkpoints import TinkerPath
 
 pytest.importorskip("starlette")
 tinker = pytest.importorskip("tinker", reason="needs the package tinker, the SDK")
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("sdk")]
 KILLED = """
 import sys, numpy as np, tinker
 client = tinker.ServiceClient(base_url=sys.argv[1], api_key="tml-local")
@@ -42,32 +42,6 @@ while True:
     model.forward_backward(data, "cross_entropy")
     model.optim_step(tinker.AdamParams(learning_rate=0.01)).result()
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def sdk() -> Iterator[None]:
-    """Without telemetry; the sockets that it leaves open are closed at the end."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TINKER_TELEMETRY", "0")
-        yield
-    close_left_sockets()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_qwen3(tmp_path_factory.mktemp("tinker"))
-
-
-@pytest.fixture(scope="module")
-def url(folder: Path) -> Iterator[str]:
-    with tinker_server(folder, folder / "checkpoints") as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def client(url: str) -> Iterator[Any]:
-    with sdk_client(url) as opened:
-        yield opened
 
 
 @pytest.fixture

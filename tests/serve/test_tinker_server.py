@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from contracts.test_backends import tiny_qwen3
-from support.tinker_server import close_left_sockets, sdk_client, tinker_server
+from support.tinker_server import sdk_client, tinker_server
 from toolhone.backends.base import Adam, Lora
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import open_sampler, open_trainer
@@ -24,35 +22,8 @@ from toolhone.training.losses import cross_entropy
 pytest.importorskip("starlette")
 tinker = pytest.importorskip("tinker", reason="needs the package tinker, the SDK")
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("sdk")]
 IDS = [5, 9, 33, 12, 7, 40, 21, 3]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def sdk() -> Iterator[None]:
-    """Without telemetry; the sockets that it leaves open are closed at the end."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TINKER_TELEMETRY", "0")
-        yield
-    close_left_sockets()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model without a tokenizer."""
-    return tiny_qwen3(tmp_path_factory.mktemp("tinker"))
-
-
-@pytest.fixture(scope="module")
-def url(folder: Path) -> Iterator[str]:
-    with tinker_server(folder, folder / "checkpoints") as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def client(url: str) -> Iterator[Any]:
-    with sdk_client(url) as opened:
-        yield opened
 
 
 def new_model(client: Any, folder: Path, **settings: Any) -> Any:

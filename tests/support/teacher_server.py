@@ -27,7 +27,7 @@ class Served:
 
 
 @contextmanager
-def teacher(script: Script) -> Iterator[Served]:
+def teacher(script: Script, tells_usage: bool = True) -> Iterator[Served]:
     lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
@@ -48,7 +48,7 @@ def teacher(script: Script) -> Iterator[Served]:
             status = reply if isinstance(reply, int) else 200
             message = {"role": "assistant", "content": reply}
             usage = {"prompt_tokens": 100, "completion_tokens": 10}
-            value = {"choices": [{"message": message}], "usage": usage}
+            value = {"choices": [{"message": message}], "usage": usage if tells_usage else None}
             if status != 200:
                 value = {"error": {"message": f"refused {self.headers.get('Authorization')}"}}
             with lock:

@@ -265,6 +265,16 @@ def test_the_budget_ends_the_work_with_what_there_is(
     assert served.paid == len(made.rows), "a later run has the same budget"
 
 
+def test_a_token_budget_is_refused_where_the_address_tells_no_usage(tmp_path: Path) -> None:
+    with teacher(lambda _, text: product(number_of(text)), tells_usage=False) as served:
+        free = section(served, tmp_path)
+        made = write_rows(client := TeacherClient.open(free), TOOLS, REGISTRY, 3, 0, Progress())
+        assert made.report(client)["replies_without_usage"] == len(made.rows) == 3
+        limited = section(served, tmp_path, max_tokens=440)
+        with pytest.raises(DataError, match=r"max_tokens=440 cannot be held.*max_requests"):
+            write_rows(TeacherClient.open(limited), TOOLS, REGISTRY, 20, 0, Progress())
+
+
 def test_the_key_is_sent_and_never_written_or_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from toolhone.tools.registry import Registry
 from toolhone.tools.replay_world import ReplayWorld, recorded_calls
 from toolhone.tools.result import ToolStatus
 from toolhone.tools.simulated_world import SimulatedWorld
+from toolhone.tools.worlds import WorldError
 
 TOOLS = [
     {
@@ -98,6 +99,14 @@ def test_simulated_results_are_equal_for_equal_seeds_and_follow_what_was_written
     assert "city" not in other.call(ASK).value
     world.reset(0)
     assert world.call(ASK) == other.call(ASK)
+
+
+def test_a_result_schema_that_cannot_be_simulated_breaks_the_episode_by_name():
+    tool = Tool("find", "", {"type": "object", "properties": {}})
+    schema = {"type": "object", "properties": {"code": {"type": "string", "pattern": "^[0-9]{9}$"}}}
+    world = SimulatedWorld([tool], {"find": {**schema, "required": ["code"]}})
+    with pytest.raises(WorldError, match=r"find .*'pattern'"):
+        world.call(ToolCall("find"))
 
 
 def test_a_simulated_call_that_breaks_its_schema_gets_no_result():

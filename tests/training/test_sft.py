@@ -251,7 +251,7 @@ def test_many_steps_that_are_not_finite_stop_the_run_and_name_the_remedy(tmp_pat
     with pytest.raises(RunError, match=r"20 steps in a row .* lower training\.learning_rate"):
         sft(trainer, ROWS, [], run, hooks(trainer))
     assert all(line["skipped_steps"] == 3 for line in run.metrics())
-    assert all(np.isfinite(line["grad_norm"]) for line in run.metrics())
+    assert not any("grad_norm" in line for line in run.metrics()), "none was finite"
 
 
 def test_a_checkpoint_that_is_due_is_saved_before_validation_can_fail(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from toolhone.rewards.reward_registry import RewardResult
 from toolhone.rows import Row
 from toolhone.runs.run import Run
 from toolhone.schema import Message, ToolCall
-from toolhone.training.best_of_n import OwnSamples, best_episodes
+from toolhone.training.best_of_n import OwnSamples, best_episodes, record_of
 from toolhone.training.loop import TrainStatus
 from toolhone.training.rollout import RLEnv, RolloutGroup
 from toolhone.training.teacher import RoundJournal, Rounds, teacher_mode
@@ -145,6 +145,9 @@ def test_a_failed_episode_is_never_kept_and_counted() -> None:
     kept, reasons = best_episodes(group, TeacherSection())
     assert [episode.turns[0].text for episode in kept] == ["b"]
     assert dict(reasons) == {"episodes that failed or timed out": 1}
+    assert record_of(group, TeacherSection())["means"]["reward"] == [1.0]
+    nothing = record_of(replace(group, episodes=(failed, failed)), TeacherSection())
+    assert nothing["means"] == {"reward": [], "best_reward": [], "solved": [0]}
 
 
 def test_a_round_that_keeps_nothing_stops_with_its_counts(tmp_path: Path) -> None:

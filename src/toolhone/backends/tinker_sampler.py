@@ -55,8 +55,14 @@ class TinkerSampler:
         found = [np.zeros(len(row), np.float32) for row in rows]
         for place, future in asked.items():
             values = self._service.result(future)
-            logp = np.array([0.0 if one is None else one for one in values[1:]], np.float32)
-            found[place][1:] = np.where(rows[place].mask[1:], logp, np.float32(0))
+            logp = np.array([np.nan if one is None else one for one in values[1:]], np.float32)
+            mask = rows[place].mask[1:]
+            if len(logp) != len(mask) or np.isnan(logp[mask]).any():
+                raise ServiceError(
+                    f"{self._service.url} gave no log-probability for some of the {len(mask)} "
+                    "tokens of a row; every token after the first needs one"
+                )
+            found[place][1:] = np.where(mask, logp, np.float32(0))
         return found
 
     def _submit(self, key: int, prompt: Tokens, params: SamplingParams) -> Any:

@@ -88,9 +88,19 @@ class TeacherClient:
         prompts, replies = self.tokens
         return (prompts * self.plan.price_in + replies * self.plan.price_out) / 1e6
 
+    @property
+    def without_usage(self) -> int:
+        """Replies whose cost the address did not tell; they count as 0 tokens."""
+        return sum(one.prompt_tokens + one.reply_tokens == 0 for one in self.paid.values())
+
     def within(self, most_requests: int) -> bool:
         """Whether the budget allows another request."""
         most = self.plan.max_tokens
+        if most is not None and self.without_usage:
+            raise DataError(
+                f"data.teacher.max_tokens={most} cannot be held: {self.plan.base_url} does not "
+                "tell what its replies cost (`usage`); set data.teacher.max_requests instead"
+            )
         return self.requests < most_requests and (most is None or sum(self.tokens) < most)
 
     def ask(self, name: str, messages: Sequence[Mapping[str, Json]]) -> PaidReply | None:

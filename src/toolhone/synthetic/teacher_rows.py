@@ -68,6 +68,7 @@ class WrittenRows:
             "recalled": client.recalled,
             "prompt_tokens": prompts,
             "reply_tokens": replies,
+            "replies_without_usage": client.without_usage,
             "price": round(client.price, 6),
             "proposed": self.proposed,
             "kept": len(self.rows),

@@ -15,9 +15,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from jsonschema.validators import validator_for
+
 from toolhone.schema import Json, Tool, ToolCall
 from toolhone.tools.result import ToolResult, ToolStatus
-from toolhone.tools.worlds import draw
+from toolhone.tools.worlds import WorldError, draw
 
 _DEPTH = 5
 _WRITES = re.compile(
@@ -49,6 +51,7 @@ class SimulatedWorld:
     def __init__(self, tools: Sequence[Tool], returns: Mapping[str, Json] | None = None) -> None:
         self._tools, self._returns = {tool.name: tool for tool in tools}, dict(returns or {})
         self._seed, self._written = 0, dict[str, dict[str, Json]]()
+        self._validators = {name: validator_for(one)(one) for name, one in self._returns.items()}
 
     def reset(self, seed: int) -> None:
         self._seed, self._written = seed, {}
@@ -76,6 +79,11 @@ class SimulatedWorld:
             value: Json = {**known, "status": "ok"} if known else {"status": "ok"}
         else:
             value = _sample(schema, known, chance, _DEPTH, call.name)
+            if error := next(self._validators[call.name].iter_errors(value), None):
+                raise WorldError(
+                    f"no result of {call.name} can be simulated: its result schema asks for "
+                    f"{error.validator!r}; types, enums, bounds, lengths and formats are obeyed"
+                )
         if _WRITES.search(call.name) and isinstance(value, dict):
             if schema is None and not _ids(call.arguments):
                 value = {"id": f"{call.name[:1].lower()}{chance.randint(1000, 9999)}", **value}

@@ -51,19 +51,20 @@ class OwnSamples:
 
 
 def record_of(group: RolloutGroup, plan: TeacherSection) -> dict[str, Any]:
-    """What became of the episodes of a task; `kept_rewards` are those of the kept ones."""
+    """What became of the episodes of a task; episodes that failed count in no mean."""
     kept, reasons = best_episodes(group, plan)
     rows = [row for episode in kept for row in rows_of(episode)]
     stored = [
         {"tokens": row.tokens.tolist(), "origin": np.asarray(row.origin).tolist()} for row in rows
     ]
-    rewards = group.rewards
+    played = group.without_failures()
+    best = [max(played.rewards)] if played.episodes else []
     return {
         "id": group.task.id,
         "proposed": len(group.episodes),
-        "ran": len(group.without_failures().episodes),
+        "ran": len(played.episodes),
         "kept": len(kept),
-        "means": {"reward": rewards, "best_reward": [max(rewards)], "solved": [int(bool(kept))]},
+        "means": {"reward": played.rewards, "best_reward": best, "solved": [int(bool(kept))]},
         "reasons": dict(reasons),
         "texts": [[turn.text for turn in episode.turns] for episode in kept],
         "rows": stored,

@@ -334,6 +334,10 @@ class MetricsAccumulator:
         """The mean of a metric per step, or per unit of another metric."""
         return self.sums.get(name, 0.0) / max(1.0, self.sums.get(count, 0.0))
 
+    def known_means(self, *names: str) -> Metrics:
+        """The means per step of those metrics that the backend gives."""
+        return {name: self.mean(name) for name in names if name in self.sums}
+
     def count(self, name: str) -> int:
         return int(self.sums.get(name, 0))
 

@@ -218,7 +218,7 @@ def report_dpo(loop: Loop, sums: MetricsAccumulator) -> None:
         "loss": sums.mean("loss"),
         **{name: sums.mean(name, "pairs") for name in PER_PAIR},
         "kl_reference": sums.mean("kl_reference", "chosen_tokens"),
-        "grad_norm": sums.mean("grad_norm"),
+        **sums.known_means("grad_norm"),
     }
     rest = {
         "learning_rate": optimizer_at(plan, state.step - 1, loop.total).learning_rate,

@@ -155,12 +155,13 @@ def update_means(passes: Sequence[Metrics], snapshot_age: int) -> Metrics:
         found["ptx_loss"] = sums["ptx_nll"] / max(1.0, sums["ptx_tokens"])
     if "sampler_gap" in sums and not snapshot_age:
         found["sampler_gap"] = sums["sampler_gap"]
+    if "grad_norm" in sums:
+        found["grad_norm"] = sums["grad_norm"] / max(1.0, updates)
     return {
         "loss": sums.get("loss", 0.0) / max(1.0, updates),
         "updates": updates,
         "staleness": float(snapshot_age),
         **found,
-        "grad_norm": sums.get("grad_norm", 0.0) / max(1.0, updates),
         "trained_tokens": sums.get("tokens", 0.0),
         "skipped_updates": sums.get("skipped", 0.0),
     }

@@ -56,7 +56,7 @@ def report(loop: Loop, sums: MetricsAccumulator) -> None:
     state, plan = loop.state, loop.run.experiment.training
     values = {
         "loss": sums.mean("nll", "tokens"),
-        "grad_norm": sums.mean("grad_norm"),
+        **sums.known_means("grad_norm"),
         "learning_rate": optimizer_at(plan, state.step - 1, loop.total).learning_rate,
         "tokens_per_second": sums.tokens_per_second(),
         "trained_tokens": sums.count("tokens"),

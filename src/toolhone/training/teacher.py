@@ -3,7 +3,7 @@
     status = teacher_mode(trainer, lessons, run, checkpoint)
 
 `lessons` writes the rows: `best_of_n.OwnSamples` from its own episodes (rejection sampling),
-`inline_calls.TextCalls` by putting calls into plain text (Toolformer). docs/teacher.md explains
+`text_lessons.TextLessons` by putting calls into plain text (Toolformer). docs/teacher.md explains
 what is counted.
 """
 
