@@ -62,7 +62,7 @@ def call(url: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, 
 
 MISTAKES = {
     "an unknown loss": (lambda: lesson(), "nope", {}, "loss_fn 'nope' is not available here"),
-    "an uploaded loss": (lambda: lesson(), "custom", {}, "does not run uploaded custom losses"),
+    "an uploaded loss": (lambda: lesson(), "custom", {}, "runs no uploaded custom losses"),
     "a missing array": (lambda: datum(), "ppo", {}, "ppo takes target_tokens, logprobs, advan"),
     "another length": (lambda: datum(weights=[1.0]), "cross_entropy", {}, "they must agree"),
     "an unknown number": (

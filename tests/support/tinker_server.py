@@ -23,12 +23,13 @@ KEY = "tml-local"
 
 @contextmanager
 def tinker_server(
-    model: str | Path, checkpoints: Path, memory: int | None = 10**9
+    model: str | Path, checkpoints: Path, memory: int | None = 10**9, custom_losses: bool = False
 ) -> Iterator[str]:
     """Serve a model folder or 'pico'; yields the address for `TINKER_BASE_URL`."""
     import uvicorn
 
-    service = open_service(str(model), TinkerOptions(checkpoints, memory))
+    options = TinkerOptions(checkpoints, memory, custom_losses=custom_losses)
+    service = open_service(str(model), options)
     config = uvicorn.Config(open_tinker_app(service), log_level="error", lifespan="on")
     config.timeout_graceful_shutdown = 1
     server = uvicorn.Server(config)

@@ -60,6 +60,9 @@ def serve(  # noqa: PLR0913 (the options of a command)
     key: Annotated[
         str, Option(help="with --tinker: the API key that clients send")
     ] = TinkerOptions.key,
+    custom_losses: Annotated[
+        bool, Option("--custom-losses", help="with --tinker: run the losses that clients upload")
+    ] = False,
 ) -> None:
     """Answer OpenAI's chat requests, with tools and calls, until Ctrl-C.
 
@@ -70,7 +73,8 @@ def serve(  # noqa: PLR0913 (the options of a command)
     if tinker:
         refuse_chat_options(dialect, constrained, max_new_tokens)
         limit = None if memory is None else int(memory * 1e9)
-        serve_sdk(model, overrides, (host, port), checkpoint, TinkerOptions(out, limit, key))
+        options = TinkerOptions(out, limit, key, custom_losses)
+        serve_sdk(model, overrides, (host, port), checkpoint, options)
         return
     with listen(host, port) as sock:
         keys = flags.with_options(overrides, dialect, constrained)

@@ -79,7 +79,7 @@ LOSSES: Mapping[str, ServiceLoss] = {
     "gspo": ServiceLoss(_gspo, (*_POLICY, "sequence_ratio_mask"), CLIPS),
 }
 NOT_HERE = {
-    "custom": "the server does not run uploaded custom losses; "
+    "custom": "the server runs no uploaded custom losses unless started with --custom-losses; "
     "forward_backward_custom runs yours on the client",
     "stable_reinforce": "only the Tinker service has its formula; use ppo or importance_sampling",
 }

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -35,7 +35,13 @@ from toolhone.rows import Array, Row
 from toolhone.runs.run import writing
 from toolhone.schema import Json
 from toolhone.serve.tinker_checkpoints import Checkpoints, RunRecord, TinkerPath
-from toolhone.serve.tinker_losses import Seen, wire_loss
+from toolhone.serve.tinker_custom import (
+    CustomLoss,
+    custom_wire_loss,
+    mean_metrics,
+    read_custom_loss,
+)
+from toolhone.serve.tinker_losses import Seen, find_loss, wire_loss
 from toolhone.serve.tinker_queue import Job
 from toolhone.serve.tinker_wire import WirePass, logprobs_of, rows_of, write_pass, write_samples
 from toolhone.tokenizer import TextTokenizer
@@ -109,13 +115,22 @@ class WireSample:
 
 
 class TinkerModels:
-    """All models and samplers. `memory`: bytes that they may take beside the bases."""
+    """All models and samplers. `memory`: bytes that they may take beside the bases.
+
+    custom_losses: run the losses that clients upload.
+    """
 
     def __init__(
-        self, bases: Mapping[str, ServedBase], checkpoints: Checkpoints, memory: int
+        self,
+        bases: Mapping[str, ServedBase],
+        checkpoints: Checkpoints,
+        memory: int,
+        custom_losses: bool = False,
     ) -> None:
         self.bases, self.checkpoints, self.memory = bases, checkpoints, memory
+        self.custom_losses = custom_losses
         self.models: dict[str, TrainedModel] = {}
+        self.losses: dict[str, CustomLoss] = {}
         self.samplers: dict[str, OpenSampler] = {}
         """The least recently used one first."""
 
@@ -171,7 +186,7 @@ class TinkerModels:
 
     def release(self, session_id: str) -> dict[str, Json]:
         """Drop the models and samplers of a session."""
-        for table in (self.models, self.samplers):
+        for table in (self.models, self.samplers, self.losses):
             for identity in [each for each in table if each.startswith(f"{session_id}:")]:
                 del table[identity]
         return {}
@@ -196,9 +211,15 @@ class TinkerModels:
     def run_pass(self, request: WirePass) -> bytes:
         """Forward and backward, or forward alone; the reply holds log-probabilities and loss."""
         trainer, seen = self.model(request.model_id).trainer, Seen()
-        loss = wire_loss(request.loss_fn, request.config, seen)
         data = request.data()
-        rows = rows_of(data, request.loss_fn, trainer.info.vocab_size)
+        if request.loss_fn == "custom":
+            custom = self.custom_loss(request)
+            loss, wanted = custom_wire_loss(custom, seen), custom.inputs
+            data = [custom.spread(datum) for datum in data]
+        else:
+            loss = wire_loss(request.loss_fn, request.config, seen)
+            wanted = find_loss(request.loss_fn).inputs
+        rows = rows_of(data, request.loss_fn, wanted, trainer.info.vocab_size)
         if not rows:
             raise DataError("a pass needs at least one datum")
         if request.forward_only:
@@ -208,7 +229,22 @@ class TinkerModels:
             metrics, _ = loss_gradient(loss, padded, Batch(mask, arrays))
         else:
             metrics = trainer.forward_backward(rows, loss).result()
-        return write_pass(logprobs_of(seen, data), {"loss:sum": metrics["loss"]})
+        sums = {"loss:sum": metrics["loss"], **mean_metrics(metrics, len(data))}
+        return write_pass(logprobs_of(seen, data), sums)
+
+    def add_loss(self, loss_id: str, request: Any) -> dict[str, Json]:
+        """Keep an uploaded loss (`CreateCustomLossRequest`) until its session ends."""
+        self.losses[loss_id] = read_custom_loss(request)
+        return {"loss_id": loss_id, "type": "create_custom_loss"}
+
+    def custom_loss(self, request: WirePass) -> CustomLoss:
+        loss_id = request.config.get("loss_id")
+        session = request.model_id.partition(":")[0]
+        if not self.custom_losses:
+            find_loss("custom")
+        if loss_id not in self.losses or not str(loss_id).startswith(f"{session}:"):
+            raise DataError(f"there is no uploaded loss {loss_id!r:.80} here; create it again")
+        return self.losses[str(loss_id)]
 
     def step(self, model_id: str, adam: Adam) -> dict[str, Json]:
         """One step of AdamW; a gradient that is not finite is skipped, and dropped."""

@@ -32,7 +32,6 @@ from toolhone.models.resolve import ADAPTER, adapter_of, find, resolve_model
 from toolhone.schema import Json
 from toolhone.serve.app import LOOPBACK, SHUTDOWN_SECONDS
 from toolhone.serve.tinker_checkpoints import Checkpoints, TinkerPath
-from toolhone.serve.tinker_losses import NOT_HERE
 from toolhone.serve.tinker_models import ServedBase, TinkerModels
 from toolhone.serve.tinker_service import EndedSessionError, TinkerService, failure
 
@@ -50,11 +49,13 @@ PROTOBUF = "application/x-protobuf"
 @dataclass(frozen=True)
 class TinkerOptions:
     """`folder`: where checkpoints are. `memory`: bytes for models and samplers beside the base;
-    None: half of what is free after the base is loaded. `key`: what clients must send."""
+    None: half of what is free after the base is loaded. `key`: what clients must send.
+    `custom_losses`: run the losses that clients upload, out of a list of operations."""
 
     folder: Path = Path("runs/tinker")
     memory: int | None = None
     key: str = KEY
+    custom_losses: bool = False
 
 
 def check_tinker_installed() -> None:
@@ -89,7 +90,8 @@ def open_service(
     used, there = served.shared.memory()
     memory = (there - used) // 2 if options.memory is None else options.memory
     names = dict.fromkeys((ref, os.path.normpath(ref), paths[0]), served)
-    return TinkerService(TinkerModels(names, Checkpoints(options.folder), memory))
+    given = (Checkpoints(options.folder), memory, options.custom_losses)
+    return TinkerService(TinkerModels(names, *given))
 
 
 def serve_tinker(service: TinkerService, sock: socket.socket, key: str = KEY) -> None:
@@ -139,11 +141,11 @@ Handler = Callable[..., Any]
 def _calls(service: TinkerService) -> list[tuple[str, str, Handler]]:
     """The calls that train and sample."""
     posts: Mapping[str, Handler] = {
-        "client/config": lambda body: {"pjwt_auth_enabled": False},  # noqa: ARG005
+        "client/config": service.client_config,
         "client/dynamic_config": lambda body: {},  # noqa: ARG005
         "telemetry": lambda body: {"status": "accepted"},  # noqa: ARG005
         "cancel_future": lambda body: {},  # noqa: ARG005
-        "create_custom_loss": _refuse_custom_loss,
+        "create_custom_loss": service.create_custom_loss,
         "create_session": service.create_session,
         "session_heartbeat": service.heartbeat,
         "sessions/{identity}/finish": service.finish,
@@ -159,10 +161,6 @@ def _calls(service: TinkerService) -> list[tuple[str, str, Handler]]:
         "retrieve_future": service.retrieve,
     }
     return [("POST", path, handler) for path, handler in posts.items()]
-
-
-def _refuse_custom_loss(body: Json) -> Json:  # noqa: ARG001
-    raise CapabilityError(NOT_HERE["custom"])
 
 
 def _unknown(body: Json, path: str) -> Json:  # noqa: ARG001

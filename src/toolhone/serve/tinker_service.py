@@ -25,6 +25,7 @@ from toolhone.backends.base import Adam, SamplingParams
 from toolhone.errors import BusyError, CapabilityError, DataError, ModelError, RunError, UserError
 from toolhone.schema import Json
 from toolhone.serve.tinker_checkpoints import RunRecord, TinkerPath
+from toolhone.serve.tinker_losses import find_loss
 from toolhone.serve.tinker_models import SamplerSource, ServedBase, TinkerModels, WireSample
 from toolhone.serve.tinker_queue import EngineThread, Job, Promises, job_of
 from toolhone.serve.tinker_wire import read_pass
@@ -66,6 +67,10 @@ class TinkerService:
         """Set when the server stops: whoever waits for a result is sent away."""
 
     # ----------------------------------------------------------------------------- sessions
+
+    def client_config(self, body: Json) -> Json:  # noqa: ARG002
+        """What the SDK may do; it uploads its custom losses only to a server that runs them."""
+        return {"pjwt_auth_enabled": False, "custom_loss_server_side": self.models.custom_losses}
 
     def create_session(self, body: Json) -> Json:
         for identity, session in [*self.sessions.items()]:
@@ -145,6 +150,14 @@ class TinkerService:
     def forward_backward(self, body: bytes) -> Json:
         request = read_pass(body)
         return self._in_order(request, partial(self.models.run_pass, request))
+
+    def create_custom_loss(self, body: Json) -> Json:
+        if not self.models.custom_losses:
+            find_loss("custom")
+        request = _read("CreateCustomLossRequest", body)
+        self._session(request.session_id)
+        loss_id = f"{request.session_id}:loss:{request.custom_loss_seq_id}"
+        return self._promise(loss_id, partial(self.models.add_loss, loss_id, request))
 
     def optim_step(self, body: Json) -> Json:
         request = _read("OptimStepRequest", body)

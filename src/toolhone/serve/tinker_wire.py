@@ -1,7 +1,7 @@
 """The two binary bodies of the Tinker protocol: passes (forward, backward) and samples.
 
     request = read_pass(body)                      # a ForwardBackwardRequest
-    rows = rows_of(request.data, request.loss_fn)  # position i of the wire is entry i + 1 of a row
+    rows = rows_of(request.data(), name, inputs, vocab)  # position i is entry i + 1 of a row
 
 The protobuf module comes from the `tinker` package.
 """
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from toolhone.backends.base import Sample, StopReason
 from toolhone.errors import CapabilityError, DataError
 from toolhone.rows import Array, Row
-from toolhone.serve.tinker_losses import ROW, Seen, find_loss
+from toolhone.serve.tinker_losses import ROW, Seen
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,14 @@ def _array(tensor: Any, where: str, name: str) -> NDArray[Any]:
     return array
 
 
-def rows_of(data: Sequence[WireDatum], loss_fn: str, vocab_size: int) -> list[Row]:
+def rows_of(
+    data: Sequence[WireDatum], loss_fn: str, wanted: Sequence[str], vocab_size: int
+) -> list[Row]:
     """Return the rows of the data: one for a datum, or K for `target_tokens` of [N, K].
 
-    Every position is masked in, since the reply holds the log-probability of each.
+    wanted: the arrays that the loss reads. Every position is masked in, since the reply holds the
+    log-probability of each.
     """
-    wanted = find_loss(loss_fn).inputs
     rows = []
     for place, datum in enumerate(data):
         inputs, where, length = dict(datum.inputs), f"datum {place}", len(datum.tokens)
