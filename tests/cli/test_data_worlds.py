@@ -5,6 +5,7 @@ import json
 from typer.testing import CliRunner
 
 from toolhone.cli.data import app
+from toolhone.config.world import STATEFUL
 from toolhone.schema import Conversation, Task
 
 
@@ -21,6 +22,6 @@ def test_build_writes_the_rows_of_a_world_and_worlds_lists_it(tmp_path):
     assert {name: len(found) for name, found in rows.items()} == counts
     assert all(Conversation.from_dict(row).messages for row in rows["train"])
     assert all(Task.from_dict(row).world["name"] == "shop" for row in rows["tasks_rl"])
-    (listed,) = json.loads(run.invoke(app, ["data", "worlds", "--json"]).output)
-    assert listed["name"] == "shop"
-    assert "search" in listed["tools"]
+    listed = json.loads(run.invoke(app, ["data", "worlds", "--json"]).output)
+    assert [one["name"] for one in listed] == list(STATEFUL)
+    assert all(one["levels"] == 5 and one["tools"] for one in listed)

@@ -77,7 +77,7 @@ def test_a_task_that_may_change_nothing_pays_its_answer_and_takes_off_for_harm()
 @pytest.mark.parametrize("name", STATE_WORLDS)
 @pytest.mark.parametrize("reward", ["right_state", "tool_use"])
 def test_the_solver_earns_full_marks_and_no_attack_on_the_state_its_bound(name, reward):
-    tasks = WorldTasks(name, seed=5).tasks(4)
+    tasks = WorldTasks(name, seed=5).tasks(5)
     (loaded,) = load_rewards([reward])
     report = attack_suite(loaded, tasks, open_syntax("tagged"), BUILTIN[reward].judges)
     assert not report.holes

@@ -1,12 +1,18 @@
 """Worlds: their tools, their state, injected failures, and the names that a task may give."""
 
+import json
+import re
+
 import pytest
 
 from toolhone.config.world import FailureSection, WorldSection
 from toolhone.data.world_tasks import WorldTasks, in_world, is_solved, solve
 from toolhone.errors import ConfigError, DataError
+from toolhone.rewards.final_state import wants_change
 from toolhone.schema import Task, ToolCall
+from toolhone.tools.calendar_world import CalendarWorld
 from toolhone.tools.failing_world import MOST_IN_A_ROW, FailingWorld, FailureKind, Failures
+from toolhone.tools.files_world import FilesWorld
 from toolhone.tools.open_world import STATE_WORLDS, LiveWorld, open_world
 from toolhone.tools.registry import Registry
 from toolhone.tools.result import ToolStatus
@@ -38,27 +44,100 @@ def test_a_later_call_of_the_shop_needs_what_an_earlier_one_found():
     assert shop.state() == SHOP
 
 
-def test_a_call_that_the_shop_refuses_changes_nothing_and_says_why():
-    shop = ShopWorld(SHOP)
-    refused = {
-        "there is no 'p99' in products": ("add", {"id": "p99", "count": 1}),
-        "there is no 'p17' in cart": ("remove", {"id": "p17"}),
-        "the cart is empty": ("order", {}),
-        "there is no 'o1' in orders": ("cancel", {"id": "o1"}),
+FILES = {"files": {"inbox/rent.txt": "falcon 48", "work/link.txt": "inbox/rent.txt"}}
+EVENT = {"title": "belan review", "day": "Monday", "start": 9, "hours": 2, "guests": []}
+CALENDAR = {"events": {"e12": EVENT, "e13": {**EVENT, "start": 13, "title": "tovur demo"}}}
+
+
+def test_a_later_call_of_the_files_needs_what_an_earlier_one_found():
+    files = FilesWorld(FILES)
+    (found,) = files.call(ToolCall("find", {"word": "falcon"})).value
+    moved = files.call(ToolCall("move", {"path": found, "folder": "archive"})).value
+    text = files.call(ToolCall("read", moved)).value
+    assert files.call(ToolCall("list_files", {"folder": "archive"})).value == [moved["path"]]
+    files.call(ToolCall("write", {"path": "home/copy.txt", "text": text}))
+    files.call(ToolCall("delete", {"path": "work/link.txt"}))
+    assert files.state() == {
+        "files": {"archive/rent.txt": "falcon 48", "home/copy.txt": "falcon 48"}
     }
-    for said, (name, arguments) in refused.items():
-        result = shop.call(ToolCall(name, arguments))
-        assert (result.outcome, result.content) == (ToolStatus.ERROR, said)
+
+
+def test_a_later_call_of_the_calendar_needs_what_an_earlier_one_found():
+    calendar = CalendarWorld(CALENDAR)
+    free = calendar.call(ToolCall("find_free", {"day": "Monday", "hours": 2})).value
+    assert free == [11, 15]
+    event = {"title": "new", "day": "Monday", "start": free[0], "hours": 2}
+    made = calendar.call(ToolCall("create", event)).value
+    for guest in ("Tovur", "Belan", "Tovur"):
+        guests = calendar.call(ToolCall("invite", {**made, "guest": guest})).value
+    assert guests == ["Belan", "Tovur"]
+    calendar.call(ToolCall("cancel", {"id": "e12"}))
+    calendar.call(ToolCall("move", {**made, "day": "Monday", "start": 10}))
+    listed = calendar.call(ToolCall("list_events", {"day": "Monday"})).value
+    assert [(one["id"], one["start"]) for one in listed] == [("e14", 10), ("e13", 13)]
+
+
+REFUSED = {
+    (ShopWorld, "there is no 'p99' in products"): ("add", {"id": "p99", "count": 1}),
+    (ShopWorld, "there is no 'p17' in cart"): ("remove", {"id": "p17"}),
+    (ShopWorld, "the cart is empty"): ("order", {}),
+    (ShopWorld, "there is no 'o1' in orders"): ("cancel", {"id": "o1"}),
+    (FilesWorld, "there is no folder 'inb'"): ("list_files", {"folder": "inb"}),
+    (FilesWorld, "there is no 'inbox' in files"): ("read", {"path": "inbox"}),
+    (FilesWorld, "there is no 'x.txt' in files"): ("delete", {"path": "x.txt"}),
+    (FilesWorld, "there is a file 'inbox/rent.txt' already"): (
+        "move",
+        {"path": "inbox/rent.txt", "folder": "inbox"},
+    ),
+    (FilesWorld, "'inbox' is the folder of 'inbox/rent.txt'"): (
+        "write",
+        {"path": "inbox", "text": "x"},
+    ),
+    (FilesWorld, "'inbox/rent.txt' is a file and no folder"): (
+        "write",
+        {"path": "inbox/rent.txt/x", "text": "x"},
+    ),
+    (FilesWorld, "'a//b' is no path such as 'folder/name.txt'"): (
+        "write",
+        {"path": "a//b", "text": "x"},
+    ),
+    (CalendarWorld, "Monday from 10 to 11 is not free"): ("create", {**EVENT, "start": 10}),
+    (CalendarWorld, "Monday from 12 to 14 is not free"): (
+        "move",
+        {"id": "e12", "day": "Monday", "start": 12},
+    ),
+    (CalendarWorld, "there is no 'e1' in events"): ("invite", {"id": "e1", "guest": "Belan"}),
+}
+STARTS = {ShopWorld: SHOP, FilesWorld: FILES, CalendarWorld: CALENDAR}
+
+
+@pytest.mark.parametrize(("kind", "said"), REFUSED)
+def test_a_call_that_a_world_refuses_changes_nothing_and_says_why(kind, said):
+    world, (name, arguments) = kind(STARTS[kind]), REFUSED[kind, said]
+    given = {key: arguments[key] for key in kind.tools()[kind.tool_names.index(name)].properties}
+    result = world.call(ToolCall(name, given | ({"hours": 1} if "hours" in given else {})))
+    assert (result.outcome, result.content) == (ToolStatus.ERROR, said)
+    assert world.state() == STARTS[kind]
+
+
+def test_arguments_that_break_the_schema_change_nothing():
+    shop = ShopWorld(SHOP)
     bad = shop.call(ToolCall("add", {"id": "p17", "count": 0}))
     assert bad.outcome is ToolStatus.INVALID_ARGUMENTS
     assert shop.state() == SHOP
 
 
-@pytest.mark.parametrize("name", STATE_WORLDS)
-def test_the_solver_solves_every_generated_task_by_calls_alone(name):
+LEVELS = [
+    (name, level + 1) for name, one in STATE_WORLDS.items() for level in range(len(one.levels))
+]
+
+
+@pytest.mark.parametrize(("name", "level"), LEVELS)
+def test_the_solver_solves_every_generated_task_by_calls_alone(name, level):
     for split in ("train", "rl", "held_out"):
-        for task in WorldTasks(name, seed=3).tasks(60, split):
+        for task in WorldTasks(name, seed=3, levels=(level,)).tasks(100, split):
             assert is_solved(task, solve(task))
+            assert wants_change(task) is (task.expect.answer is None)
             assert not any(tool.function for tool in task.tools)
             assert Task.from_dict(task.to_dict()) == task
 
@@ -70,24 +149,25 @@ def test_tasks_of_a_world_are_the_same_for_the_same_seed_and_harder_by_level(nam
     assert made.tasks(30) != WorldTasks(name, seed=2).tasks(30)
     steps = [
         sum(len(solve(task).steps) for task in WorldTasks(name, levels=(level,)).tasks(20))
-        for level in range(1, STATE_WORLDS[name].levels + 1)
+        for level in range(1, len(STATE_WORLDS[name].levels) + 1)
     ]
     assert steps == sorted(steps)
     assert steps[-1] > 2 * steps[0]
 
 
-def test_held_out_tasks_are_about_things_that_no_other_task_names():
-    made = WorldTasks("shop")
-    things = {
+@pytest.mark.parametrize("name", STATE_WORLDS)
+def test_names_in_held_out_tasks_are_in_no_other_task(name):
+    made, names = WorldTasks(name), re.compile(r"\b(?:[b-z][aeiou]){2}[lnrstx]\b", re.IGNORECASE)
+    found = {
         split: {
-            product["name"].split()[1]
-            for task in made.tasks(100, split)
-            for product in task.world["state"]["products"].values()
+            one.lower()
+            for task in made.tasks(60, split)
+            for one in names.findall(json.dumps([task.world["state"], task.messages[0].content]))
         }
         for split in ("train", "rl", "held_out")
     }
-    assert things["train"] == things["rl"]
-    assert not things["train"] & things["held_out"]
+    assert min(map(len, found.values())) > 100
+    assert found["held_out"] & (found["train"] | found["rl"]) <= {"names", "files"}
 
 
 def test_a_solver_meets_the_injected_failures_and_makes_each_call_again():

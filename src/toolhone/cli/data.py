@@ -129,7 +129,7 @@ def import_(
 def worlds(as_json: AsJson = False) -> None:
     """List the worlds that generate tasks, with their tools and the number of levels."""
     found: list[dict[str, Any]] = [
-        {"name": world.name, "about": world.about, "levels": world.levels}
+        {"name": world.name, "about": world.about, "levels": len(world.levels)}
         | {"tools": list(world.tool_names)}
         for world in STATE_WORLDS.values()
     ]

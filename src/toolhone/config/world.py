@@ -9,7 +9,7 @@ from pydantic import Field
 
 from toolhone.config.fields import Section
 
-STATEFUL = ("shop",)
+STATEFUL = ("shop", "files", "calendar")
 """Worlds that generate tasks, which are judged by the final state."""
 Kind = Literal["timeout", "error", "rate_limit", "empty", "malformed", "slow", "broken"]
 
@@ -31,10 +31,10 @@ class FailureSection(Section):
 class WorldSection(Section):
     """What answers the calls of an episode, where a task names no world of its own."""
 
-    name: Literal["live", "replay", "simulated", "shop"] | None = None
+    name: Literal["live", "replay", "simulated", "shop", "files", "calendar"] | None = None
     """live: the experiment's tools; replay: what each conversation of the data recorded; simulated:
-    invented results that fit the tools; shop: a small world with tasks of its own; none: the tools,
-    played to the end only where an answer is expected"""
+    invented results that fit the tools; shop, files and calendar: small worlds with tasks of their
+    own; none: the tools, played to the end only where an answer is expected"""
     unrecorded: Literal["error", "nearest", "simulate"] = "simulate"
     """replay: what a call gets that was not recorded: an error, the result of the nearest recorded
     call of its tool, or an invented one"""

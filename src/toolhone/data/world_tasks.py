@@ -25,7 +25,7 @@ from toolhone.tools.replay_world import recorded_calls, recording_dicts
 from toolhone.tools.result import ToolResult, ToolStatus
 
 SPLITS = ("train", "rl", "held_out")
-"""Held-out tasks are about things that no other task names."""
+"""Names in held-out tasks are in no other task."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class WorldTasks:
         if self.name not in STATE_WORLDS:
             known = f"{nearest(self.name, STATE_WORLDS)}; known: {', '.join(STATE_WORLDS)}"
             raise DataError(f"there is no world with tasks named {self.name!r}{known}")
-        most = STATE_WORLDS[self.name].levels
+        most = len(STATE_WORLDS[self.name].levels)
         if wrong := [level for level in self.levels or () if not 1 <= level <= most]:
             right = f"levels go from 1 to {most}"
             raise DataError(f"the world {self.name!r} has no level {wrong[0]}; {right}")
@@ -86,16 +86,16 @@ class WorldTasks:
             raise DataError(f"there is no split {split!r}{known}")
         world, held_out = STATE_WORLDS[self.name], split == "held_out"
         seed = self.seed if self.held_out_seed is None or not held_out else self.held_out_seed
-        levels = self.levels or tuple(range(1, world.levels + 1))
+        levels = self.levels or tuple(range(1, len(world.levels) + 1))
         level = levels[index % len(levels)]
         rng = random.Random(f"{self.name} {seed} {split} {index}")
-        made = world.assign(level, rng, held_out)
+        request, made = world.assign(level, rng, held_out)
         spec: dict[str, Json] = {"name": self.name, "state": made.state, "goal": made.goal}
         if self.failures and self.failures.get("rate"):
             spec["failures"] = dict(self.failures)
         task = Task(
             f"{self.name}-{split}-{seed}-{index:05d}",
-            (Message("user", made.request),),
+            (Message("user", request),),
             world.tools(),
             Expect(state=made.expected, answer=made.answer),
             world=spec,

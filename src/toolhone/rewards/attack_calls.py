@@ -94,7 +94,8 @@ def state_attacks(task: Task) -> dict[str, list[Turns]]:
     candidates = list(islice(_candidates(task), CANDIDATES))
     writes = [call for call in candidates if _after(task, [call]).unwanted]
     reads = [call for call in candidates if not _changes(task, [call])]
-    brute: list[Turns] = [[*gold, (call,)] for call in writes[-3:]]
+    late = (call for call in reversed(candidates) if not _after(task, [*calls, call]).exact)
+    brute: list[Turns] = [[*gold, (call,)] for call in islice(late, 3)]
     brute += [[writes], [calls + writes]]
     if not wants_change(task):
         return {"brute_writes": [turns for turns in brute if turns != gold]}

@@ -21,6 +21,7 @@ from toolhone.rewards.attack_calls import has_solver
 from toolhone.rewards.attacks import ATTACKS, Attack, AttackCase, ScriptedReply
 from toolhone.rewards.reward_registry import Reward, compute_reward
 from toolhone.schema import Json, Task
+from toolhone.tools.open_world import STATE_WORLDS
 
 _SLACK = 1e-9
 
@@ -181,6 +182,9 @@ def _read_probes() -> Iterator[tuple[Task, ...]]:
 
 
 PROBES, OPEN_PROBES = _read_probes()
-PROBES = (*PROBES, *WorldTasks("shop").tasks(3))
+_STATE_PROBES = (
+    WorldTasks(name, levels=(1 + place % 3,)).tasks(1)[0] for place, name in enumerate(STATE_WORLDS)
+)
+PROBES = (*PROBES, *_STATE_PROBES)
 """Tasks of every kind, so that each attack applies to some, and tasks with several correct answers
 or with open arguments; nothing else uses them."""

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Json, Task, ToolCall
+from toolhone.tools.calendar_world import CalendarWorld
 from toolhone.tools.failing_world import FailingWorld, Failures
+from toolhone.tools.files_world import FilesWorld
 from toolhone.tools.registry import Registry
 from toolhone.tools.replay_world import ReplayWorld, recordings_of
 from toolhone.tools.result import ToolResult
@@ -23,7 +25,9 @@ from toolhone.tools.shop_world import ShopWorld
 from toolhone.tools.simulated_world import SimulatedWorld
 from toolhone.tools.worlds import StateWorld, World
 
-STATE_WORLDS: Mapping[str, type[StateWorld]] = {world.name: world for world in (ShopWorld,)}
+STATE_WORLDS: Mapping[str, type[StateWorld]] = {
+    world.name: world for world in (ShopWorld, FilesWorld, CalendarWorld)
+}
 """The worlds with generators of tasks, by name."""
 _KEYS: Mapping[str, tuple[str, ...]] = {
     "live": (),

@@ -17,10 +17,12 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from toolhone.schema import Json, ToolCall
-from toolhone.tools.worlds import Assignment, Plan, StateWorld, part
+from toolhone.tools.worlds import Assignment, Plan, StateWorld, new_names
 
-COLOURS = ("red", "blue", "green", "black", "pink", "white", "grey", "brown", "gold", "old")
-THINGS = ("mug", "chair", "box", "bag", "hat", "pen", "ball", "book", "lamp", "cup")
+THINGS = (
+    *("mug", "chair", "box", "bag", "hat", "pen", "ball", "book", "lamp", "cup", "plate", "bowl"),
+    *("clock", "coat", "shirt", "shoe", "table", "desk", "kite", "tent"),
+)
 REQUESTS: Mapping[str, tuple[str, ...]] = {
     "add_known": (
         "Put {quantity} of {product} into my cart.",
@@ -74,7 +76,8 @@ LEVELS: tuple[tuple[str, ...], ...] = (
 class ShopWorld(StateWorld):
     """State: `products` by id, `cart` (quantity by id), `orders` by id (`items` and `status`)."""
 
-    name, about, levels = "shop", "find products, fill a cart, place and cancel orders", len(LEVELS)
+    name, about = "shop", "find products, fill a cart, place and cancel orders"
+    levels, requests = LEVELS, REQUESTS
     tool_names = (*("search", "add", "remove"), *("order", "list_orders", "cancel"))
 
     def search(self, name: Annotated[str, "Words that are in the name."]) -> list[Json]:
@@ -88,13 +91,13 @@ class ShopWorld(StateWorld):
 
     def add(self, id: str, count: Annotated[int, Field(ge=1, le=99)]) -> Json:
         """Put a product into the cart, by its id; returns the cart."""
-        self._known("products", id)
+        self.entry("products", id)
         self.now["cart"][id] = self.now["cart"].get(id, 0) + count
         return dict(self.now["cart"])
 
     def remove(self, id: str) -> Json:
         """Take a product out of the cart, by its id; returns the cart."""
-        self._known("cart", id)
+        self.entry("cart", id)
         del self.now["cart"][id]
         return dict(self.now["cart"])
 
@@ -118,20 +121,14 @@ class ShopWorld(StateWorld):
 
     def cancel(self, id: str) -> Json:
         """Cancel an open order, by its id."""
-        found = self._known("orders", id)
+        found = self.entry("orders", id)
         if found["status"] != "open":
             raise ValueError(f"the order {id!r} is {found['status']}")
         found["status"] = "cancelled"
         return {"id": id, "status": "cancelled"}
 
-    def _known(self, section: str, key: str) -> Any:
-        if key not in self.now[section]:
-            raise ValueError(f"there is no {key!r} in {section}")
-        return self.now[section][key]
-
     @classmethod
-    def assign(cls, level: int, rng: random.Random, held_out: bool) -> Assignment:
-        kind = rng.choice(LEVELS[level - 1])
+    def draft(cls, kind: str, rng: random.Random, held_out: bool) -> Assignment:
         state, names = _stock(rng, held_out, several=kind == "cheapest")
         products, expected = state["products"], dict[str, Json]()
         chosen, other = rng.sample(list(products), 2)
@@ -169,9 +166,9 @@ class ShopWorld(StateWorld):
             expected["orders"][f"o{first}"]["status"] = "cancelled"
         elif kind == "price":
             goal["price"], answer = words, str(products[chosen]["price"])
-        slots = {"product": chosen, "words": words, "other": names[other]}
-        request = rng.choice(REQUESTS[kind]).format(quantity=quantity, more=more, **slots)
-        return Assignment(state, request, goal, expected, answer)
+        said = {"product": chosen, "words": words, "other": names[other]}
+        said |= {"quantity": quantity, "more": more}
+        return Assignment(state, goal, said, expected, answer)
 
     @classmethod
     def solve(cls, goal: Mapping[str, Json]) -> Plan:
@@ -199,11 +196,11 @@ def _stock(
     rng: random.Random, held_out: bool, several: bool
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """A shop with four products and an old order, and the names by id; `several`: of one thing."""
-    colours, things = rng.sample(COLOURS, 4), rng.sample(part(THINGS, held_out), 2)
+    brands, things = new_names(rng, 4, held_out), rng.sample(THINGS, 2)
     kinds = [things[0]] * 4 if several else [things[0], things[0], things[1], things[1]]
     ids = [f"p{number}" for number in rng.sample(range(10, 100), 4)]
     prices = rng.sample(range(3, 99), 4)
-    names = {key: f"{c} {kind}" for key, c, kind in zip(ids, colours, kinds, strict=True)}
+    names = {key: f"{b} {kind}" for key, b, kind in zip(ids, brands, kinds, strict=True)}
     products = {
         key: {"name": name, "price": price}
         for (key, name), price in zip(names.items(), prices, strict=True)

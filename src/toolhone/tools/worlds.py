@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import operator
 import random
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -51,14 +52,15 @@ class World(Protocol):
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a generator of tasks makes: a start, a request, and its goal in a form for the solver.
+    """What a generator of tasks makes: a start, and its goal in a form for the solver.
 
     expected: the sections of the final state that change. answer: what the final text must carry.
+    words: what the request says, by the names in braces of `StateWorld.requests`.
     """
 
     state: dict[str, Json]
-    request: str
     goal: dict[str, Json]
+    words: Mapping[str, Json]
     expected: dict[str, Json] = field(default_factory=dict)
     answer: str | None = None
 
@@ -67,13 +69,15 @@ class StateWorld:
     """A small world whose tools are methods that read and change `now`, a JSON object.
 
     A method raises `ValueError` for a call that the world refuses; nothing changes then.
+    levels: kinds of tasks by difficulty, the easiest first. requests: phrasings of each kind.
     """
 
     in_order = True
     name: ClassVar[str]
     about: ClassVar[str]
     tool_names: ClassVar[tuple[str, ...]]
-    levels: ClassVar[int]
+    levels: ClassVar[tuple[tuple[str, ...], ...]]
+    requests: ClassVar[Mapping[str, Sequence[str]]]
 
     def __init__(self, state: Mapping[str, Json]) -> None:
         self._start = copy.deepcopy(dict(state))
@@ -86,8 +90,15 @@ class StateWorld:
         return tuple(_tool_of(cls, name) for name in cls.tool_names)
 
     @classmethod
-    def assign(cls, level: int, rng: random.Random, held_out: bool) -> Assignment:
-        """Make a task of difficulty `level` (from 1). Held-out tasks have words of their own."""
+    def assign(cls, level: int, rng: random.Random, held_out: bool) -> tuple[str, Assignment]:
+        """Make a task of difficulty `level` (from 1), with its request."""
+        kind = rng.choice(cls.levels[level - 1])
+        made = cls.draft(kind, rng, held_out)
+        return rng.choice(cls.requests[kind]).format(**made.words), made
+
+    @classmethod
+    def draft(cls, kind: str, rng: random.Random, held_out: bool) -> Assignment:
+        """Make a task of one of the kinds. Held-out tasks have words of their own (`part`)."""
         raise NotImplementedError
 
     @classmethod
@@ -118,6 +129,12 @@ class StateWorld:
     def describe(self) -> str:
         return f"{self.name}: {self.about}"
 
+    def entry(self, section: str, key: str) -> Any:
+        """What a section of the state has under a key; `ValueError` where there is nothing."""
+        if key not in self.now[section]:
+            raise ValueError(f"there is no {key!r} in {section}")
+        return self.now[section][key]
+
 
 _TOOLS: dict[tuple[type[StateWorld], str], Tool] = {}
 
@@ -137,6 +154,9 @@ def _without_self(method: Callable[..., Json]) -> Callable[..., Json]:
     return method.__get__(object())  # type: ignore[no-any-return]
 
 
+_NAME_LETTERS = ("bdfgklmnprstvz", "aeiou", "bdfgklmnprstvz", "aeiou", "lnrstx")
+
+
 def draw(*key: Json) -> random.Random:
     """A random stream that depends on these values alone, on every machine."""
     text = json.dumps(key, sort_keys=True, default=str).encode("utf-8", "replace")
@@ -153,6 +173,20 @@ def flat(state: Mapping[str, Json], path: tuple[str, ...] = ()) -> dict[tuple[st
     return found
 
 
-def part(words: Sequence[str], held_out: bool) -> list[str]:
-    """The words of held-out tasks (every fifth), or those of the others."""
-    return [word for place, word in enumerate(words) if (place % 5 == 4) is held_out]
+def new_names(rng: random.Random, count: int, held_out: bool) -> list[str]:
+    """Different invented names such as `belan`; those of held-out tasks (every fifth) are in no
+    other task. There are 29,000, so that a model has to copy them.
+    """
+    found = dict[str, None]()
+    while len(found) < count:
+        places = [rng.randrange(len(letters)) for letters in _NAME_LETTERS]
+        name = "".join(map(operator.getitem, _NAME_LETTERS, places))
+        if (sum(places) % 5 == 4) is held_out:
+            found[name] = None
+    return list(found)
+
+
+def phrasings(actions: Sequence[str], things: Sequence[str]) -> tuple[str, ...]:
+    """Requests of each action with each way to name the thing, which is `{what}` in the action."""
+    made = (action.replace("{what}", thing) for action in actions for thing in things)
+    return tuple(dict.fromkeys(made))
