@@ -1,12 +1,16 @@
 """`toolhone data worlds` and `toolhone data build --world`."""
 
 import json
+from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from toolhone.cli.data import app
 from toolhone.config.world import STATEFUL
 from toolhone.schema import Conversation, Task
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_build_writes_the_rows_of_a_world_and_worlds_lists_it(tmp_path):
@@ -25,3 +29,11 @@ def test_build_writes_the_rows_of_a_world_and_worlds_lists_it(tmp_path):
     listed = json.loads(run.invoke(app, ["data", "worlds", "--json"]).output)
     assert [one["name"] for one in listed] == list(STATEFUL)
     assert all(one["levels"] == 5 and one["tools"] for one in listed)
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_the_drawing_of_a_level_is_the_figure_of_the_documentation(name):
+    drawn = CliRunner().invoke(app, ["data", "worlds", name])
+    assert drawn.exit_code == 0, drawn.output
+    figure = drawn.output[drawn.output.index(f"{name} 5: ") :]
+    assert f"```\n{figure}```\n" in (ROOT / "docs" / "worlds.md").read_text()

@@ -116,6 +116,8 @@ def test_an_episode_that_the_program_broke_off_is_in_no_group_and_counted(tmp_pa
     assert logged(run, "left_out") == [16 * share]
     assert len(trainer.seen) == 16 - 16 * share
     assert all(first >= 4 for _, first, _ in trainer.seen)
+    earned = np.mean([first for _, first, _ in trainer.seen])
+    assert logged(run, "reward") == [pytest.approx(earned)], "a mean of those that are left"
     for task in (14, 15):
         assert sum(
             float(advantages.sum()) for kind, _, advantages in trainer.seen if kind == task

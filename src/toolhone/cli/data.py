@@ -18,7 +18,7 @@ from toolhone.config.experiment import load_experiment
 from toolhone.data.importing import import_file
 from toolhone.data.sft_array_writer import SftRows, read_shares, write_array
 from toolhone.data.templates import Templates
-from toolhone.data.world_tasks import WorldTasks
+from toolhone.data.world_tasks import WorldTasks, solve
 from toolhone.errors import DataError
 from toolhone.runs.progress import open_progress
 from toolhone.runs.run import write_json
@@ -26,6 +26,7 @@ from toolhone.schema import Conversation, Task
 from toolhone.sources.files import write_jsonl
 from toolhone.sources.formats import as_markdown, list_sources
 from toolhone.tools.open_world import STATE_WORLDS
+from toolhone.tools.worlds import flat
 from toolhone.training.dataset import load_data
 
 TRAIN, HELD_OUT, TASKS = 4000, 200, 400
@@ -125,13 +126,20 @@ def import_(
         raise typer.Exit(1)
 
 
-@group.command(epilog="Examples: toolhone data worlds   |   toolhone data worlds --json")
-def worlds(as_json: AsJson = False) -> None:
+@group.command(epilog="Examples: toolhone data worlds   |   toolhone data worlds files")
+def worlds(
+    name: Annotated[
+        str | None, Argument(help="draw a task of each level of this world, as its solver does it")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """List the worlds that generate tasks, with their tools and the number of levels."""
+    drawn = {} if name is None else {name: WorldTasks(name)}
     found: list[dict[str, Any]] = [
         {"name": world.name, "about": world.about, "levels": len(world.levels)}
         | {"tools": list(world.tool_names)}
         for world in STATE_WORLDS.values()
+        if world.name in (drawn or STATE_WORLDS)
     ]
     if as_json:
         print(json.dumps(found))
@@ -139,6 +147,30 @@ def worlds(as_json: AsJson = False) -> None:
     for one in found:
         print(f"{one['name']}  {one['about']}; levels 1 to {one['levels']}")
         print(f"      tools: {', '.join(one['tools'])}")
+        if one["name"] in drawn:
+            for task in drawn[one["name"]].tasks(one["levels"]):
+                print(draw_solution(task))
+
+
+def draw_solution(task: Task) -> str:
+    """A task as its solver does it: the request, calls and results, and what changes in the state.
+
+    `+` marks a value that is new, `-` one that is gone.
+    """
+    done, start = solve(task), flat((task.world or {})["state"])
+    end = flat(done.state or {})
+    lines = [f"\n{task.category}: {task.messages[0].content}"]
+    for message in done.messages:
+        for call in message.tool_calls:
+            given = ", ".join(f"{key}={value!r}" for key, value in call.arguments.items())
+            lines.append(f"  {call.name}({given})")
+        if message.role == "tool":
+            lines[-1] += f"  ->  {message.content}"
+    lines.append(f"  {done.answer}")
+    for mark, one, other in (("-", start, end), ("+", end, start)):
+        places = [place for place in one if place not in other or one[place] != other[place]]
+        lines += [f"    {mark} {': '.join(place)}: {one[place]!r}" for place in places]
+    return "\n".join(lines)
 
 
 HeldOut = Annotated[

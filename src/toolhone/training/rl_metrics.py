@@ -41,13 +41,19 @@ MEANS_PER_TOKEN = {
 
 
 def rollout_metrics(groups: Sequence[RolloutGroup]) -> Metrics:
-    """Rewards and their parts, spread, statuses, lengths and calls of first tries."""
+    """Rewards and their parts, spread, statuses, lengths and calls of first tries.
+
+    Rewards are of the episodes that are learned from; 0 where all are left out.
+    """
     turns = [turn for group in groups for one in group.episodes for turn in one.turns]
-    kept = sum(len(group.without_failures().episodes) for group in groups)
+    played = [group.without_failures() for group in groups]
+    left_out = sum(len(group.episodes) for group in groups)
+    left_out -= sum(len(group.episodes) for group in played)
     firsts = [group.without_retries() for group in groups]
     episodes = [episode for group in firsts for episode in group.episodes]
-    results = [result for group in firsts for result in group.results]
-    totals = np.array([result.total for result in results])
+    played = [group.without_retries() for group in played]
+    results = [result for group in played for result in group.results]
+    totals = np.array([result.total for result in results] or [0.0])
     lengths = [sum(int(row.mask.sum()) for row in rows_of(episode)) for episode in episodes]
     metrics = {
         "reward": float(totals.mean()),
@@ -57,13 +63,13 @@ def rollout_metrics(groups: Sequence[RolloutGroup]) -> Metrics:
         "sampled_tokens": float(sum(len(turn.tokens) for turn in turns)),
         "turns": float(np.mean([len(episode.turns) for episode in episodes])),
         "calls": float(np.mean([len(episode.calls) for episode in episodes])),
-        "left_out": float(sum(len(group.episodes) for group in groups) - kept),
+        "left_out": float(left_out),
     }
     if any(len(group.episodes) > 1 for group in firsts):
-        spreads = [float(np.std(group.rewards)) for group in firsts]
+        spreads = [float(np.std(group.rewards or [0.0])) for group in played]
         metrics["group_spread"] = float(np.mean(spreads))
         metrics["groups_without_signal"] = float(np.mean([spread < 1e-6 for spread in spreads]))
-    metrics |= reward_means(results) | call_scores(firsts)
+    metrics |= reward_means(results) | call_scores(played)
     statuses = Counter(episode.ending.value for episode in episodes)
     outcomes = Counter(outcome.value for episode in episodes for outcome in episode.outcomes)
     for kind, counts in (("ending", statuses), ("outcome", outcomes)):
