@@ -459,3 +459,43 @@ def test_the_files_of_toolbench_are_imported_with_these_counts(
         refused,
     )
     assert all(record["row"] for _, record in read_records(tmp_path / "out.refused.jsonl"))
+
+
+def test_tools_of_a_file_are_those_of_a_log_without_any(run: Run, tmp_path: Path) -> None:
+    called = {"type": "tool_use", "id": "1", "name": "moor", "input": {"berth": 3}}
+    turns = [{"role": "user", "content": "Berth 3."}, {"role": "assistant", "content": [called]}]
+    (tmp_path / "log.jsonl").write_text(json.dumps({"messages": turns}))
+    schema = {"type": "object", "properties": {"berth": {"type": "integer"}}}
+    operation = {"operationId": "moor", "parameters": [{"name": "berth", "schema": {}}]}
+    files: list[Any] = [
+        [{"type": "function", "function": {"name": "moor", "parameters": schema}}],
+        {"jsonrpc": "2.0", "id": 1, "result": {"tools": [{"name": "moor", "inputSchema": schema}]}},
+        {"openapi": "3.0.0", "paths": {"/moor": {"get": operation}}},
+    ]
+    for number, tools in enumerate(files):
+        (tmp_path / "tools.json").write_text(json.dumps(tools))
+        out = tmp_path / f"{number}.jsonl"
+        code, _, err = run(
+            "data",
+            "import",
+            tmp_path / "log.jsonl",
+            "--to",
+            out,
+            "--tools",
+            tmp_path / "tools.json",
+        )
+        assert code == 0, err
+        (conversation,) = read_conversations(out)
+        assert [tool.name for tool in conversation.tools] == ["moor"]
+        assert list(conversation.tools[0].properties) == ["berth"]
+    (tmp_path / "tools.json").write_text("[]")
+    code, _, err = run(
+        "data",
+        "import",
+        tmp_path / "log.jsonl",
+        "--to",
+        tmp_path / "x.jsonl",
+        "--tools",
+        tmp_path / "tools.json",
+    )
+    assert (code, "names no tool" in err) == (2, True)

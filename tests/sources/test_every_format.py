@@ -20,7 +20,8 @@ from toolhone.sources.formats import PAIRS, SOURCES, open_source
 
 KEY = "zzqx"
 JUNK: list[Any] = [None, 7, 10**30, -0.5, "x", "", [], {}, [1], {"x": 1}, True, [[]], [{}]]
-NAMES = [*SOURCES, PAIRS]
+NAMES = [name for name in (*SOURCES, PAIRS) if name in ROWS]
+"""All but the logs of which a file is one conversation (`test_logs`)."""
 
 
 class Outcomes(Loaded):

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from support.log_rows import LOG_ROWS, SESSIONS
 from support.source_rows import write_rows
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
@@ -309,6 +310,8 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         }
     ],
 }
+
+ROWS |= {name: rows for name, rows in LOG_ROWS.items() if name not in SESSIONS}
 
 
 def write_beside(folder: Path) -> None:

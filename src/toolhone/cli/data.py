@@ -25,6 +25,7 @@ from toolhone.runs.run import write_json
 from toolhone.schema import Conversation, Task
 from toolhone.sources.files import write_jsonl
 from toolhone.sources.formats import as_markdown, list_sources
+from toolhone.sources.tool_lists import read_tool_file
 from toolhone.tools.open_world import STATE_WORLDS
 from toolhone.tools.worlds import flat
 from toolhone.training.dataset import load_data
@@ -94,13 +95,21 @@ def import_(
         bool, Option("--overwrite", help="replace the files of an earlier import")
     ] = False,
     progress: Annotated[str, Option(help="auto, rich, plain or off")] = "auto",
+    tools: Annotated[
+        Path | None,
+        Option(
+            help="the tools of rows that name none: a list of tools, an MCP server's tools/list, "
+            "or an OpenAPI document"
+        ),
+    ] = None,
 ) -> None:
-    """Turn a published file into conversations and tasks. Tasks and refused rows go beside
+    """Turn a published file or a log into conversations and tasks. Tasks and refused rows go beside
     OUT.jsonl, into OUT.tasks.jsonl and OUT.refused.jsonl.
 
     Exit code 1: no row could be used; the file of refused rows has the reason for each."""
     with open_progress(progress) as shown:
-        imported = import_file(file, to, format_, overwrite, shown)
+        offered = None if tools is None else read_tool_file(tools)
+        imported = import_file(file, to, format_, overwrite, shown, offered)
     loaded = imported.loaded
     if as_json:
         print(json.dumps(imported.to_dict(), ensure_ascii=False))
@@ -108,6 +117,8 @@ def import_(
         kept = f"kept     {loaded.kept:6d}"
         if loaded.only_tasks:
             kept += f"  ({loaded.only_tasks} of them only as tasks)"
+        if loaded.merged:
+            kept += f"  ({loaded.merged} of them within longer ones)"
         if loaded.preferences:
             kept += f"  ({len(loaded.preferences)} of them as preference pairs)"
         print(f"format   {imported.format}\nread     {loaded.read:6d}\n{kept}")

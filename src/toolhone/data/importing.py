@@ -9,14 +9,14 @@ gets preference pairs or tasks where the format gives only these. Empty files ar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from toolhone.data.task_files import distinct
 from toolhone.errors import DataError, RunError
 from toolhone.runs.progress import Progress
-from toolhone.schema import Json
+from toolhone.schema import Json, Tool
 from toolhone.sources.base import Loaded
 from toolhone.sources.files import BadLine, FileLine, Record, RecordStream, read_lines, write_jsonl
 from toolhone.sources.formats import BAD_LINE, detect_format, open_source
@@ -51,6 +51,7 @@ class ImportResult:
             "conversations": len(loaded.conversations),
             "preferences": len(loaded.preferences),
             "only_tasks": loaded.only_tasks,
+            "merged": loaded.merged,
             "tasks": len(loaded.tasks),
             "repaired": dict(loaded.repaired.most_common()),
             "unchecked": dict(loaded.noted.most_common()),
@@ -66,8 +67,12 @@ def import_file(
     format: str = "auto",
     overwrite: bool = False,
     progress: Progress | None = None,
+    tools: Sequence[Tool] | None = None,
 ) -> ImportResult:
-    """Read a file or folder of a published format and write its rows; never overwrite unasked."""
+    """Read a file or folder of a published format and write its rows; never overwrite unasked.
+
+    tools: of rows that name none, in formats that take them.
+    """
     path, out = Path(path), Path(out)
     places = _places(out)
     for place in places.values():
@@ -77,7 +82,7 @@ def import_file(
             raise RunError(
                 f"{place} exists already; name another file, or allow overwriting with --overwrite"
             )
-    name, loaded = _read(path, format, progress or Progress())
+    name, loaded = _read(path, format, progress or Progress(), tools)
     rows: dict[str, tuple[Path, Iterable[Mapping[str, Json]]]] = {}
     main = loaded.preferences or loaded.conversations
     if main:
@@ -113,7 +118,9 @@ def _places(out: Path) -> dict[str, Path]:
     return {"conversations": out, **beside}
 
 
-def _read(path: Path, format: str, progress: Progress) -> tuple[str, Loaded]:
+def _read(
+    path: Path, format: str, progress: Progress, tools: Sequence[Tool] | None
+) -> tuple[str, Loaded]:
     """Return the format and all rows; a file of bad lines alone is a `DataError`."""
     rows = RecordStream(path)
     name = detect_format(rows, with_pairs=True) if format == "auto" else format
@@ -125,7 +132,7 @@ def _read(path: Path, format: str, progress: Progress) -> tuple[str, Loaded]:
         if shown:
             progress.advance()
 
-    loaded = open_source(rows, name, on_row=on_row)
+    loaded = open_source(rows, name, on_row=on_row, tools=tools)
     if path.is_file() and loaded.skipped[BAD_LINE] == loaded.read:
         raise DataError(f"{path}: {loaded.summary(examples=True)}")
     return name, loaded

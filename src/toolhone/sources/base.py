@@ -70,7 +70,8 @@ class Context:
     """What a conversion knows besides its record, and where it writes down repairs and notes.
 
     name: of the format. path: of the file or folder. line: the place of the row. prepared: what
-    `prepare` returned. tools: a cache of the tools read so far. repairs, notes, unread (keys that
+    `prepare` returned. tools: a cache of the tools read so far. seen: what earlier rows of the file
+    leave for later ones. repairs, notes, unread (keys that
     hold something and are passed over): of this row.
     """
 
@@ -80,6 +81,7 @@ class Context:
     line: FileLine
     prepared: Any = None
     tools: dict[str, Any] = field(default_factory=dict)
+    seen: dict[str, Any] = field(default_factory=dict)
     repairs: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
     unread: set[str] = field(default_factory=set)
@@ -114,6 +116,7 @@ class Source:
     prepare: Callable[[Sequence[Record], Context], Any] | None = None
     rows: Callable[[RecordStream], Iterator[tuple[FileLine, Record | BadLine]]] | None = None
     options: Set[str] = frozenset()
+    finish: Callable[[Loaded], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ class Loaded:
     places: of each conversation or pair. only_tasks: kept rows that gave tasks alone. skipped: rows
     by reason, with one sentence for each reason in `examples`. repaired: kept rows by kind of
     repair. noted: kept rows of which something could not be checked. unread: kept rows by key that
-    holds something and is passed over. read: all rows.
+    holds something and is passed over. merged: kept rows that a longer one holds. read: all rows.
     """
 
     conversations: list[Conversation] = field(default_factory=list)
@@ -148,10 +151,11 @@ class Loaded:
     refused: list[Refused] = field(default_factory=list)
     preferences: list[Preference] = field(default_factory=list)
     unread: Counter[str] = field(default_factory=Counter)
+    merged: int = 0
 
     @property
     def kept(self) -> int:
-        return len(self.conversations) + self.only_tasks + len(self.preferences)
+        return len(self.conversations) + self.only_tasks + len(self.preferences) + self.merged
 
     def keep(self, line: FileLine, row: Converted, context: Context | None = None) -> None:
         self.read += 1
@@ -182,6 +186,8 @@ class Loaded:
         parts = [f"kept {self.kept} of {self.read} {'row' if self.read == 1 else 'rows'}"]
         if self.only_tasks:
             parts[0] += f", {self.only_tasks} of them only as tasks"
+        if self.merged:
+            parts[0] += f", {self.merged} of them within longer ones"
         words = {
             "skipped": self.skipped,
             "repaired": self.repaired,

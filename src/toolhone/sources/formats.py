@@ -137,6 +137,8 @@ def _read(
     """Add all rows of a file, or of a folder that is read as one, to `loaded`."""
     try:
         _add_rows(source, stream, options, loaded, on_row)
+        if source.finish is not None:
+            source.finish(loaded)
     except (ToolhoneError, OSError):
         raise
     except Exception as error:

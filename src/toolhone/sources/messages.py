@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from toolhone.config.user_code import import_callable
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json, Message, Task, Tool, decode_text
-from toolhone.schema.keys import SCHEMAS, check_keys, first_value, is_empty
+from toolhone.schema.keys import MESSAGE_KEYS, SCHEMAS, check_keys, first_value, is_empty
 from toolhone.schema.preference import Preference
 from toolhone.schema.tool import without_schema_nulls
 from toolhone.sources.base import Context, Converted, Loaded, Skip, Source, tasks_of
@@ -53,7 +53,7 @@ def is_own_form(record: Record) -> bool:
     return (
         record.keys() <= _OWN_KEYS
         and isinstance(messages, list)
-        and all(isinstance(one, dict) for one in messages)
+        and all(isinstance(one, dict) and one.keys() <= MESSAGE_KEYS for one in messages)
         and all(isinstance(one.get("content"), str | None) for one in messages)
     )
 

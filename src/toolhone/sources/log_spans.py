@@ -1,0 +1,192 @@
+"""Spans of OpenTelemetry as records of a log: attributes, indexed attributes and events.
+
+    attributes_of({"attributes": {"gen_ai.input.messages": "[...]"}}, unread)   # {"input": [...]}
+
+Read are the conventions of OpenTelemetry (attributes and events), OpenLLMetry, OpenInference, the
+Vercel AI SDK and Google's ADK.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from toolhone.schema import Json
+from toolhone.schema.keys import is_empty
+from toolhone.sources.files import Record
+from toolhone.sources.log_parts import decode
+
+_PLACES: Mapping[str, str] = {
+    **dict.fromkeys(("gen_ai.system_instructions", "gen_ai.request.instructions"), "system"),
+    **dict.fromkeys(("gen_ai.input.messages", "gen_ai.prompt", "llm.input_messages"), "input"),
+    **dict.fromkeys(("ai.prompt.messages", "ai.prompt", "gcp.vertex.agent.llm_request"), "input"),
+    **dict.fromkeys(("gen_ai.output.messages", "gen_ai.completion"), "output"),
+    **dict.fromkeys(("llm.output_messages", "gcp.vertex.agent.llm_response"), "output"),
+    **dict.fromkeys(("gen_ai.tool.definitions", "gen_ai.request.tools", "llm.tools"), "tools"),
+    **dict.fromkeys(("llm.request.functions", "ai.prompt.tools"), "tools"),
+    "pydantic_ai.all_messages": "input",
+}
+_SPARE: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("input.value", "traceloop.entity.input", "langfuse.observation.input"), "input"
+    ),
+    **dict.fromkeys(("output.value", "traceloop.entity.output"), "output"),
+    "langfuse.observation.output": "output",
+}
+"""Attributes that repeat a request or a reply; read where nothing else says it."""
+_REPLY = {"ai.response.text": "content", "ai.response.toolCalls": "tool_calls"}
+_REPLY |= {"ai.response.reasoning": "reasoning"}
+_PLAIN = (
+    *("gen_ai.request.", "gen_ai.response.", "gen_ai.usage.", "gen_ai.operation.", "gen_ai.system"),
+    *("gen_ai.provider.", "gen_ai.output.type", "gen_ai.conversation.", "gen_ai.agent."),
+    *("llm.usage.", "llm.token_count.", "llm.cost.", "llm.model", "llm.provider", "llm.system"),
+    *("llm.invocation_parameters", "llm.request.type", "llm.is_streaming", "openinference."),
+    *(
+        "server.",
+        "service.",
+        "telemetry.",
+        "network.",
+        "thread.",
+        "code.",
+        "ai.model.",
+        "ai.usage.",
+    ),
+    *("ai.operationId", "ai.settings.", "ai.response.", "ai.telemetry.", "operation.name"),
+    *("resource.name", "ai.prompt.toolChoice", "input.mime_type", "output.mime_type", "session.id"),
+    *("user.id", "logfire.", "gen_ai.tool.", "traceloop.", "langfuse.", "event.name", "model_name"),
+)
+"""How the names of attributes begin that say nothing to learn."""
+_INDEXED = re.compile(
+    r"(gen_ai\.prompt|gen_ai\.completion|llm\.input_messages|llm\.output_messages|llm\.tools"
+    r"|llm\.request\.functions)\.(\d+\..+)"
+)
+_EVENT = re.compile(r"gen_ai\.(system|user|assistant|tool)\.message|gen_ai\.(choice)")
+_ONLY = ("message", "tool_call", "message_content")
+_MOST = 10_000
+"""Numbers of indexed attributes, at most."""
+
+
+def attributes_of(record: Record, unread: set[str]) -> Record:
+    """Return what the attributes and events of a span say, as a record; other records as they
+    are."""
+    attributes = record.get("attributes")
+    if not isinstance(attributes, Mapping | list):
+        return record
+    given = _flat(attributes)
+    request, reply = list[Json](), list[Json]()
+    listed = record.get("events") or []
+    for event in [*(listed if isinstance(listed, list) else []), *_own_events(given)]:
+        _read_event(event, given, request, reply, unread)
+    made: dict[str, Json] = {"input": request, "output": reply}
+    nested: dict[str, Any] = {}
+    for name, value in given.items():
+        if found := _INDEXED.fullmatch(name):
+            _put(nested.setdefault(found[1], {}), found[2].split("."), value)
+        elif name in _PLACES or name in _SPARE or name in _REPLY:
+            nested.setdefault(name, value)
+        elif not is_empty(value) and not name.startswith(_PLAIN):
+            unread.add(f"{name!r} of the attributes of a span")
+    for names in (_PLACES, _SPARE):
+        for name, place in names.items():
+            if not is_empty(nested.get(name)) and is_empty(made.get(place)):
+                made[place] = _listed(nested[name]) if name in nested else None
+    said = {key: decode(nested[name]) for name, key in _REPLY.items() if nested.get(name)}
+    if said and is_empty(made["output"]):
+        made["output"] = {"role": "assistant", **said}
+    others = {k: v for k, v in record.items() if k not in ("attributes", "events", "resource")}
+    return {**others, **made}
+
+
+def tools_in(attributes: Mapping[str, Json]) -> list[Json]:
+    """Return the lists of tools that attributes name."""
+    return [one for key, one in attributes.items() if _PLACES.get(str(key)) == "tools" and one]
+
+
+def _flat(attributes: Json, prefix: str = "") -> dict[str, Json]:
+    """Return attributes by their whole names: an object, nested ones, or OTLP's list of pairs."""
+    flat: dict[str, Json] = {}
+    if isinstance(attributes, list):
+        pairs = [one for one in attributes if isinstance(one, Mapping) and "key" in one]
+        return {str(one["key"]): _plain(one.get("value")) for one in pairs}
+    for key, value in attributes.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and prefix.count(".") < 2 and name not in _PLACES:
+            flat |= _flat(value, f"{name}.")
+        else:
+            flat[name] = value
+    return flat
+
+
+def _plain(value: Json) -> Json:
+    """Return the value of OTLP's `{"stringValue": ...}`."""
+    if not isinstance(value, Mapping):
+        return value
+    for kind, inner in value.items():
+        if kind == "arrayValue":
+            return [_plain(one) for one in (inner or {}).get("values") or []]
+        if kind == "kvlistValue":
+            return _flat((inner or {}).get("values") or [])
+        if kind == "intValue":
+            return int(inner)
+        return inner
+    return None
+
+
+def _own_events(given: dict[str, Json]) -> list[Json]:
+    events = decode(given.pop("events", None) or given.pop("all_messages_events", None))
+    return events if isinstance(events, list) else []
+
+
+def _read_event(
+    event: Json, given: dict[str, Json], request: list[Json], reply: list[Json], unread: set[str]
+) -> None:
+    if not isinstance(event, Mapping):
+        return
+    body = decode(event.get("body"))
+    more = event.get("attributes")
+    attributes = _flat(more) if isinstance(more, Mapping | list) else {}
+    said = dict(body) if isinstance(body, Mapping) else {}
+    name = str(event.get("name") or event.get("event.name") or attributes.get("event.name"))
+    found = _EVENT.fullmatch(name)
+    if found is None:
+        given |= {k: v for k, v in attributes.items() if k in _PLACES}
+        if not attributes.keys() & _PLACES.keys():
+            unread.add(f"{name!r} events of a span")
+        return
+    if not said:
+        plain = attributes or {k: v for k, v in event.items() if k not in ("name", "time")}
+        said = {k: decode(v) for k, v in plain.items() if not k.startswith(("gen_ai.", "event."))}
+    inner = said.get("message")
+    if isinstance(inner, Mapping | str):
+        said = dict(inner) if isinstance(inner, Mapping) else {"content": inner}
+    role = "assistant" if found[2] else str(found[1])
+    if role == "tool" and "id" in said:
+        said["tool_call_id"] = said.pop("id")
+    said = {k: v for k, v in said.items() if k not in ("index", "finish_reason")} | {"role": role}
+    (reply if found[2] else request).append(said)
+
+
+def _put(whole: dict[str, Any], path: list[str], value: Json) -> None:
+    for key in path[:-1]:
+        whole = whole.setdefault(key, {})
+    whole[path[-1]] = value
+
+
+def _listed(value: Json) -> Json:
+    """Return numbered entries as lists, without OpenInference's wrappers around single things."""
+    value = decode(value)
+    if isinstance(value, list):
+        return [_listed(one) for one in value]
+    if not isinstance(value, Mapping):
+        return value
+    if value and all(str(key).isdigit() and int(key) < _MOST for key in value):
+        return [_listed(value[key]) for key in sorted(value, key=int)]
+    if (
+        len(value) == 1
+        and (only := next(iter(value))) in _ONLY
+        and isinstance(value[only], Mapping)
+    ):
+        return _listed(value[only])
+    plain = {"contents": "content"} if "role" in value else {}
+    return {plain.get(k, k): _listed(v) if isinstance(v, Mapping) else v for k, v in value.items()}

@@ -1,0 +1,261 @@
+"""Records of a log that belong together: sessions, traces, streams, and requests with one history.
+
+codex_rollouts(stream)             # the lines of a file become one record for each session
+join_stream(chunks)                # the deltas of a reply become the reply
+join_trails(loaded)                # of requests that repeat each other, the longest stays
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from toolhone.schema import Json, Message
+from toolhone.sources.base import Loaded, tasks_of
+from toolhone.sources.files import BadLine, FileLine, Record, RecordStream
+from toolhone.sources.log_parts import decode
+
+BRANCH = "a branch of a history that another request continues, whose shared turns are learned once"
+_CODEX_META = frozenset(
+    {
+        *("id", "timestamp", "cwd", "originator", "cli_version", "git", "model_provider", "source"),
+        *("instructions", "base_instructions", "record_type", "forked_from_id", "type"),
+    }
+)
+_CLAUDE_LINE = frozenset(
+    {
+        *("type", "message", "uuid", "parentUuid", "sessionId", "isSidechain", "userType", "cwd"),
+        *("version", "gitBranch", "timestamp", "requestId", "isMeta", "toolUseResult", "slug"),
+        *("isApiErrorMessage", "thinkingMetadata", "todos", "isVisibleInTranscriptOnly", "agentId"),
+        *("isCompactSummary", "sourceToolUseID", "sourceToolAssistantUUID", "permissionMode"),
+        *("entrypoint", "promptId", "logicalParentUuid", "session_id"),
+    }
+)
+Rows = Iterator[tuple[FileLine, Record | BadLine]]
+
+
+def codex_rollouts(stream: RecordStream) -> Rows:
+    """Yield one record for each session: its instructions and items; bad lines as they come."""
+    session, place = dict[str, Json](), None
+    for line, row in stream:
+        if isinstance(row, BadLine):
+            yield line, row
+            continue
+        kind, payload = row.get("type"), row.get("payload")
+        meta = kind == "session_meta" or ("payload" not in row and "type" not in row)
+        if meta and session.get("items") and place is not None:
+            yield place, session
+            session = {}
+        place = place if session else line
+        own = {"timestamp", "type", "payload"} if "payload" in row else set(row)
+        session |= {key: value for key, value in row.items() if key not in own}
+        if meta:
+            given = payload if isinstance(payload, dict) else row
+            base = given.get("base_instructions") or given.get("instructions")
+            text = base.get("text") if isinstance(base, dict) else base
+            session |= {key: one for key, one in given.items() if key not in _CODEX_META}
+            session |= {"id": given.get("id"), "instructions": text, "items": []}
+        elif kind == "response_item" or "payload" not in row:
+            session.setdefault("items", []).append(row if "payload" not in row else payload)
+        elif kind not in ("event_msg", "turn_context"):
+            session[f"{kind} lines"] = True
+    if session and place is not None:
+        yield place, session
+
+
+def claude_sessions(stream: RecordStream) -> Rows:
+    """Yield a record for each session, and for each branch that a later prompt starts in it."""
+    talks: dict[str, tuple[FileLine, dict[str, Json], list[tuple[Json, Json]]]] = {}
+    for line, row in stream:
+        if isinstance(row, BadLine):
+            yield line, row
+            continue
+        side = row.get("agentId") or bool(row.get("isSidechain"))
+        key = json.dumps([row.get("sessionId") or row.get("session_id"), side])
+        message = row.get("message")
+        if not isinstance(message, dict) or row.get("type") not in ("user", "assistant"):
+            if row.get("type") in ("user", "assistant") or "sessionId" in row:
+                others = {k: v for k, v in row.items() if k not in _CLAUDE_LINE}
+                talks.setdefault(key, (line, {}, []))[1].update(
+                    {f"{name} of {row.get('type')} lines": value for name, value in others.items()}
+                )
+            continue
+        place, others, path = talks.setdefault(key, (line, {}, []))
+        others |= {name: value for name, value in row.items() if name not in _CLAUDE_LINE}
+        uuids = [uuid for uuid, _ in path]
+        parent = row.get("parentUuid")
+        prompt = row["type"] == "user" and not _is_result(message)
+        if (
+            prompt
+            and parent in uuids
+            and any(
+                isinstance(one, dict) and one.get("role") == "assistant"
+                for _, one in path[uuids.index(parent) + 1 :]
+            )
+        ):
+            yield place, {**others, "messages": [one for _, one in path]}
+            del path[uuids.index(parent) + 1 :]
+        path.append((row.get("uuid"), message))
+    for key, (place, others, path) in talks.items():
+        if path:
+            yield place, {**others, "session_id": key, "messages": [one for _, one in path]}
+        else:
+            yield place, {"lines without a message": True, **others}
+
+
+def _is_result(message: Mapping[str, Json]) -> bool:
+    content = message.get("content")
+    return isinstance(content, list) and any(
+        isinstance(part, dict) and part.get("type") == "tool_result" for part in content
+    )
+
+
+def split_traces(stream: RecordStream) -> Rows:
+    """Yield the observations of each trace, or the trace where it has none; other rows as they
+    are."""
+    for line, row in stream:
+        observed = row.get("observations") if isinstance(row, dict) else None
+        if not isinstance(row, dict) or not isinstance(observed, list):
+            yield line, row
+            continue
+        made = [one for one in observed if isinstance(one, dict)]
+        trace = row["trace"] if isinstance(row.get("trace"), dict) else row
+        whole = {key: one for key, one in trace.items() if key != "observations"}
+        generated = [one for one in made if one.get("type") == "GENERATION"]
+        for one in generated or [whole]:
+            yield line, one
+
+
+def spans(stream: RecordStream) -> Rows:
+    """Yield the spans of OTLP documents; other rows as they are."""
+    for line, row in stream:
+        if isinstance(row, BadLine) or not row.keys() & {"resourceSpans", "resource_spans"}:
+            yield line, row
+            continue
+        found = list(_spans_in(row))
+        for span in found or [row]:
+            yield line, span
+
+
+def _spans_in(value: Json) -> Iterator[Record]:
+    keys = ("resourceSpans", "resource_spans", "scopeSpans", "scope_spans")
+    for one in value if isinstance(value, list) else [value]:
+        if isinstance(one, dict):
+            for key in (*keys, "instrumentationLibrarySpans"):
+                yield from _spans_in(one.get(key) or [])
+            found = one.get("spans")
+            yield from (s for s in found if isinstance(s, dict)) if isinstance(found, list) else ()
+
+
+def join_stream(chunks: Sequence[Json]) -> Json:
+    """Return the reply that a list of deltas makes; another list as it is."""
+    events = [one for one in map(decode, chunks) if isinstance(one, dict)]
+    kinds = {str(event.get("type")) for event in events}
+    done = [one for one in events if one.get("type") == "response.completed"]
+    if done and isinstance(done[-1].get("response"), dict):
+        return done[-1]["response"]
+    if kinds & {"message_start", "content_block_start"}:
+        return _join_blocks(events)
+    if len(events) == len(chunks) and all("candidates" in event for event in events):
+        parts = [p for e in events for p in (e["candidates"][0].get("content") or {})["parts"]]
+        return {**events[-1], "candidates": [{"content": {"role": "model", "parts": parts}}]}
+    deltas = [
+        choice["delta"]
+        for event in events
+        for choice in event.get("choices") or []
+        if isinstance(choice, dict) and isinstance(choice.get("delta"), dict)
+    ]
+    if not deltas:
+        return list(chunks)
+    message: dict[str, Json] = {"role": "assistant"}
+    calls: dict[Json, dict[str, Json]] = {}
+    for delta in deltas:
+        _extend(message, {k: v for k, v in delta.items() if k not in ("role", "tool_calls")})
+        for call in delta.get("tool_calls") or []:
+            known = calls.setdefault(call.get("index", len(calls)), {})
+            known |= {k: v for k, v in call.items() if v is not None and k != "function"}
+            _extend(known.setdefault("function", {}), call.get("function") or {})
+    whole = {key: value for event in events for key, value in event.items() if key != "choices"}
+    return {**whole, "choices": [{"message": {**message, "tool_calls": [*calls.values()]}}]}
+
+
+def _extend(whole: dict[str, Json], delta: Mapping[str, Json]) -> None:
+    for key, value in delta.items():
+        longer = isinstance(value, str) and isinstance(whole.get(key), str)
+        whole[key] = (
+            whole[key] + value if longer else value if value is not None else whole.get(key)
+        )
+
+
+def _join_blocks(events: Sequence[Record]) -> Json:
+    """Return the message of a stream of Anthropic's events."""
+    message: dict[str, Json] = {"role": "assistant"}
+    blocks: dict[Json, dict[str, Json]] = {}
+    for event in events:
+        if isinstance(started := event.get("message"), dict):
+            message |= started
+        if isinstance(block := event.get("content_block"), dict):
+            blocks[event.get("index")] = {**block, "input": ""} if "input" in block else dict(block)
+        if event.get("type") == "content_block_delta" and isinstance(event.get("delta"), dict):
+            delta = {k: v for k, v in event["delta"].items() if k != "type"}
+            if "partial_json" in delta:
+                delta["input"] = delta.pop("partial_json")
+            _extend(blocks.setdefault(event.get("index"), {}), delta)
+    return {**message, "content": [*blocks.values()]}
+
+
+def read_events(text: str) -> Json:
+    """Return the events of a streamed text (`data: {...}` lines); another text as it is."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines or not all(line.startswith(("data:", "event:", "id:", ":")) for line in lines):
+        return text
+    data = [line[5:].strip() for line in lines if line.startswith("data:")]
+    return [decode(one) for one in data if one != "[DONE]"]
+
+
+def join_trails(loaded: Loaded) -> None:
+    """Of requests whose history another one holds, keep the longest; thoughts of replies that the
+    longer ones leave out are put back. Turns that two branches share are learned in the first."""
+    chains = [_chain(conversation.messages) for conversation in loaded.conversations]
+    inner = {key for chain in chains for key in chain[:-1]}
+    last = {chain[-1]: number for number, chain in reversed([*enumerate(chains)])}
+    thoughts = {
+        key: message.reasoning
+        for row, chain in zip(loaded.conversations, chains, strict=True)
+        for message, key in zip(row.messages, chain, strict=True)
+        if message.reasoning
+    }
+    learned, kept, places, branches = set[int](), [], [], Counter[str]()
+    for number, (row, chain) in enumerate(zip(loaded.conversations, chains, strict=True)):
+        if chain[-1] in inner or last[chain[-1]] != number:
+            loaded.merged += 1
+            continue
+        messages, shared = [], False
+        for message, key in zip(row.messages, chain, strict=True):
+            if message.role == "assistant":
+                known = key in learned
+                shared = shared or known
+                learned.add(key)
+                weight = 0 if known else message.weight
+                thought = message.reasoning or thoughts.get(key)
+                message = replace(message, weight=weight, reasoning=thought)
+            messages.append(message)
+        branches[BRANCH] += shared
+        kept.append(replace(row, messages=tuple(messages)))
+        places.append(loaded.places[number])
+    loaded.conversations, loaded.places = kept, places
+    loaded.repaired += +branches
+    loaded.tasks = [task for row in kept for task in tasks_of(row)]
+
+
+def _chain(messages: Sequence[Message]) -> list[int]:
+    """Return for each message a hash of it and of all before it; thoughts and ids do not count."""
+    chain, before = list[int](), 0
+    for one in messages:
+        calls = [[call.name, call.arguments] for call in one.tool_calls]
+        said = json.dumps(calls, sort_keys=True) if calls else ""
+        before = hash((before, one.role, one.content or "", said))
+        chain.append(before)
+    return chain

@@ -1,0 +1,273 @@
+"""Messages as programs log them, of whatever API, become messages of ours.
+
+    turns = LogTurns(unread)
+    turns.add({"role": "assistant", "content": [{"type": "tool_use", "name": "f", "input": {}}]})
+    turns.messages()
+
+Items of the assistant in a row are one turn. Pictures and files are counted by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from toolhone.errors import DataError
+from toolhone.schema import Json, Message, ToolCall
+from toolhone.schema.keys import ARGUMENTS, check_keys, first_value, read_reasoning, read_weight
+from toolhone.sources.log_parts import (
+    FAILED,
+    IDS,
+    KINDS,
+    LOG_KEYS,
+    NAMES,
+    OUTPUTS,
+    PART_KEYS,
+    TEXTS,
+    decode,
+    holds_results,
+    identity_of,
+    kind_of,
+    output_of,
+    parts_of,
+    role_of,
+    text_of,
+    thought_of,
+    unwrap,
+)
+
+
+@dataclass
+class _Turn:
+    """A turn of the assistant that may go on, and results of its calls."""
+
+    texts: list[str] = field(default_factory=list)
+    thoughts: list[str] = field(default_factory=list)
+    calls: list[ToolCall] = field(default_factory=list)
+    results: list[Message] = field(default_factory=list)
+    weight: float = 1
+
+
+class LogTurns:
+    """Messages of one log record; parts and items of the assistant in a row become one turn.
+
+    unread: gets what is passed over. joined: whether turns of two messages became one. failed: the
+    messages that the log marks as failed calls. tools: what messages say of the tools on offer.
+    """
+
+    def __init__(self, unread: set[str]) -> None:
+        self.unread, self.joined = unread, False
+        self.failed, self.tools = list[Message](), list[Json]()
+        self._done, self._turn = list[Message](), _Turn()
+
+    def messages(self) -> list[Message]:
+        self._close()
+        return self._done
+
+    def add_all(self, messages: Json, role: str = "user") -> None:
+        """Add a list of messages or items, also one inside another, or one text."""
+        if isinstance(messages, list):
+            for message in messages:
+                self.add_all(decode(message), role)
+        elif isinstance(messages, str):
+            self.say(role, messages)
+        else:
+            self.add(messages, role)
+
+    def say(self, role: str, text: str) -> None:
+        """Add a message that is a text."""
+        if role == "assistant":
+            self._boundary(goes_on=not self._turn.calls)
+            self._turn.texts.append(text)
+        elif text:
+            self._close()
+            self._done.append(Message(role, text))
+
+    def add(self, message: Json, default: str = "user") -> None:
+        """Add one message or item; `default` is the role of one that names none."""
+        if not isinstance(message, Mapping):
+            raise DataError(f"a message must be an object, got {message!r:.60}")
+        message = unwrap(message, self.unread)
+        called = [call.name for one in self._done for call in one.tool_calls]
+        role = role_of(message, [*called, *(call.name for call in self._turn.calls)])
+        kind, part = kind_of(message)
+        if role is None and kind:
+            self._part("user" if default == "tool" else default, kind, part)
+            return
+        if role is None and message.get("type") not in (None, "message"):
+            self.unread.add(f"{message.get('type')!r} items of a log")
+            return
+        role = role or default
+        check_keys(message, LOG_KEYS, "a message", self.unread)
+        if message.get("tools"):
+            self.tools.append(message["tools"])
+        declared = decode(message.get("content")) if role == "tool" else None
+        if isinstance(declared, Mapping) and isinstance(declared.get("function"), Mapping):
+            self.tools.append(declared)
+        elif role == "tool" and not message.get("parts") and not holds_results(message):
+            self._result(message, first_value(message, ("content", *OUTPUTS), "a result"))
+        elif role == "assistant":
+            self._assistant(message)
+        else:
+            self._other(role, message)
+
+    def _assistant(self, message: Mapping[str, Json]) -> None:
+        self._boundary()
+        weight, thought = read_weight(message), read_reasoning(message, self.unread)
+        if weight != self._turn.weight and (self._turn.texts or self._turn.calls):
+            self._close()
+        self._turn.weight = weight
+        if thought:
+            self._turn.thoughts.append(thought)
+        before, turn, texts = len(self._turn.calls), self._turn, len(self._turn.texts)
+        for part in parts_of(message, self.unread):
+            kind, body = kind_of(part)
+            if isinstance(part, str) and part.startswith('[{"') and _are_calls(decode(part)):
+                message = {**message, "tool_calls": decode(part)}
+                continue
+            if kind == "text" and len(turn.texts) > texts and not turn.results:
+                turn.texts[-1] += self._text(body)
+                continue
+            self._part("assistant", kind, body)
+            if self._turn is not turn:
+                before, turn, texts = 0, self._turn, 0
+        listed = decode(message.get("tool_calls")) or []
+        if old := decode(message.get("function_call")):
+            listed = listed or [old]
+        if not isinstance(listed, list):
+            raise DataError(f"'tool_calls' must be a list, got {listed!r:.60}")
+        known = {call.id for call in self._turn.calls[before:]} - {None}
+        for call in listed:
+            body = call.get("function") if isinstance(call, Mapping) else None
+            outer = call if isinstance(body, Mapping) and isinstance(call, Mapping) else {}
+            given = body if outer else call
+            identity = identity_of({**(given if isinstance(given, Mapping) else {}), **outer})
+            if identity not in known:
+                self._call(given, outer)
+        for one in decode(message.get("toolInvocations")) or []:
+            if identity_of(one) not in {call.id for call in self._turn.calls[before:]}:
+                self._call(one, {})
+
+    def _other(self, role: str, message: Mapping[str, Json]) -> None:
+        texts = list[str]()
+        for part in parts_of(message, self.unread):
+            kind, body = kind_of(part)
+            if kind == "text":
+                texts.append(self._text(body))
+            else:
+                self._part(role, kind, body)
+        listed = message.get("tool_results")
+        for one in listed if isinstance(listed, list) else []:
+            if not isinstance(one, Mapping) or not isinstance(call := one.get("call"), Mapping):
+                raise DataError(f"a result must be an object with its 'call', got {one!r:.60}")
+            check_keys(one, {"call", *OUTPUTS}, "a result", self.unread)
+            check_keys(call, {*ARGUMENTS, *NAMES, *IDS}, "the call of a result", self.unread)
+            given = first_value(call, ARGUMENTS, "the call of a result") or {}
+            made = [*self._turn.calls, *(each for m in self._done for each in m.tool_calls)]
+            if not any(given == each.arguments for each in made):
+                self.unread |= {f"{key!r} of the arguments of a result's call" for key in given}
+            self._result({k: call[k] for k in (*NAMES, *IDS) if k in call}, output_of(one))
+        if any(texts) and role == "tool":
+            self._result({k: v for k, v in message.items() if k != "content"}, "".join(texts))
+        elif any(texts):
+            self._close()
+            self._done.append(Message(role, "".join(texts)))
+
+    def _part(self, role: str, kind: str, part: Json) -> None:
+        if kind == "step":
+            self._boundary(goes_on=True)
+            check_keys(part, {*PART_KEYS, *KINDS}, "a part of a message", self.unread)
+        elif kind == "result":
+            self._result(part, output_of(part))
+        elif kind in ("call", "thought"):
+            if kind == "call":
+                self._call(part, {})
+                return
+            self._boundary(goes_on=True)
+            if thought := thought_of(part, self.unread):
+                self._turn.thoughts.append(thought)
+        elif kind == "text":
+            self.say(role, self._text(part))
+        else:
+            name = part.get("type") if isinstance(part, Mapping) else None
+            keys = sorted(map(str, part)) if isinstance(part, Mapping) else repr(part)[:40]
+            self.unread.add(f"{name or keys!r} parts of a message")
+
+    def _text(self, part: Json) -> str:
+        if isinstance(part, str):
+            return part
+        text = first_value(part, TEXTS, "a text part")
+        if not isinstance(text, str):
+            raise DataError(f"a text part has no text, got {part!r:.60}")
+        check_keys(part, {*TEXTS, *PART_KEYS, "thought"}, "a text part", self.unread)
+        return text
+
+    def _call(self, part: Json, outer: Mapping[str, Json]) -> None:
+        """Add a call; one that stands with its result keeps it until the turn ends."""
+        if not isinstance(part, Mapping):
+            raise DataError(f"a call must be an object, got {part!r:.60}")
+        kind = str(part.get("type") or "")
+        name = next((part[key] for key in NAMES if part.get(key)), None)
+        if kind.startswith("tool-") and kind not in KINDS:
+            name = name or kind.removeprefix("tool-")
+        if kind == "local_shell_call":
+            name, part = name or "local_shell", {**part, "arguments": part.get("action")}
+        given = first_value(part, ARGUMENTS, f"the call of {name!r}")
+        if kind == "custom_tool_call":
+            given = {"input": given}
+        known = {*ARGUMENTS, *NAMES, *IDS, *OUTPUTS, *PART_KEYS, "action", "title"}
+        check_keys(part, known, "a call", self.unread)
+        check_keys(outer, {"id", "type", "function", "index"}, "a call", self.unread)
+        call = ToolCall.from_dict({"name": name, "arguments": given})
+        call = ToolCall(call.name, call.arguments, identity_of({**part, **outer}))
+        self._turn.calls.append(call)
+        output = first_value(part, ("output", "result", "errorText"), f"the call of {name!r}")
+        if output is not None:
+            result = Message("tool", text_of(output), tool_call_id=call.id, name=call.name)
+            self._turn.results.append(result)
+            self._mark(part, result)
+
+    def _result(self, part: Json, output: Json) -> None:
+        if not isinstance(part, Mapping):
+            raise DataError(f"a result must be an object, got {part!r:.60}")
+        known = {*NAMES, *IDS, *OUTPUTS, *PART_KEYS, "is_error", "isError", "error"}
+        check_keys(part, LOG_KEYS | known | {*ARGUMENTS}, "a result", self.unread)
+        name = next((str(part[key]) for key in NAMES if part.get(key)), None)
+        self._close()
+        result = Message("tool", text_of(output), tool_call_id=identity_of(part), name=name)
+        self._done.append(result)
+        self._mark(part, result)
+
+    def _mark(self, part: Mapping[str, Json], result: Message) -> None:
+        said = {str(part.get("status")), str(part.get("state"))}
+        output = output_of(part)
+        said |= {str(output.get("type"))} if isinstance(output, Mapping) else set()
+        if part.get("is_error") or part.get("isError") or part.get("error") or said & FAILED:
+            self.failed.append(result)
+
+    def _boundary(self, goes_on: bool = False) -> None:
+        """End the turn where its calls have results; else what follows is joined to it."""
+        if self._turn.results:
+            self._close()
+        elif not goes_on and (self._turn.calls or self._turn.texts):
+            self.joined = True
+
+    def _close(self) -> None:
+        turn, self._turn = self._turn, _Turn()
+        content, reasoning = ("\n\n".join(filter(None, t)) for t in (turn.texts, turn.thoughts))
+        if content or reasoning or turn.calls:
+            calls = tuple(turn.calls)
+            said = Message("assistant", content or None, reasoning or None, calls)
+            self._done.append(replace(said, weight=turn.weight))
+        self._done += turn.results
+
+
+def _are_calls(value: Json) -> bool:
+    """Return whether a text was a list of calls."""
+    return isinstance(value, list) and all(
+        isinstance(one, Mapping)
+        and isinstance(body := one.get("function"), Mapping)
+        and isinstance(body.get("name"), str)
+        and "arguments" in body
+        for one in value
+    )

@@ -1,0 +1,240 @@
+"""A small valid row of every log: the same conversation, as each program writes it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
+BODY = {"name": "find", "description": "Finds a thing.", "parameters": SCHEMA}
+TOOLS = [{"type": "function", "function": BODY}]
+CALL = {"id": "1", "type": "function", "function": {"name": "find", "arguments": '{"a": "x"}'}}
+USER, DONE = {"role": "user", "content": "Find x."}, {"role": "assistant", "content": "Done."}
+ASKED = [
+    {"role": "system", "content": "Help."},
+    USER,
+    {"role": "assistant", "content": "Look.", "tool_calls": [CALL]},
+    {"role": "tool", "content": "y", "tool_call_id": "1"},
+]
+BLOCKS = [
+    USER,
+    {
+        "role": "assistant",
+        "content": [
+            {"type": "text", "text": "Look."},
+            {"type": "tool_use", "id": "1", "name": "find", "input": {"a": "x"}},
+        ],
+    },
+    {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "1", "content": "y"}]},
+]
+BLOCK_TOOL = {"name": "find", "description": "Finds a thing.", "input_schema": SCHEMA}
+ITEMS = [
+    {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Find x."}]},
+    {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Look."}]},
+    {"type": "function_call", "call_id": "1", "name": "find", "arguments": '{"a": "x"}'},
+    {"type": "function_call_output", "call_id": "1", "output": "y"},
+]
+ANSWER = [
+    {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Done."}]}
+]
+SPOKEN = [
+    {"role": "user", "parts": [{"type": "text", "content": "Find x."}]},
+    {
+        "role": "assistant",
+        "parts": [
+            {"type": "text", "content": "Look."},
+            {"type": "tool_call", "id": "1", "name": "find", "arguments": {"a": "x"}},
+        ],
+    },
+    {"role": "tool", "parts": [{"type": "tool_call_response", "id": "1", "response": "y"}]},
+]
+SPEAKS = [{"role": "assistant", "parts": [{"type": "text", "content": "Done."}]}]
+ATTRIBUTES = {
+    "gen_ai.system_instructions": [{"type": "text", "content": "Help."}],
+    "gen_ai.input.messages": SPOKEN,
+    "gen_ai.output.messages": SPEAKS,
+    "gen_ai.tool.definitions": TOOLS,
+}
+LANGCHAIN = [
+    {"type": "system", "data": {"content": "Help."}},
+    {"type": "human", "data": {"content": "Find x."}},
+    {
+        "type": "ai",
+        "data": {
+            "content": "Look.",
+            "tool_calls": [{"name": "find", "args": {"a": "x"}, "id": "1", "type": "tool_call"}],
+        },
+    },
+    {"type": "tool", "data": {"content": "y", "tool_call_id": "1"}},
+    {"type": "ai", "data": {"content": "Done."}},
+]
+
+
+def _built(name: str, **kwargs: Any) -> dict[str, Any]:
+    return {"lc": 1, "type": "constructor", "id": ["langchain", name], "kwargs": kwargs}
+
+
+LOG_ROWS: dict[str, list[Any]] = {
+    "request_log": [
+        {
+            "request": {"messages": ASKED, "tools": TOOLS},
+            "response": {"choices": [{"index": 0, "message": DONE}]},
+        }
+    ],
+    "responses": [{"instructions": "Help.", "input": ITEMS, "output": ANSWER, "tools": TOOLS}],
+    "anthropic": [{"system": "Help.", "messages": [*BLOCKS, DONE], "tools": [BLOCK_TOOL]}],
+    "gemini": [
+        {
+            "systemInstruction": {"parts": [{"text": "Help."}]},
+            "contents": [
+                {"role": "user", "parts": [{"text": "Find x."}]},
+                {
+                    "role": "model",
+                    "parts": [
+                        {"text": "Look."},
+                        {"functionCall": {"name": "find", "args": {"a": "x"}}},
+                    ],
+                },
+                {
+                    "role": "user",
+                    "parts": [{"functionResponse": {"name": "find", "response": {"result": "y"}}}],
+                },
+                {"role": "model", "parts": [{"text": "Done."}]},
+            ],
+            "tools": [{"functionDeclarations": [BODY]}],
+        }
+    ],
+    "bedrock": [
+        {
+            "system": [{"text": "Help."}],
+            "messages": [
+                {"role": "user", "content": [{"text": "Find x."}]},
+                {
+                    "role": "assistant",
+                    "content": [
+                        {"text": "Look."},
+                        {"toolUse": {"toolUseId": "1", "name": "find", "input": {"a": "x"}}},
+                    ],
+                },
+                {
+                    "role": "user",
+                    "content": [{"toolResult": {"toolUseId": "1", "content": [{"text": "y"}]}}],
+                },
+                {"role": "assistant", "content": [{"text": "Done."}]},
+            ],
+            "toolConfig": {
+                "tools": [{"toolSpec": {"name": "find", "inputSchema": {"json": SCHEMA}}}]
+            },
+        }
+    ],
+    "cohere": [
+        {
+            "preamble": "Help.",
+            "chat_history": [
+                {"role": "USER", "message": "Find x."},
+                {
+                    "role": "CHATBOT",
+                    "message": "Look.",
+                    "tool_calls": [{"name": "find", "parameters": {"a": "x"}}],
+                },
+                {
+                    "role": "TOOL",
+                    "tool_results": [
+                        {
+                            "call": {"name": "find", "parameters": {"a": "x"}},
+                            "outputs": [{"text": "y"}],
+                        }
+                    ],
+                },
+            ],
+            "tools": [
+                {
+                    "name": "find",
+                    "description": "Finds a thing.",
+                    "parameter_definitions": {"a": {"type": "string", "required": True}},
+                }
+            ],
+            "text": "Done.",
+        }
+    ],
+    "langchain": [{"messages": LANGCHAIN, "tools": TOOLS}],
+    "langsmith": [
+        {
+            "run_type": "llm",
+            "inputs": {
+                "messages": [
+                    [
+                        _built("SystemMessage", content="Help."),
+                        _built("HumanMessage", content="Find x."),
+                        _built(
+                            "AIMessage",
+                            content="Look.",
+                            tool_calls=[{"name": "find", "args": {"a": "x"}, "id": "1"}],
+                        ),
+                        _built("ToolMessage", content="y", tool_call_id="1"),
+                    ]
+                ]
+            },
+            "outputs": {"generations": [[{"message": _built("AIMessage", content="Done.")}]]},
+            "extra": {"invocation_params": {"tools": TOOLS}},
+        }
+    ],
+    "vercel": [
+        {
+            "system": "Help.",
+            "messages": [
+                {"role": "user", "parts": [{"type": "text", "text": "Find x."}]},
+                {
+                    "role": "assistant",
+                    "parts": [
+                        {"type": "text", "text": "Look."},
+                        {
+                            "type": "tool-find",
+                            "toolCallId": "1",
+                            "state": "output-available",
+                            "input": {"a": "x"},
+                            "output": "y",
+                        },
+                        {"type": "step-start"},
+                        {"type": "text", "text": "Done."},
+                    ],
+                },
+            ],
+            "tools": {"find": {"description": "Finds a thing.", "inputSchema": SCHEMA}},
+        }
+    ],
+    "otel": [{"spanId": "1", "attributes": ATTRIBUTES}],
+    "langfuse": [
+        {
+            "traceId": "1",
+            "type": "GENERATION",
+            "input": {"messages": ASKED, "tools": TOOLS},
+            "output": DONE,
+        }
+    ],
+    "codex": [
+        {"timestamp": "1", "type": "session_meta", "payload": {"id": "s", "instructions": "Help."}},
+        *({"timestamp": "1", "type": "response_item", "payload": one} for one in [*ITEMS, *ANSWER]),
+    ],
+    "claude_code": [
+        {"type": one["role"], "sessionId": "s", "uuid": str(number), "message": one}
+        for number, one in enumerate([*BLOCKS, DONE])
+    ],
+}
+SESSIONS = ("codex", "claude_code")
+"""Logs of which all lines of a file are one conversation."""
+
+
+def otlp(*attributes: dict[str, Any]) -> dict[str, Any]:
+    """An OTLP document of spans with these attributes."""
+    spans = [
+        {
+            "spanId": str(number),
+            "attributes": [
+                {"key": key, "value": {"stringValue": json.dumps(value)}}
+                for key, value in each.items()
+            ],
+        }
+        for number, each in enumerate(attributes)
+    ]
+    return {"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}
