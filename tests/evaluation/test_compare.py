@@ -1,6 +1,7 @@
 """`toolhone compare`: the join, better and worse, both certificates, the guard."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -13,12 +14,15 @@ import pytest
 from cli.test_main import run
 from toolhone.dialects.probe.certificate import Certificate, CertificateVerdict
 from toolhone.errors import ConfigError, DataError
-from toolhone.evaluation.compare import Cell, CertificateDiff, Comparison, Sameness, compare
-from toolhone.evaluation.compare import GuardVerdict as Found
-from toolhone.evaluation.display import changed_tasks, join_lines
+from toolhone.evaluation.certificate_diff import CertificateDiff, Sameness
+from toolhone.evaluation.compare import Comparison, compare
+from toolhone.evaluation.display import changed_tasks, error_lines, join_lines
 from toolhone.evaluation.folder import write_folder
+from toolhone.evaluation.guard import GuardResult, guard
 from toolhone.evaluation.metrics import Evaluation, JudgedEpisode
-from toolhone.evaluation.statistics import mcnemar, wilson
+from toolhone.evaluation.statistics import Side, holm, mcnemar, paired_p_value, wilson
+from toolhone.evaluation.verdict import Cell, Rules
+from toolhone.evaluation.verdict import GuardVerdict as Found
 from toolhone.schema import Expect
 
 NO_CALL = Expect.from_dict({"no_call": True})
@@ -83,15 +87,29 @@ def test_gained_lost_and_same_are_counted_and_decide_the_verdict() -> None:
     assert (cell.difference.n, cell.gained, cell.lost, cell.to_dict()["same"]) == (20, 12, 2, 6)
     assert (cell.base, cell.tuned) == (wilson(8, 20), wilson(18, 20))
     assert cell.difference.value == 0.5
-    assert cell.p == cell.corrected == mcnemar(12, 2)
+    assert cell.p == mcnemar(12, 2)
+    assert cell.p_better == mcnemar(12, 2, Side.GAIN, mid=True)
     assert cell.verdict is Found.BETTER
     assert total(compare(*reversed(both(12, 2, 6)))).verdict is Found.WORSE
 
 
-def test_few_changes_are_no_difference_seen_however_large_the_share() -> None:
-    cell = total(compare(*both(gained=5, lost=0, same=0)))
-    assert (cell.difference.value, cell.verdict) == (1.0, Found.NO_DIFFERENCE)
-    assert total(compare(*both(gained=6, lost=0, same=0))).verdict is Found.BETTER
+@pytest.mark.parametrize(
+    ("gained", "lost", "same", "verdict"),
+    [
+        (4, 0, 20, Found.SAME),
+        (6, 0, 20, Found.BETTER),
+        (0, 3, 50, Found.UNDECIDED),
+        (0, 5, 50, Found.WORSE),
+        (2, 2, 200, Found.SAME),
+        (0, 0, 40, Found.SAME),
+        (0, 0, 20, Found.UNDECIDED),
+        (0, 9, 0, Found.UNDECIDED),
+    ],
+)
+def test_a_verdict_needs_enough_changes_or_enough_tasks(
+    gained: int, lost: int, same: int, verdict: Found
+) -> None:
+    assert total(compare(*both(gained, lost, same))).verdict is verdict
 
 
 def test_fractions_are_compared_by_their_size_and_not_as_right_or_wrong() -> None:
@@ -106,32 +124,64 @@ def test_fractions_are_compared_by_their_size_and_not_as_right_or_wrong() -> Non
     assert cell.difference.low < cell.difference.value < cell.difference.high
 
 
-def test_categories_are_corrected_for_their_number_and_the_total_is_not() -> None:
+def test_half_of_the_allowed_error_is_the_totals_and_half_the_categories() -> None:
     sides = joined(
-        both(7, 0, 20, "a"),
+        both(0, 7, 20, "a"),
         both(0, 0, 20, "b", 100),
         both(1, 1, 20, "c", 200),
         both(0, 1, 20, "d", 300),
     )
     comparison = compare(*sides)
-    cells = comparison.by_category["exact_match"]
-    assert cells["a"].p == mcnemar(7, 0) == 2 / 128
-    assert cells["a"].corrected == 4 * mcnemar(7, 0)
-    assert cells["a"].verdict is Found.NO_DIFFERENCE
-    assert total(comparison).corrected == mcnemar(8, 2)
-    assert (
-        compare(*joined(both(7, 0, 20, "a"), both(0, 0, 20, "b", 100)))
-        .by_category["exact_match"]["a"]
-        .verdict
-        is Found.BETTER
-    )
+    lost = [(1, 9), (0, 7), (0, 0), (1, 1), (0, 1)]
+    raw = [mcnemar(gained, gone, Side.LOSS, mid=True) for gained, gone in lost]
+    cells = [total(comparison), *comparison.by_category["exact_match"].values()]
+    assert [cell.p_worse for cell in cells] == pytest.approx(holm(raw, [4, 1, 1, 1, 1]))
+    assert cells[0].p_worse == pytest.approx(2 * raw[0])
+    assert [cell.verdict for cell in cells[:2]] == [Found.WORSE, Found.WORSE]
 
 
 def test_a_category_that_was_not_measured_costs_the_others_nothing() -> None:
     plain = evaluation([{"valid_format": 1.0}] * 30, "b", 100)
-    cells = compare(*joined(both(6, 0, 20, "a"), (plain, plain))).by_category["exact_match"]
+    alone = compare(*both(0, 6, 20, "a"))
+    cells = compare(*joined(both(0, 6, 20, "a"), (plain, plain))).by_category["exact_match"]
     assert (cells["b"].difference.n, cells["b"].verdict) == (0, Found.NOT_MEASURED)
-    assert cells["a"].corrected == mcnemar(6, 0)
+    assert cells["a"].verdict is total(alone).verdict is Found.WORSE
+
+
+def test_tasks_of_one_conversation_count_as_one_witness() -> None:
+    """Thirty losses in three conversations are three losses; in thirty tasks they are thirty."""
+    base, tuned = both(0, 30, 100)
+    assert total(compare(base, tuned)).verdict is Found.WORSE
+    base, tuned = (
+        Evaluation(tuple(replace(s, cluster=f"c{int(s.id[1:]) // 10}") for s in side.samples))
+        for side in (base, tuned)
+    )
+    comparison = compare(base, tuned)
+    cell, moves = total(comparison), [-1.0] * 30 + [0.0] * 100
+    assert (comparison.clusters, cell.lost, cell.difference.n) == (13, 30, 130)
+    assert cell.p_worse == pytest.approx(1 / 8 / 2)
+    assert cell.verdict is Found.UNDECIDED
+    assert paired_p_value(moves, Side.LOSS, mid=True) < 1e-8
+    assert cell.difference.low < -0.4
+
+
+def test_tasks_lost_and_gained_are_counted_by_kind_of_error() -> None:
+    base, tuned = both(2, 3, 10)
+    tuned = Evaluation(
+        tuple(
+            replace(s, error="needless call" if s.id == "t2" else "wrong tool")
+            if not s.scores["exact_match"]
+            else s
+            for s in tuned.samples
+        )
+    )
+    comparison = compare(base, tuned)
+    assert comparison.errors("exact_match", gained=False) == {"wrong tool": 2, "needless call": 1}
+    assert comparison.errors("exact_match", gained=True) == {"other": 2}
+    assert error_lines(comparison, "exact_match") == [
+        "lost, tuned's errors: 2 wrong tool, 1 needless call",
+        "gained, base's errors: 2 other",
+    ]
 
 
 def test_every_sample_is_compared_or_counted() -> None:
@@ -258,25 +308,31 @@ def test_metrics_are_chosen_by_name_and_unknown_ones_refused_with_the_nearest() 
         compare(base, base, ["exact_mach"])
 
 
-def test_a_tolerance_forgives_small_losses_and_only_those() -> None:
-    comparison = compare(*both(gained=0, lost=8, same=92))
-    assert [cell.metric for cell in comparison.worse()] == ["exact_match"]
-    assert comparison.worse(0.079)
-    assert comparison.worse(0.08) == []
-    assert compare(*both(gained=8, lost=0, same=92)).worse() == []
-    rounded = compare(
-        evaluation([{"tool_accuracy": 0.8}] * 10), evaluation([{"tool_accuracy": 0.7}] * 10)
-    )
-    assert rounded.worse(0.1) == [], "0.8 - 0.7 is a little more than 0.1"
-    assert rounded.worse(0.099)
+def test_a_loss_within_the_margin_or_not_proved_beyond_it_is_no_loss() -> None:
+    sides = both(gained=0, lost=20, same=180)
+    found = [total(compare(*sides, rules=Rules(margin))) for margin in (0.0, 0.05, 0.08, 0.1, 0.2)]
+    assert [cell.verdict for cell in found] == [
+        *[Found.WORSE, Found.WORSE, Found.UNDECIDED, Found.UNDECIDED, Found.SAME]
+    ]
+    assert [cell.p_worse for cell in found] == sorted(cell.p_worse for cell in found)
 
 
 def test_a_loss_in_one_category_is_found_although_the_total_gained() -> None:
     comparison = compare(*joined(both(60, 0, 100, "large"), both(0, 9, 11, "small", 500)))
     assert total(comparison).verdict is Found.BETTER
-    assert [(cell.metric, cell.category) for cell in comparison.worse()] == [
-        ("exact_match", "small")
-    ]
+    found = guard(comparison)
+    assert [(cell.metric, cell.category) for cell in found.worse] == [("exact_match", "small")]
+    assert (found.result, found.exit_code) == (GuardResult.FAILED, 1)
+
+
+def test_a_call_where_none_is_wanted_fails_the_guard_though_exact_match_rose() -> None:
+    def side(calls: float, silence: float) -> Evaluation:
+        names = [{"exact_match": calls}] * 60
+        names += [{"exact_match": silence, "no_call_accuracy": silence}] * 12
+        return evaluation(names)
+
+    found = guard(compare(side(0, 1), side(1, 0)))
+    assert [cell.metric for cell in found.worse] == ["no_call_accuracy"]
 
 
 def test_changed_tasks_are_shown_with_both_texts_the_clearest_first() -> None:
@@ -372,11 +428,13 @@ def folders(
         (0, 8, [], 0),
         (0, 8, ["--guard"], 1),
         (8, 0, ["--guard"], 0),
-        (0, 5, ["--guard"], 0),
-        (0, 8, ["--guard", "--tolerance", "8"], 0),
-        (0, 8, ["--guard", "--tolerance", "7.9"], 1),
+        (0, 2, ["--guard"], 0),
+        (0, 8, ["--guard", "--tolerance", "8"], 3),
+        (0, 8, ["--guard", "--margin", "20"], 0),
+        (0, 8, ["--guard", "--margin", "3"], 1),
         (0, 8, ["--guard", "--json"], 1),
         (0, 8, ["--guard", "--metric", "valid_format"], 0),
+        (0, 8, ["--guard", "--min-tasks", "101"], 3),
     ],
 )
 def test_the_guard_says_by_its_exit_code_whether_anything_got_worse(
@@ -406,9 +464,9 @@ def test_the_guard_says_by_its_exit_code_whether_anything_got_worse(
 
 @pytest.mark.parametrize(
     ("gained", "lost", "same", "code"),
-    [(0, 0, 15, 3), (0, 0, 16, 0), (0, 3, 0, 3), (0, 4, 20, 3), (0, 3, 37, 0), (0, 20, 0, 1)],
+    [(0, 0, 4, 3), (0, 4, 0, 3), (0, 0, 34, 3), (0, 0, 35, 0), (0, 3, 37, 3), (0, 20, 0, 1)],
 )
-def test_a_guard_with_too_few_tasks_is_undecided_and_exits_with_3(
+def test_a_guard_that_decides_nothing_exits_with_3(
     gained: int,
     lost: int,
     same: int,
@@ -422,10 +480,52 @@ def test_a_guard_with_too_few_tasks_is_undecided_and_exits_with_3(
     assert found == code
     assert ("guard: undecided, too few tasks" in out) == (code == 3)
     _, out, _ = run(capsys, monkeypatch, "compare", *paths, "--guard", "--json")
-    guard = json.loads(out)["guard"]
-    assert guard["result"] == {0: "passed", 1: "failed", 3: "undecided"}[code]
-    assert guard["passed"] == (code == 0)
-    assert [cell["metric"] for cell in guard["undecided"]] == ["exact_match"] * (code == 3)
+    judged = json.loads(out)["guard"]
+    assert judged["result"] == {0: "passed", 1: "failed", 3: "undecided"}[code]
+    assert judged["passed"] == (code == 0)
+    assert [cell["metric"] for cell in judged["undecided"]] == ["exact_match"] * (code == 3)
+
+
+def test_a_strict_guard_wants_a_verdict_in_every_category(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = folders(tmp_path, joined(both(0, 0, 200, "large"), both(0, 0, 5, "small", 500)))
+    assert run(capsys, monkeypatch, "compare", *paths, "--guard")[0] == 0
+    code, out, _ = run(capsys, monkeypatch, "compare", *paths, "--guard", "--strict")
+    assert code == 3
+    assert "exact_match in small (undecided): +0.0 (" in out
+    assert "5 tasks; no loss could be found" not in out
+
+
+def test_the_guard_refuses_different_task_sets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Leaving out what got worse must not pass a build."""
+    base, tuned = both(0, 9, 40)
+    kept = Evaluation(tuple(s for s in tuned.samples if s.scores["exact_match"]))
+    paths = folders(tmp_path, (base, kept))
+    assert run(capsys, monkeypatch, "compare", *paths)[0] == 0
+    code, out, err = run(capsys, monkeypatch, "compare", *paths, "--guard")
+    assert (code, out) == (2, "")
+    assert "the same tasks on both sides, but 9 only in BASE (such as 't0')" in err
+
+
+def test_a_summary_for_a_pull_request_is_markdown_that_text_cannot_break(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile = "a|b<script>"
+    sides = joined(both(0, 9, 20, hostile), both(2, 0, 20, "b", 100))
+    file = tmp_path / "deep" / "summary.md"
+    command = ("compare", *folders(tmp_path, sides), "--guard", "--markdown", file)
+    assert run(capsys, monkeypatch, *command)[0] == 1
+    text = file.read_text()
+    assert text.startswith("### ❌ guard: failed, 2 comparisons got worse")
+    assert "a\\|b\\<script\\>" in text
+    assert hostile not in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert {re.sub(r"\\\|", "", row).count("|") for row in rows} == {10}
+    run(capsys, monkeypatch, *command)
+    assert file.read_text() == text * 2, "a summary of a build is appended to"
 
 
 def test_a_guard_on_a_metric_that_was_not_measured_is_undecided(
@@ -506,16 +606,18 @@ def test_json_holds_every_cell_and_is_what_out_writes(
     assert code == 1
     assert found == json.loads((tmp_path / "deep" / "comparison.json").read_text())
     assert found["metrics"]["exact_match"]["all"]["lost"] == 9
-    assert found["metrics"]["exact_match"]["categories"]["a"]["p_corrected"] == 2 * mcnemar(0, 9)
+    assert found["metrics"]["exact_match"]["categories"]["a"]["p"] == mcnemar(0, 9)
+    assert found["metrics"]["exact_match"]["lost_by_error"] == {"other": 9}
     assert found["metrics"]["exact_match"]["gained"] == ["t100", "t101"]
-    assert found["guard"]["tolerance"] == 0.02
-    assert [cell["category"] for cell in found["guard"]["worse"]] == ["a"]
+    assert found["guard"]["margin"] == 0.02
+    assert [cell["category"] for cell in found["guard"]["worse"]] == [None, "a"]
     assert found["certificates"]["formats"] == "same"
     assert found["certificates"]["base"]["verdict"] == "certified"
     assert found["examples"]["lost"][0]["tuned"]["text"] == "reply to t0"
     assert found["paired"] == {
         "tasks": 51,
         "samples": 51,
+        "clusters": 51,
         "only_base": [],
         "only_tuned": [],
         "different": [],
@@ -544,10 +646,7 @@ def test_json_holds_every_cell_and_is_what_out_writes(
         ),
         (["base", "base"], "BASE and TUNED are the same evaluation"),
         (["run", "run/evaluation"], "BASE and TUNED are the same evaluation"),
-        (
-            ["base", "run", "--tolerance", "3"],
-            "--tolerance says which losses --guard forgives; add --guard",
-        ),
+        (["base", "run", "--strict"], "--strict says when --guard is undecided; add --guard"),
         (
             ["base", "run", "--metric", "loss"],
             "neither evaluation measured 'loss'; measured: exact_match",

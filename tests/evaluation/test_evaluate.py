@@ -449,6 +449,8 @@ def test_samples_have_the_promised_keys_and_columns(tmp_path):
         "reasons",
         "offered",
         "familiar",
+        "error",
+        "cluster",
     }
     assert all(set(sample) == keys for sample in samples)
     assert samples[0]["calls"] == [{"name": "calculator", "arguments": {"expression": "24 * 15"}}]

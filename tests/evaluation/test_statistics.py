@@ -1,21 +1,28 @@
 """Intervals and paired tests: values worked out by hand, and errors as rare as promised."""
 
 import math
+from functools import cache, partial
 from itertools import product
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from toolhone.evaluation.statistics import (
     UNMEASURED,
     Z95,
     Score,
+    Side,
     bootstrap,
+    design_effect,
+    detectable_loss,
     holm,
     interval,
     mcnemar,
     paired_interval,
     paired_p_value,
+    pass_hat_k,
+    seed_spread,
     tango,
     wilson,
 )
@@ -127,7 +134,7 @@ def test_scores_outside_their_range_are_our_own_mistake():
     ],
 )
 def test_mcnemars_test_has_the_values_of_its_binomial_coefficients(gained, lost, p):
-    assert mcnemar(gained, lost) == p
+    assert mcnemar(gained, lost) == pytest.approx(p, abs=1e-12)
 
 
 def test_mcnemars_test_holds_for_thousands_of_changed_tasks():
@@ -253,3 +260,140 @@ def test_of_many_tests_without_a_difference_even_one_is_rarely_called_real():
     stream = np.random.default_rng(0)
     wrong = [min(holm(stream.random(12).tolist())) < 0.05 for _ in range(2000)]
     assert 0.03 <= sum(wrong) / 2000 <= 0.065
+
+
+def test_holms_weights_share_the_allowed_error_out():
+    assert holm([0.01, 0.02], [3, 1]) == [pytest.approx(0.04 / 3), pytest.approx(0.02)]
+    assert holm([0.02, 0.01], [1, 3]) == [pytest.approx(0.02), pytest.approx(0.04 / 3)]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_exact_values_are_those_of_scipy(seed):
+    stream = np.random.default_rng(seed)
+    n = int(stream.integers(1, 400))
+    k, gained, lost = (int(x) for x in stream.integers(0, [n + 1, 60, 60]))
+    known = stats.binomtest(k, n).proportion_ci(method="wilson")
+    assert (wilson(k, n).low, wilson(k, n).high) == pytest.approx((known.low, known.high), abs=1e-9)
+    for side in Side:
+        exact = stats.binomtest(gained, gained + lost, alternative=side.value).pvalue
+        half = stats.binom.pmf(gained, gained + lost, 0.5) / 2
+        assert mcnemar(gained, lost, side) == pytest.approx(exact, abs=1e-9)
+        mid = mcnemar(gained, lost, side, mid=True)
+        if side is not Side.ANY:
+            assert mid == pytest.approx(exact - half, abs=1e-9)
+    p = stream.random(int(stream.integers(1, 12)))
+    order, best = np.argsort(p), 0.0
+    for rank, place in enumerate(order):
+        best = max(best, min(1.0, (len(p) - rank) * p[place]))
+        assert holm(p.tolist())[place] == pytest.approx(best, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("side", Side)
+def test_sign_flips_are_scipys_permutation_test_of_paired_samples(seed, side):
+    stream = np.random.default_rng(seed)
+    differences = np.round(stream.uniform(-1, 1, int(stream.integers(2, 11))), 3)
+    kind = {"permutation_type": "samples", "n_resamples": np.inf}
+    known = stats.permutation_test((differences,), np.sum, alternative=side.value, **kind).pvalue
+    assert paired_p_value(differences.tolist(), side) == pytest.approx(known, abs=1e-9)
+    groups = np.arange(len(differences)) // 2
+    sums = np.array([differences[groups == group].sum() for group in set(groups)])
+    if len(sums) > 1:
+        known = stats.permutation_test((sums,), np.sum, alternative=side.value, **kind).pvalue
+        found = paired_p_value(differences.tolist(), side, clusters=groups.tolist())
+        assert found == pytest.approx(known, abs=1e-9)
+
+
+def test_values_of_statsmodels_are_met():
+    """proportion_confint, mcnemar, multipletests and the cluster-robust OLS of statsmodels 0.14."""
+    found = wilson(37, 120)
+    assert (found.low, found.high) == pytest.approx(
+        (0.23272736988916298, 0.39582997723800684), abs=1e-9
+    )
+    assert mcnemar(13, 29) == pytest.approx(0.019520472782460274, abs=1e-9)
+    assert holm([0.011, 0.2, 0.004, 0.03]) == pytest.approx([0.033, 0.2, 0.016, 0.06], abs=1e-9)
+    scores = [1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0]
+    clusters = [0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 3, 3]
+    assert design_effect(scores, clusters) == pytest.approx(11 / 6, abs=1e-9)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.35])
+def test_without_a_difference_the_test_alarms_in_five_of_a_hundred_cases(share):
+    stream = np.random.default_rng(1)
+    changed = stream.binomial(1000, share, 2000)
+    gained = stream.binomial(changed, 0.5)
+    alarms = [mcnemar(g, c - g, Side.LOSS, mid=True) < 0.05 for g, c in zip(gained, changed)]
+    assert 0.035 <= sum(alarms) / 2000 <= 0.065
+
+
+def test_over_many_categories_a_corrected_guard_alarms_in_few_cases():
+    stream, test = np.random.default_rng(7), cache(partial(mcnemar, side=Side.LOSS, mid=True))
+    changed = stream.binomial(100, 0.2, (2000, 10))
+    gained = stream.binomial(changed, 0.5)
+    alarms = 0
+    for gains, losses in zip(gained, changed - gained):
+        pairs = [(gains.sum(), losses.sum()), *zip(gains, losses)]
+        p = [test(int(one), int(other)) for one, other in pairs]
+        alarms += min(holm(p, [10, *[1] * 10])) < 0.05
+    assert alarms / 2000 <= 0.05
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.35])
+def test_a_loss_of_five_points_on_a_thousand_tasks_is_found_in_most_cases(share):
+    stream = np.random.default_rng(2)
+    changed = stream.binomial(1000, share, 2000)
+    gained = stream.binomial(changed, (share - 0.05) / (2 * share))
+    alarms = [mcnemar(g, c - g, Side.LOSS, mid=True) < 0.05 for g, c in zip(gained, changed)]
+    assert sum(alarms) / 2000 >= 0.8
+
+
+@pytest.mark.parametrize(("n", "share"), [(100, 0.2), (400, 0.1), (1000, 0.35)])
+def test_the_detectable_loss_is_found_in_eight_of_ten_cases(n, share):
+    moves = [1.0] * round(n * share / 2) + [-1.0] * round(n * share / 2)
+    loss = detectable_loss(moves + [0.0] * (n - len(moves)))
+    stream = np.random.default_rng(3)
+    changed = stream.binomial(n, max(share, loss), 4000)
+    gained = stream.binomial(changed, (max(share, loss) - loss) / (2 * max(share, loss)))
+    alarms = [mcnemar(g, c - g, Side.LOSS, mid=True) < 0.05 for g, c in zip(gained, changed)]
+    assert sum(alarms) / 4000 == pytest.approx(0.8, abs=0.05)
+
+
+def test_of_too_few_tasks_no_loss_could_be_found():
+    assert detectable_loss([0.0] * 2) is None
+    assert detectable_loss([]) is None
+    assert detectable_loss([0.0] * 40) < detectable_loss([0.0] * 20)
+
+
+@pytest.mark.parametrize("margin", [0.02, 0.1])
+def test_at_the_margin_a_loss_alarms_no_more_often_than_promised(margin):
+    stream = np.random.default_rng(4)
+    draws = stream.choice([1.0, -1.0, 0.0], (600, 300), p=[0.1, 0.1 + margin, 0.8 - margin])
+    found = [paired_p_value(d.tolist(), Side.LOSS, margin) < 0.05 for d in draws]
+    assert 0.02 <= sum(found) / 600 <= 0.07
+
+
+def test_clustered_scores_are_worth_fewer_and_cover_as_promised():
+    stream, covered = np.random.default_rng(5), 0
+    clusters = np.repeat(np.arange(60), 5).tolist()
+    for _ in range(300):
+        same = stream.random(60) < 0.6
+        own = np.where(
+            stream.random(60)[:, None] < 0.8, same[:, None], stream.random((60, 5)) < 0.6
+        )
+        score = interval(own.astype(float).ravel().tolist(), clusters)
+        covered += score.low <= 0.6 <= score.high
+    assert covered / 300 >= 0.91
+    assert design_effect([1.0, 1.0, 0.0, 0.0] * 20, np.repeat(range(40), 2).tolist()) > 1.9
+    assert design_effect([1.0] * 20, [0] * 10 + [1] * 10) == 10.0
+    assert interval([1.0, 0.0, 1.0], [0, 1, 2]) == interval([1.0, 0.0, 1.0])
+
+
+def test_pass_hat_k_is_the_chance_that_all_of_k_tries_succeed():
+    assert pass_hat_k([(4, 4), (2, 4), (0, 4)], 1) == pytest.approx(0.5)
+    assert pass_hat_k([(4, 4), (2, 4), (0, 4)], 2) == pytest.approx((1 + 1 / 6) / 3)
+    assert pass_hat_k([(1, 1)], 2) is None
+
+
+def test_the_spread_between_seeds_is_their_standard_deviation():
+    assert seed_spread({0: 0.5, 1: 0.6, 2: 0.7}) == (pytest.approx(0.6), pytest.approx(0.1))
+    assert seed_spread({0: 0.5}) == (0.5, None)

@@ -16,26 +16,43 @@ from toolhone.cli.flags import AsJson
 from toolhone.dialects.probe.certificate import Certificate
 from toolhone.errors import ConfigError, RunError
 from toolhone.evaluation import display
-from toolhone.evaluation.compare import CertificateDiff, Comparison
+from toolhone.evaluation.certificate_diff import CertificateDiff
+from toolhone.evaluation.compare import Comparison
 from toolhone.evaluation.compare import compare as compare_evaluations
 from toolhone.evaluation.folder import METRICS, plain, read_folder
-from toolhone.runs.run import write_text, writing
+from toolhone.evaluation.guard import GuardResult, check_same_tasks
+from toolhone.evaluation.guard import guard as judge_comparison
+from toolhone.evaluation.markdown import comparison_markdown
+from toolhone.evaluation.verdict import DEFAULT_RULES, Rules
+from toolhone.runs.run import writing
 
 app = typer.Typer(rich_markup_mode=None)
-UNDECIDED = 3
-"""Exit code of a guard that too few tasks let say nothing."""
 SHOWN = 3
 """Tasks that gained, and tasks that lost, which are shown."""
+GUARD_STYLES = {
+    GuardResult.PASSED: "green",
+    GuardResult.FAILED: "bold red",
+    GuardResult.UNDECIDED: "bold yellow",
+}
 
 
-Tolerance = Annotated[
-    float | None,
+Margin = Annotated[
+    float,
     Option(
+        *("--margin", "--tolerance"),
         min=0,
         max=100,
         metavar="POINTS",
-        help="with --guard: forgive losses up to this many points of 100",
+        help="a loss of up to this many points of 100 counts as none",
     ),
+]
+MinTasks = Annotated[int, Option(min=1, help="fewer tasks than this decide nothing")]
+Strict = Annotated[
+    bool, Option("--strict", help="with --guard: exit code 3 when any comparison is undecided")
+]
+MarkdownFile = Annotated[
+    Path | None,
+    Option(metavar="FILE", help="also append a summary for a pull request to this file"),
 ]
 MetricNames = Annotated[
     list[str] | None,
@@ -45,10 +62,10 @@ MetricNames = Annotated[
 
 @app.command(
     epilog="Examples: toolhone compare evals/base runs/sft   |   "
-    "toolhone compare evals/base runs/sft --guard --tolerance 2   |   "
+    "toolhone compare evals/base runs/sft --guard --strict --margin 2   |   "
     "toolhone compare runs/a runs/b --metric exact_match --json"
 )
-def compare(
+def compare(  # noqa: PLR0913 (the options of a command)
     base: Annotated[
         Path,
         Argument(metavar="BASE", help="an evaluation folder or a run (its evaluation/): before"),
@@ -57,12 +74,15 @@ def compare(
     metric: MetricNames = None,
     guard: Annotated[
         bool,
-        Option("--guard", help="exit code 1 when anything got worse, 3 with too few tasks to say"),
+        Option("--guard", help="exit code 1 when anything got worse, 3 when nothing is decided"),
     ] = False,
-    tolerance: Tolerance = None,
+    strict: Strict = False,
+    margin: Margin = 0.0,
+    min_tasks: MinTasks = DEFAULT_RULES.min_tasks,
     out: Annotated[
         Path | None, Option(metavar="FILE", help="also write the comparison to this file, as JSON")
     ] = None,
+    markdown: MarkdownFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare two evaluations of the same tasks: paired differences, gains and losses, both
@@ -70,41 +90,42 @@ def compare(
 
     Reads evaluation folders only: no model, no tokenizer, no task file.
     """
-    if tolerance is not None and not guard:
-        raise ConfigError("--tolerance says which losses --guard forgives; add --guard")
+    if strict and not guard:
+        raise ConfigError("--strict says when --guard is undecided; add --guard")
     folders = find_evaluation(base), find_evaluation(tuned)
     if folders[0].resolve() == folders[1].resolve():
         raise ConfigError(f"BASE and TUNED are the same evaluation, {folders[0]}; name two")
-    comparison = compare_evaluations(read_folder(folders[0]), read_folder(folders[1]), metric or ())
-    formats = CertificateDiff(Certificate.read(folders[0]), Certificate.read(folders[1]))
-    share = (tolerance or 0.0) / 100
-    worse = comparison.worse(share) if guard else []
-    open_ones = comparison.undecided(named=bool(metric)) if guard and not worse else []
-    found = {"base": str(folders[0]), "tuned": str(folders[1]), **as_dict(comparison, formats)}
-    found["guard"] = None
+    rules = Rules(margin / 100, min_tasks)
+    sides = [read_folder(folder) for folder in folders]
+    comparison = compare_evaluations(sides[0], sides[1], metric or (), rules)
     if guard:
-        result = "failed" if worse else "undecided" if open_ones else "passed"
-        found["guard"] = {"passed": result == "passed", "result": result, "tolerance": share}
-        for name, cells in (("worse", worse), ("undecided", open_ones)):
-            found["guard"][name] = [
-                {"metric": cell.metric, "category": cell.category, **cell.to_dict()}
-                for cell in cells
-            ]
+        check_same_tasks(comparison)
+    formats = CertificateDiff(Certificate.read(folders[0]), Certificate.read(folders[1]))
+    judged = judge_comparison(comparison, strict)
+    found = {"base": str(folders[0]), "tuned": str(folders[1]), **as_dict(comparison, formats)}
+    found["guard"] = judged.to_dict() if guard else None
     text = json.dumps(plain(found), ensure_ascii=False, allow_nan=False)
-    if out is not None:
-        with writing(out):
-            out.parent.mkdir(parents=True, exist_ok=True)
-            write_text(out, text + "\n")
+    _write(out, text + "\n", "w")
+    summary = comparison_markdown(comparison, judged, str(base), str(tuned))
+    _write(markdown, summary, "a")
     if as_json:
         print(text)
     else:
         print(f"base   {folders[0]}\ntuned  {folders[1]}")
         _show(comparison, formats, named=bool(metric))
-        style = "bold red" if worse else "bold yellow" if open_ones else "green"
-        for line in display.guard_lines(worse, open_ones, share) if guard else ():
-            console().print(Text(line, style))
-    if worse or open_ones:
-        raise typer.Exit(1 if worse else UNDECIDED)
+        for line in display.guard_lines(judged) if guard else ():
+            console().print(Text(line, GUARD_STYLES[judged.result]))
+    if guard and judged.exit_code:
+        raise typer.Exit(judged.exit_code)
+
+
+def _write(path: Path | None, text: str, mode: str) -> None:
+    if path is None:
+        return
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open(mode, encoding="utf-8") as file:
+            file.write(text)
 
 
 def find_evaluation(path: Path) -> Path:
@@ -154,6 +175,8 @@ def _show(comparison: Comparison, formats: CertificateDiff, named: bool) -> None
     out, leading = console(), comparison.leading
     for table in display.comparison_tables(comparison, comparison.metrics if named else [leading]):
         out.print(table)
+    for line in display.error_lines(comparison, leading):
+        out.print(Text(line))
     for gained in (False, True):
         out.print(display.changed_tasks(comparison, leading, gained, SHOWN))
         out.print()

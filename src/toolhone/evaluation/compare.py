@@ -1,57 +1,39 @@
-"""Compare two evaluations of the same tasks, task by task, and their format certificates.
+"""Compare two evaluations of the same tasks, task by task.
 
     comparison = compare(read_folder("before"), read_folder("after"))
-    comparison.totals["exact_match"].verdict             # better, worse, no difference seen, ...
-    CertificateDiff(Certificate.read("before"), Certificate.read("after")).sentence
+    comparison.totals["exact_match"].verdict             # better, same, worse, undecided, ...
 
-A metric over all tasks is tested on its own; its categories are corrected together.
+Every test is one-sided and corrected for those that are read with it (docs/compare.md).
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from functools import cached_property
 from itertools import zip_longest
-from typing import TypeVar
 
-from toolhone.dialects.probe.certificate import Certificate
 from toolhone.errors import ConfigError, DataError, nearest
 from toolhone.evaluation.legacy_metrics import METRIC_ALIASES
 from toolhone.evaluation.metrics import METRICS, RATES, Evaluation, JudgedEpisode
-from toolhone.evaluation.statistics import Score, holm, interval, paired_interval, paired_p_value
+from toolhone.evaluation.statistics import (
+    Side,
+    detectable_loss,
+    holm,
+    interval,
+    paired_interval,
+    paired_p_value,
+    seed_spread,
+)
+from toolhone.evaluation.verdict import DEFAULT_RULES, LEVEL, ROUNDING, Cell, Rules
 from toolhone.schema import Json
 
-LEVEL = 0.05
-"""A p-value below this counts as a difference."""
-UNSEEN = 0.2
-"""A guard is undecided where a loss of this share of the tasks cannot be excluded."""
 LEADING = ("exact_match", "answer_quality", "valid_format")
 """Metrics whose changed tasks are worth showing, in order of preference."""
-_ROUNDING = 1e-9
-HASHES = ("template", "tokenizer", "dialect")
-SHORT = 12
-"""Characters of a hash to show."""
-NONE = "-"
-K = TypeVar("K", bound=str | None)
-
-
-class GuardVerdict(StrEnum):
-    BETTER = "better"
-    WORSE = "worse"
-    NO_DIFFERENCE = "no difference seen"
-    """Too few tasks changed, or as many gained as lost; no proof that the two are equal."""
-    NOT_MEASURED = "not measured in both"
-
-
-class Sameness(StrEnum):
-    SAME = "same"
-    DIFFERENT = "different"
-    UNKNOWN = "unknown"
-    """One of the evaluations has no certificate."""
+GUARDED = ("exact_match", "answer_quality", "solved", "no_call_accuracy")
+"""Metrics that say whether a task is solved: a guard reads those of them that both measured."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +44,11 @@ class TaskPair:
     category: str
     base: tuple[JudgedEpisode, ...]
     tuned: tuple[JudgedEpisode, ...]
+
+    @property
+    def cluster(self) -> str:
+        """What the task shares with others; its id where that is nothing."""
+        return self.base[0].cluster or self.id
 
     @cached_property
     def scores(self) -> dict[str, tuple[float, float]]:
@@ -82,49 +69,7 @@ class TaskPair:
     def difference(self, metric: str) -> float:
         """Tuned minus base; 0 where not measured in both."""
         base, tuned = self.scores.get(metric, (0.0, 0.0))
-        return tuned - base if abs(tuned - base) > _ROUNDING else 0.0
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One metric over all tasks or one category: both means and their paired difference.
-
-    `p` is the test's p-value; the verdict follows `corrected`. `only_base` and `only_tuned` count
-    paired tasks that only one side measured; they enter nothing else.
-    """
-
-    metric: str
-    category: str | None
-    base: Score
-    tuned: Score
-    difference: Score
-    gained: int
-    lost: int
-    only_base: int
-    only_tuned: int
-    p: float | None
-    corrected: float | None = None
-
-    @property
-    def verdict(self) -> GuardVerdict:
-        if self.corrected is None or self.difference.value is None:
-            return GuardVerdict.NOT_MEASURED
-        if self.corrected >= LEVEL or not self.difference.value:
-            return GuardVerdict.NO_DIFFERENCE
-        return GuardVerdict.BETTER if self.difference.value > 0 else GuardVerdict.WORSE
-
-    def to_dict(self) -> dict[str, Json]:
-        counts = {"n": self.difference.n, "gained": self.gained, "lost": self.lost}
-        return {
-            **{name: getattr(self, name).to_dict() for name in ("base", "tuned", "difference")},
-            **counts,
-            "same": self.difference.n - self.gained - self.lost,
-            "only_base": self.only_base,
-            "only_tuned": self.only_tuned,
-            "p": self.p,
-            "p_corrected": self.corrected,
-            "verdict": self.verdict.value,
-        }
+        return tuned - base if abs(tuned - base) > ROUNDING else 0.0
 
 
 @dataclass(frozen=True)
@@ -133,7 +78,8 @@ class Comparison:
     where ids are not unique).
 
     different: samples with the same id whose question or expectation differ. recategorised: pairs
-    whose categories differ; base's counts.
+    whose categories differ; base's counts. guarded: metrics whose tests are corrected together;
+    the tests of any other metric are corrected on their own. named: the user chose the metrics.
     """
 
     pairs: tuple[TaskPair, ...]
@@ -143,24 +89,68 @@ class Comparison:
     different: tuple[str, ...]
     recategorised: tuple[str, ...]
     metrics: tuple[str, ...] = ()
+    guarded: tuple[str, ...] = ()
+    named: bool = False
+    rules: Rules = DEFAULT_RULES
 
     @cached_property
-    def totals(self) -> dict[str, Cell]:
-        """Metric to cell; each metric is tested on its own."""
-        return {name: _cells(name, {None: self.pairs})[None] for name in self.metrics}
-
-    @cached_property
-    def by_category(self) -> dict[str, dict[str, Cell]]:
-        """Metric, then category; the categories of a metric are corrected together."""
+    def categories(self) -> dict[str, tuple[TaskPair, ...]]:
         groups: dict[str, list[TaskPair]] = {}
         for pair in sorted(self.pairs, key=lambda pair: pair.category):
             groups.setdefault(pair.category, []).append(pair)
-        return {metric: _cells(metric, groups) for metric in self.metrics}
+        return {name: tuple(pairs) for name, pairs in groups.items()}
+
+    @cached_property
+    def cells(self) -> dict[tuple[str, str | None], Cell]:
+        """A cell for each metric and category (None: all tasks), tests corrected by Holm's method.
+
+        Half of the allowed error belongs to the totals, half to the categories.
+        """
+        groups: dict[str | None, Sequence[TaskPair]] = {None: self.pairs}
+        if self.several:
+            groups.update(self.categories)
+        cells = {
+            (metric, category): _measure(metric, category, pairs, self.rules)
+            for metric in self.metrics
+            for category, pairs in groups.items()
+        }
+        others = [(metric,) for metric in self.metrics if metric not in self.guarded]
+        for family in (self.guarded, *others):
+            keys = [key for key, cell in cells.items() if key[0] in family and cell.p is not None]
+            weights = [1.0 if key[1] is not None else max(1, len(groups) - 1) for key in keys]
+            worse = holm([cells[key].p_worse or 0.0 for key in keys], weights)
+            better = holm([cells[key].p_better or 0.0 for key in keys], weights)
+            for key, loss, gain in zip(keys, worse, better, strict=True):
+                cells[key] = replace(cells[key], p_worse=loss, p_better=gain)
+        return cells
+
+    @cached_property
+    def totals(self) -> dict[str, Cell]:
+        """Metric to cell."""
+        return {name: self.cells[name, None] for name in self.metrics}
+
+    @cached_property
+    def by_category(self) -> dict[str, dict[str, Cell]]:
+        """Metric, then category; a single category has the cell of the total."""
+        return {
+            metric: {
+                category: self.cells[metric, category]
+                if self.several
+                else replace(self.totals[metric], category=category)
+                for category in self.categories
+            }
+            for metric in self.metrics
+        }
 
     @property
     def several(self) -> bool:
         """Whether there is more than one category."""
-        return len({pair.category for pair in self.pairs}) > 1
+        return len(self.categories) > 1
+
+    @property
+    def clusters(self) -> int:
+        """Number of tasks that share nothing, and of groups that share something."""
+        return len({pair.cluster for pair in self.pairs})
 
     @property
     def leading(self) -> str:
@@ -169,29 +159,26 @@ class Comparison:
         measured = measured or [*self.metrics]
         return next((name for name in LEADING if name in measured), measured[0])
 
-    def worse(self, tolerance: float = 0.0) -> list[Cell]:
-        """Cells whose verdict is worse and that lost more than `tolerance` (0.02 is 2 points).
+    def errors(self, metric: str, gained: bool) -> dict[str, int]:
+        """Number of tasks gained by the kind of error of base, or lost by that of tuned."""
+        kinds = Counter[str]()
+        for pair in self.changed(metric, gained):
+            wrong = [sample.error for sample in (pair.base if gained else pair.tuned)]
+            kinds[next(filter(None, wrong), "") or "other"] += 1
+        return dict(kinds.most_common())
 
-        Totals come first, then categories where there are several.
-        """
-        parts = [self.totals, *(self.by_category.values() if self.several else ())]
-        cells = [cell for part in parts for cell in part.values()]
-        lost = [cell for cell in cells if cell.verdict is GuardVerdict.WORSE]
-        return [cell for cell in lost if -(cell.difference.value or 0.0) > tolerance + _ROUNDING]
-
-    def undecided(self, named: bool) -> list[Cell]:
-        """Totals without a verdict of better or worse that may hide a loss of `UNSEEN` or more: of
-        every metric that was `named`, else of the leading one.
-
-        The interval says so; of n tasks without a change the score interval reaches down to
-        -3.84 / (n + 3.84), which also bounds what few fractions can show."""
-        cells = [self.totals[name] for name in (self.metrics if named else [self.leading])]
-        return [
-            cell
-            for cell in cells
-            if cell.verdict in (GuardVerdict.NO_DIFFERENCE, GuardVerdict.NOT_MEASURED)
-            and min(cell.difference.low or 0.0, -3.84 / (cell.difference.n + 3.84)) < -UNSEEN
-        ]
+    def seed_spreads(self, metric: str) -> dict[str, tuple[float, float | None]]:
+        """Mean and standard deviation over the seeds, of base and of tuned."""
+        found = {}
+        for side in ("base", "tuned"):
+            values: dict[int, list[float]] = {}
+            for sample in (sample for pair in self.pairs for sample in getattr(pair, side)):
+                if metric in sample.all_scores:
+                    values.setdefault(sample.seed, []).append(sample.all_scores[metric])
+            means = {seed: math.fsum(each) / len(each) for seed, each in values.items()}
+            if means:
+                found[side] = seed_spread(means)
+        return found
 
     def changed(self, metric: str, gained: bool) -> list[TaskPair]:
         """Tasks that gained (or lost), in turn from the categories, those that moved most first.
@@ -213,13 +200,19 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Json]:
         lists = ("only_base", "only_tuned", "different", "recategorised")
-        paired = {"tasks": len(self.pairs), "samples": self.samples}
+        paired = {"tasks": len(self.pairs), "samples": self.samples, "clusters": self.clusters}
         metrics = {
             name: {
                 "all": self.totals[name].to_dict(),
                 "categories": {key: cell.to_dict() for key, cell in self.by_category[name].items()},
                 "gained": [pair.id for pair in self.changed(name, gained=True)],
                 "lost": [pair.id for pair in self.changed(name, gained=False)],
+                "gained_by_error": self.errors(name, gained=True),
+                "lost_by_error": self.errors(name, gained=False),
+                "seeds": {
+                    side: {"mean": mean, "standard_deviation": deviation}
+                    for side, (mean, deviation) in self.seed_spreads(name).items()
+                },
             }
             for name in self.metrics
         }
@@ -227,7 +220,9 @@ class Comparison:
         return {"paired": paired | named, "metrics": metrics}
 
 
-def compare(base: Evaluation, tuned: Evaluation, metrics: Sequence[str] = ()) -> Comparison:
+def compare(
+    base: Evaluation, tuned: Evaluation, metrics: Sequence[str] = (), rules: Rules = DEFAULT_RULES
+) -> Comparison:
     """Join the samples and compare them by `metrics`; an earlier system's are named "group.name".
 
     Without `metrics`, all of ours and the user's own that either side measured.
@@ -244,7 +239,13 @@ def compare(base: Evaluation, tuned: Evaluation, metrics: Sequence[str] = ()) ->
                 f"neither evaluation measured {name!r}{nearest(name, everything)}; "
                 f"measured: {', '.join(everything)}"
             )
-    return replace(joined, metrics=tuple(dict.fromkeys(chosen.values()) or known))
+    names = tuple(dict.fromkeys(chosen.values()) or known)
+    found = replace(joined, metrics=names, guarded=names, named=bool(metrics), rules=rules)
+    if metrics:
+        return found
+    in_both = {name for pair in joined.pairs for name in pair.scores}
+    guarded = tuple(name for name in GUARDED if name in in_both)
+    return replace(found, guarded=guarded or (found.leading,))
 
 
 def _join(base: Sequence[JudgedEpisode], tuned: Sequence[JudgedEpisode]) -> Comparison:
@@ -298,101 +299,35 @@ def _join(base: Sequence[JudgedEpisode], tuned: Sequence[JudgedEpisode]) -> Comp
     )
 
 
-def _cells(metric: str, groups: Mapping[K, Sequence[TaskPair]]) -> dict[K, Cell]:
-    """A metric over each group of pairs, with p-values corrected for being read together."""
-    cells = {category: _measure(metric, category, pairs) for category, pairs in groups.items()}
-    tests = {category: cell.p for category, cell in cells.items() if cell.p is not None}
-    corrected = dict(zip(tests, holm([*tests.values()]), strict=True))
-    return {name: replace(cell, corrected=corrected.get(name)) for name, cell in cells.items()}
-
-
-def _measure(metric: str, category: str | None, pairs: Sequence[TaskPair]) -> Cell:
-    """One metric over these pairs; its p-value is not corrected yet."""
+def _measure(metric: str, category: str | None, pairs: Sequence[TaskPair], rules: Rules) -> Cell:
+    """One metric over these pairs; its p-values are not corrected yet."""
     measured = [pair for pair in pairs if metric in pair.scores]
     alone = [pair for pair in pairs if metric not in pair.scores]
     moves = [pair.difference(metric) for pair in measured]
+    named = [pair.cluster for pair in measured]
+    clusters = named if len({*named}) < len(named) else None
 
     def count(sides: list[tuple[JudgedEpisode, ...]]) -> int:
         return sum(any(metric in sample.all_scores for sample in side) for side in sides)
 
-    return Cell(
+    cell = Cell(
         metric,
         category,
-        interval([pair.scores[metric][0] for pair in measured]),
-        interval([pair.scores[metric][1] for pair in measured]),
-        paired_interval(moves),
+        interval([pair.scores[metric][0] for pair in measured], clusters),
+        interval([pair.scores[metric][1] for pair in measured], clusters),
+        paired_interval(moves, clusters),
         gained=sum(move > 0 for move in moves),
         lost=sum(move < 0 for move in moves),
         only_base=count([pair.base for pair in alone]),
         only_tuned=count([pair.tuned for pair in alone]),
-        p=paired_p_value(moves) if moves else None,
+        rules=rules,
+        detectable=detectable_loss(moves, LEVEL, clusters=clusters),
     )
-
-
-@dataclass(frozen=True)
-class CertificateDiff:
-    """Two certificates; None where the evaluation has none. Nothing is certified again."""
-
-    base: Certificate | None
-    tuned: Certificate | None
-
-    @property
-    def different(self) -> list[str]:
-        """Names of the hashes that differ, where both certificates exist."""
-        if self.base is None or self.tuned is None:
-            return []
-        base, tuned = self.base.hashes, self.tuned.hashes
-        return [name for name in HASHES if base.get(name) != tuned.get(name)]
-
-    @property
-    def sameness(self) -> Sameness:
-        if not (self.base and self.base.hashes and self.tuned and self.tuned.hashes):
-            return Sameness.UNKNOWN
-        return Sameness.DIFFERENT if self.different else Sameness.SAME
-
-    @property
-    def sentence(self) -> str:
-        """Whether the two were evaluated in the same format."""
-        if self.sameness is Sameness.UNKNOWN:
-            sides = (("base", self.base), ("tuned", self.tuned))
-            names = [name for name, found in sides if not (found and found.hashes)]
-            without = f"{' and '.join(names)} {'has' if len(names) == 1 else 'have'} no certificate"
-            return f"it is not known whether the two were evaluated in the same format: {without}"
-        if self.sameness is Sameness.SAME:
-            return "the two were evaluated in the same format"
-        verb = "differs" if len(self.different) == 1 else "differ"
-        what = f"{' and '.join(self.different)} {verb}"
-        return f"the two were evaluated in different formats: {what}"
-
-    @property
-    def rows(self) -> list[tuple[str, str, str]]:
-        """Lines of heading, base and tuned; versions only where they differ."""
-        base, tuned = _summary(self.base), _summary(self.tuned)
-        lines = [(name, base.get(name, NONE), tuned.get(name, NONE)) for name in {**base, **tuned}]
-        return [line for line in lines if line[1] != line[2] or not line[0].startswith("with ")]
-
-    def to_dict(self) -> dict[str, Json]:
-        return {
-            "formats": self.sameness.value,
-            "different": self.different,
-            "sentence": self.sentence,
-            "base": self.base and self.base.to_dict(),
-            "tuned": self.tuned and self.tuned.to_dict(),
-        }
-
-
-def _summary(certificate: Certificate | None) -> dict[str, str]:
-    if certificate is None:
-        return {"verdict": "no certificate"}
-    found = {**certificate.dialect, "switches": certificate.dialect.get("switches") or None}
-    limits = "; ".join(certificate.limits) or "none"
-    summary = {"verdict": certificate.verdict.value, "limits": limits}
-    labels = {"name": "dialect", "syntax": "calls written as"}
-    for key in ("name", "syntax", "markup", "switches", "history"):
-        value = found.get(key)
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        summary[labels.get(key, key)] = NONE if value is None else text or NONE
-    summary["a turn ends with"] = " or ".join(map(str, found.get("stop") or ())) or NONE
-    for name in HASHES:
-        summary[f"{name} hash"] = certificate.hashes.get(name, "")[:SHORT] or NONE
-    return summary | {f"with {name}": version for name, version in certificate.versions.items()}
+    if len({*named}) < rules.min_tasks:
+        return cell
+    return replace(
+        cell,
+        p=paired_p_value(moves, clusters=clusters),
+        p_worse=paired_p_value(moves, Side.LOSS, rules.margin, mid=True, clusters=clusters),
+        p_better=paired_p_value(moves, Side.GAIN, mid=True, clusters=clusters),
+    )

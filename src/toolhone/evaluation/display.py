@@ -16,10 +16,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from toolhone.evaluation.compare import UNSEEN, Cell, CertificateDiff, Comparison, GuardVerdict
+from toolhone.evaluation.certificate_diff import CertificateDiff
+from toolhone.evaluation.compare import Comparison
 from toolhone.evaluation.csv_results import CallTable
+from toolhone.evaluation.guard import Guard, GuardResult
 from toolhone.evaluation.metrics import LEGACY_METRICS, METRICS, RATES, Evaluation, JudgedEpisode
 from toolhone.evaluation.statistics import UNMEASURED, Score
+from toolhone.evaluation.verdict import RESOLUTION, Cell, GuardVerdict
 from toolhone.rewards.matching import show_call
 from toolhone.schema import Expect
 
@@ -46,7 +49,8 @@ GROUP_OF = {
 STYLES = {
     GuardVerdict.BETTER: "bold green",
     GuardVerdict.WORSE: "bold red",
-    GuardVerdict.NO_DIFFERENCE: "",
+    GuardVerdict.SAME: "",
+    GuardVerdict.UNDECIDED: "yellow",
     GuardVerdict.NOT_MEASURED: "dim",
 }
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -201,12 +205,16 @@ def show_expectation(expect: Expect) -> str:
 
 
 def comparison_tables(comparison: Comparison, shown: Sequence[str]) -> list[Table]:
-    """Every metric over all paired tasks; the `shown` ones by category, where there are several,
-    with p-values corrected for their number; and what moved in a category by the others."""
+    """Every metric over all paired tasks; the `shown` ones by category, where there are several;
+    and what moved in a category by the others."""
     tasks = len(comparison.pairs)
     unit = "task" if tasks == 1 else "tasks"
-    title = f"{tasks} {unit} in both, each metric tested on its own"
-    tables = [_cells_table(title, "metric", "p", comparison.totals.items())]
+    title = f"{tasks} {unit} in both"
+    if comparison.clusters < tasks:
+        title += (
+            f", {comparison.clusters} of them independent (the others share what they are from)"
+        )
+    tables = [_cells_table(title, "metric", comparison.totals.items())]
     if not comparison.several:
         return tables
     for metric in shown:
@@ -215,8 +223,7 @@ def comparison_tables(comparison: Comparison, shown: Sequence[str]) -> list[Tabl
             for name, cell in comparison.by_category[metric].items()
             if cell.difference.n or cell.only_base or cell.only_tuned
         ]
-        title = f"{clean(metric)} by category, tested together"
-        tables.append(_cells_table(title, "category", "p (Holm)", cells))
+        tables.append(_cells_table(f"{clean(metric)} by category", "category", cells))
     moved = [
         (f"{cell.metric}, {cell.category}", cell)
         for name, found in comparison.by_category.items()
@@ -224,13 +231,14 @@ def comparison_tables(comparison: Comparison, shown: Sequence[str]) -> list[Tabl
         if name not in shown and cell.verdict in (GuardVerdict.BETTER, GuardVerdict.WORSE)
     ]
     title = "other metrics that moved in a category"
-    tables += [_cells_table(title, "metric, category", "p (Holm)", moved)] if moved else []
+    tables += [_cells_table(title, "metric, category", moved)] if moved else []
     return tables
 
 
-def _cells_table(title: str, first: str, p: str, cells: Iterable[tuple[str, Cell]]) -> Table:
+def _cells_table(title: str, first: str, cells: Iterable[tuple[str, Cell]]) -> Table:
     scores = ["base (95 %)", "tuned (95 %)", "difference (95 %)"]
-    table = _new_table(title, [first], [*scores, "gained", "lost", "same", "n", p])
+    tests = ["p worse", "p better", "detectable loss"]
+    table = _new_table(title, [first], [*scores, "gained", "lost", "same", "n", *tests])
     table.add_column("verdict")
     for name, cell in cells:
         n, gained, lost = cell.difference.n, cell.gained, cell.lost
@@ -240,17 +248,24 @@ def _cells_table(title: str, first: str, p: str, cells: Iterable[tuple[str, Cell
         verdict = f"{cell.verdict.value} ({alone})" if alone else cell.verdict.value
         table.add_row(
             Text(clean(name)),
-            _span(cell.base),
-            _span(cell.tuned),
-            _span(cell.difference, "+"),
+            show_score(cell.base),
+            show_score(cell.tuned),
+            show_score(cell.difference, "+"),
             *(counts if n else ["-", "-", "-", "0"]),
-            _p_value(cell.corrected),
+            _p_value(cell.p_worse),
+            _p_value(cell.p_better),
+            show_loss(cell.detectable),
             Text(verdict, STYLES[cell.verdict]),
         )
     return table
 
 
-def _span(score: Score, sign: str = "") -> str:
+def show_loss(loss: float | None) -> str:
+    """A loss in points of 100; `-` where no loss could be found."""
+    return "-" if loss is None else f"{100 * loss:.1f}"
+
+
+def show_score(score: Score, sign: str = "") -> str:
     """`81.3 (77.1 to 84.9)`, or `-`."""
     value, span = _points(score, sign)
     return value if span == "-" else f"{value} ({span})"
@@ -323,18 +338,39 @@ def changed_tasks(comparison: Comparison, metric: str, gained: bool, k: int) -> 
     return Text("\n\n".join(blocks))
 
 
-def guard_lines(worse: Sequence[Cell], undecided: Sequence[Cell], tolerance: float) -> list[str]:
-    """The guard's result: one line for each metric that got worse, or may have."""
-    beyond = f" by more than {100 * tolerance:g} points" if tolerance else ""
-    if not worse and not undecided:
-        return [f"guard: passed, nothing got worse{beyond}"]
-    unit = "comparison" if len(worse) == 1 else "comparisons"
-    lines = [f"guard: failed, {len(worse)} {unit} got worse{beyond}"]
-    if not worse:
-        lost = f"a loss of {100 * UNSEEN:g} points or more cannot be excluded"
-        lines = [f"guard: undecided, too few tasks: {lost}; compare on more tasks"]
-    for cell in worse or undecided:
+def guard_lines(found: Guard) -> list[str]:
+    """The guard's result, and a line for each cell that got worse, or may have."""
+    margin = 100 * found.comparison.rules.margin
+    beyond = f" by more than {margin:g} points" if margin else ""
+    unit = "comparison" if len(found.worse) == 1 else "comparisons"
+    unseen = 100 * max(found.comparison.rules.margin, RESOLUTION)
+    headings = {
+        GuardResult.PASSED: f"guard: passed, nothing got worse{beyond}",
+        GuardResult.FAILED: f"guard: failed, {len(found.worse)} {unit} got worse{beyond}",
+        GuardResult.UNDECIDED: "guard: undecided, too few tasks: a loss of more than "
+        f"{unseen:g} points is not excluded; compare on more tasks",
+    }
+    lines = [headings[found.result]]
+    for cell in found.worse or found.undecided:
         place = "" if cell.category is None else f" in {clean(cell.category)}"
-        points = f"{_span(cell.difference, '+')} points, p {_p_value(cell.corrected)}"
-        lines.append(f"  {clean(cell.metric)}{place}: {points}")
+        least = f"a loss of {show_loss(cell.detectable)} could be found"
+        if cell.detectable is None:
+            least = "no loss could be found"
+        points = f"{show_score(cell.difference, '+')} points, {cell.difference.n} tasks; {least}"
+        verdict = "" if found.worse else f" ({cell.verdict.value})"
+        lines.append(f"  {clean(cell.metric)}{place}{verdict}: {points}")
+    return lines
+
+
+def error_lines(comparison: Comparison, metric: str) -> list[str]:
+    """Tasks lost and gained by this metric, by the kind of error."""
+    lines = []
+    for gained, what in ((False, "lost, tuned's errors"), (True, "gained, base's errors")):
+        kinds = comparison.errors(metric, gained)
+        parts = ", ".join(f"{count} {clean(kind)}" for kind, count in kinds.items())
+        lines += [f"{what}: {parts}"] if parts else []
+    for side, (mean, deviation) in comparison.seed_spreads(metric).items():
+        if deviation is not None:
+            spread = f"{100 * mean:.1f}, standard deviation {100 * deviation:.1f}"
+            lines.append(f"{side}: {metric} over the seeds {spread}")
     return lines

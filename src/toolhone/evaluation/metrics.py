@@ -17,6 +17,7 @@ from toolhone.dialects.base import ParsedReply, ParseProblem
 from toolhone.dialects.choose import SYNTAXES
 from toolhone.dialects.syntax.model_text import as_call, decode, read_after_reasoning
 from toolhone.episodes.episode import Episode, EpisodeStatus
+from toolhone.evaluation.error_kinds import ErrorKind, error_kind
 from toolhone.evaluation.statistics import Score, interval
 from toolhone.rewards.final_state import compare_states
 from toolhone.rewards.matching import Match, judges_calls, match_calls, show, show_call
@@ -66,8 +67,9 @@ class EpisodeContext:
 class JudgedEpisode:
     """One task with its reply and its scores.
 
-    `reasons`: what is not correct. `offered`: names of the tools on offer. `legacy_scores`: those
-    of `LEGACY_METRICS`, as "group.name". `rewards`: the parts, and the total as `reward`.
+    `reasons`: what is not correct; `error`: its kind. `offered`: names of the tools on offer.
+    `legacy_scores`: those of `LEGACY_METRICS`, as "group.name". `rewards`: the parts, and the total
+    as `reward`. `cluster`: what the task shares with others, such as its conversation.
     """
 
     id: str
@@ -83,6 +85,8 @@ class JudgedEpisode:
     offered: tuple[str, ...] = ()
     legacy_scores: Mapping[str, float] = field(default_factory=dict)
     rewards: Mapping[str, float] = field(default_factory=dict)
+    error: str = ErrorKind.NONE
+    cluster: str = ""
 
     @property
     def all_scores(self) -> dict[str, float]:
@@ -110,7 +114,11 @@ class JudgedEpisode:
             offered=tuple(map(str, record.get("offered", ()))),
             legacy_scores={str(k): float(v) for k, v in record.get("familiar", {}).items()},
             rewards={str(name): float(value) for name, value in record.get("rewards", {}).items()},
+            error=str(record.get("error", "")),
+            cluster=str(record.get("cluster", "")),
         )
+        if not found.id or not found.category:
+            raise ValueError("'id' and 'category' must not be empty")
         for scores in (found.scores, found.legacy_scores):
             if not all(0.0 <= value <= 1.0 for value in scores.values()):
                 raise ValueError(f"scores must lie in [0, 1], got {scores}")
@@ -229,6 +237,8 @@ def judge(
         scores=judging.scores,
         reasons=tuple(judging.reasons()),
         offered=tuple(tool.name for tool in task.tools),
+        error=judging.error,
+        cluster=task.cluster,
     )
 
 
@@ -282,6 +292,14 @@ class _Judging:
             scores["solved"] = min(scores["state_match"], scores.get("answer_quality", 1.0))
         failed, again = retries(self.episode)
         return {**scores, "recovered": again / failed} if failed else scores
+
+    @property
+    def error(self) -> ErrorKind:
+        kind = error_kind(self.match, self.expect, self.episode.calls, self.scores)
+        if kind is not ErrorKind.NONE and self.is_truncated:
+            return ErrorKind.TRUNCATED
+        unread = not self.is_readable or self.is_blank
+        return ErrorKind.MALFORMED if kind is not ErrorKind.NONE and unread else kind
 
     def _invalid_calls(self) -> Iterator[str]:
         """Names that are not on offer and arguments that break the schema."""

@@ -13,6 +13,7 @@ import reprlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -61,12 +62,23 @@ class CallPair:
         return self.right / self.counted if self.counted else 1.0
 
 
+class Mismatch(NamedTuple):
+    """A wrong argument. `MISSING` as `got`: left out; as `wanted`: not expected at all."""
+
+    name: str
+    got: Json
+    wanted: Json
+    problem: str = ""
+    """What the schema forbids, for a call that may have any arguments."""
+
+
 @dataclass(frozen=True)
 class Match:
     """How calls compare with an expectation.
 
     With n the larger number of calls: tool_score = matched pairs / n, argument_score = sum of the
-    pairs' shares / n. `exact` holds if and only if both are 1; `reasons` is then empty.
+    pairs' shares / n. `exact` holds if and only if both are 1; `reasons` and the wrong arguments,
+    `mismatches`, are then empty.
     """
 
     exact: bool
@@ -74,6 +86,7 @@ class Match:
     argument_score: float
     pairs: tuple[CallPair, ...] = ()
     reasons: tuple[str, ...] = ()
+    mismatches: tuple[Mismatch, ...] = ()
 
 
 def same_expression(got: Json, wanted: Json) -> bool:
@@ -123,7 +136,8 @@ def _match(calls: Sequence[ToolCall], expect: Expect, tools: Sequence[Tool]) -> 
     pairs = matcher.pair_calls(strict)
     size = max(len(wanted), len(calls))
     matched = [pair for pair in pairs if None not in (pair.wanted, pair.got)]
-    reasons = list(matcher.reasons(pairs, strict))
+    wrong = {pair: matcher.mismatches_of(pair) for pair in matched}
+    reasons = list(matcher.reasons(pairs, wrong, strict))
     if len(reasons) > MAX_REASONS:
         reasons[MAX_REASONS:] = [f"and {len(reasons) - MAX_REASONS} more"]
     return Match(
@@ -132,17 +146,8 @@ def _match(calls: Sequence[ToolCall], expect: Expect, tools: Sequence[Tool]) -> 
         sum(pair.share for pair in matched) / size,
         tuple(pairs),
         tuple(reasons),
+        tuple(chain.from_iterable(wrong.values())),
     )
-
-
-class _Mismatch(NamedTuple):
-    """A wrong argument. `MISSING` as `got`: left out; as `wanted`: not expected at all."""
-
-    name: str
-    got: Json
-    wanted: Json
-    problem: str = ""
-    """What the schema forbids, for a call that may have any arguments."""
 
 
 @dataclass(frozen=True)
@@ -197,14 +202,14 @@ class _Matcher:
         counted = len(wanted.arguments) + sum(wrong.wanted is MISSING for wrong in mismatches)
         return CallPair(i, j, counted - len(mismatches), counted)
 
-    def _mismatches(self, call: ToolCall, wanted: ExpectedCall) -> list[_Mismatch]:
+    def _mismatches(self, call: ToolCall, wanted: ExpectedCall) -> list[Mismatch]:
         if wanted.any_arguments:
             if (tool := self.tools.get(call.name)) is None:
                 return []
             undeclared = _undeclared_names(tool.parameters, call.arguments)
             problems = [f"there is no argument {name}" for name in undeclared]
             problems = tool.problems(call.arguments) + problems
-            return [_Mismatch("", MISSING, MISSING, problem) for problem in problems]
+            return [Mismatch("", MISSING, MISSING, problem) for problem in problems]
         shape, mismatches = ANYTHING, []
         if call.name in self.tools:
             shape = ValueShape.of(self.tools[call.name].parameters)
@@ -223,26 +228,33 @@ class _Matcher:
                 for one in accepted
                 if one is not MISSING
             ):
-                mismatches.append(_Mismatch(name, got, value))
+                mismatches.append(Mismatch(name, got, value))
         return mismatches
 
-    def reasons(self, pairs: Sequence[CallPair], strict: bool) -> Iterator[str]:
+    def mismatches_of(self, pair: CallPair) -> list[Mismatch]:
+        assert pair.wanted is not None
+        assert pair.got is not None
+        return self._mismatches(self.calls[pair.got], self.wanted[pair.wanted])
+
+    def reasons(
+        self, pairs: Sequence[CallPair], wrong: Mapping[CallPair, list[Mismatch]], strict: bool
+    ) -> Iterator[str]:
         """One sentence for each missing call, extra call and wrong argument."""
         for pair in pairs:
             if pair.wanted is not None and pair.got is not None:
                 call = self.calls[pair.got]
-                for name, got, value, problem in self._mismatches(call, self.wanted[pair.wanted]):
+                for name, got, value, problem in wrong[pair]:
                     expected = "not wanted" if value is MISSING else f"wanted {show(value)}"
                     is_or_not = "is missing" if got is MISSING else f"is {show(got)}"
-                    wrong = truncate(problem, _LONGEST_PROBLEM)
-                    yield f"{call.name}: {wrong or f'{name!r} {is_or_not}, {expected}'}"
+                    short = truncate(problem, _LONGEST_PROBLEM)
+                    yield f"{call.name}: {short or f'{name!r} {is_or_not}, {expected}'}"
             elif pair.got is not None:
-                wrong = "not wanted:" if self.wanted else "no call was wanted, got"
-                yield f"{wrong} {show_call(self.calls[pair.got])}"
+                what = "not wanted:" if self.wanted else "no call was wanted, got"
+                yield f"{what} {show_call(self.calls[pair.got])}"
             elif pair.wanted is not None:
-                wrong = "missing at its place:" if strict else "missing:"
-                wrong = wrong if self.calls else "no call, wanted"
-                yield f"{wrong} {show_call(self.wanted[pair.wanted])}"
+                what = "missing at its place:" if strict else "missing:"
+                what = what if self.calls else "no call, wanted"
+                yield f"{what} {show_call(self.wanted[pair.wanted])}"
 
 
 def assign(gain: Gains) -> list[tuple[int, int]]:

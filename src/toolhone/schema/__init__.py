@@ -277,13 +277,17 @@ class Expect:
 
 
 _TASK_KEYS = frozenset(
-    {"id", "messages", "turns", "tools", "expect", "world", "category", "source"}
+    {"id", "messages", "turns", "tools", "expect", "world", "category", "source", "cluster"}
 )
 
 
 @dataclass(frozen=True)
 class Task:
-    """The start of an episode: `messages` and `expect`, or `turns` and `expects` per user turn."""
+    """The start of an episode: `messages` and `expect`, or `turns` and `expects` per user turn.
+
+    `cluster` names what it shares with other tasks (a conversation, a template), so that statistics
+    do not count them as independent; "": nothing.
+    """
 
     id: str
     messages: tuple[Message, ...] = ()
@@ -294,6 +298,7 @@ class Task:
     world: Mapping[str, Json] | None = None
     category: str = ""
     source: str = ""
+    cluster: str = ""
 
     @property
     def unplayable(self) -> str:
@@ -307,13 +312,14 @@ class Task:
     def from_dict(source: Mapping[str, Json], unread: set[str] | None = None) -> Task:
         if "expect" not in source:
             raise DataError(f"a task needs 'expect'; got keys {sorted(map(str, source))}")
-        identity, category, origin = (_word(source, key) for key in ("id", "category", "source"))
+        names = ("id", "category", "source", "cluster")
+        identity, category, origin, cluster = (_word(source, key) for key in names)
         if not identity:
             raise DataError("a task needs an 'id' (predictions are joined on it)")
         world = source.get("world")
         check_keys(source, _TASK_KEYS, "a task", unread)
         tools = _tools(source, unread)
-        task = Task(identity, (), tools, world=world, category=category, source=origin)
+        task = Task(identity, (), tools, Expect(), (), (), world, category, origin, cluster)
         expect, turns = source["expect"], source.get("turns", ())
         if "turns" not in source:
             messages = _messages(source.get("messages"), unread)
@@ -338,6 +344,7 @@ class Task:
             world=None if self.world is None else dict(self.world),
             category=self.category,
             source=self.source,
+            cluster=self.cluster or None,
         )
 
 

@@ -232,7 +232,7 @@ def tasks_of(conversation: Conversation, category: str = "") -> list[Task]:
     A turn with calls after a user turn or after results expects these calls, a plain reply to the
     user no call; a final reply after results gives no task, nor does a turn of weight 0. Ids are
     `<conversation id>#<index of the message>`. The default category is `one_call`, `several_calls`,
-    `later_call` (after results) or `no_call`.
+    `later_call` (after results) or `no_call`; several tasks of one conversation are a cluster.
     """
     identity = conversation.id or fingerprint(conversation.messages)[:12]
     tasks = []
@@ -245,7 +245,8 @@ def tasks_of(conversation: Conversation, category: str = "") -> list[Task]:
         name, history = f"{identity}#{index}", conversation.messages[:index]
         task = Task(name, history, conversation.tools, expect_calls(message.tool_calls))
         tasks.append(replace(task, category=category or shape, source=conversation.source))
-    return tasks
+    shared = identity if len(tasks) > 1 else ""
+    return [replace(task, cluster=shared) for task in tasks]
 
 
 def fingerprint(messages: Sequence[Message]) -> str:

@@ -1,0 +1,95 @@
+"""What kind of error an episode ends with, one for each, for counts of tasks won and lost.
+
+    error_kind(match, task.expect, episode.calls, scores)     # ErrorKind.WRONG_TYPE
+
+The first that applies in the order of `ErrorKind`; `reasons` of a judged episode has them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+
+from toolhone.rewards.matching import Match, Mismatch
+from toolhone.rewards.values import MISSING, number
+from toolhone.schema import Expect, Json, ToolCall
+
+
+class ErrorKind(StrEnum):
+    NONE = ""
+    """The task is solved."""
+    TRUNCATED = "truncated"
+    MALFORMED = "malformed"
+    """A turn could not be read, or the reply is blank."""
+    NEEDLESS_CALL = "needless call"
+    """A call where none was wanted, or more calls than wanted."""
+    NO_CALL = "no call"
+    """No call where one was wanted, or fewer calls than wanted."""
+    WRONG_TOOL = "wrong tool"
+    MISSING_ARGUMENT = "missing argument"
+    EXTRA_ARGUMENT = "extra argument"
+    WRONG_TYPE = "wrong type"
+    WRONG_ARGUMENT = "wrong argument"
+    WRONG_ORDER = "wrong order"
+    """The calls are those wanted, in another order."""
+    EXECUTION_FAILED = "execution failed"
+    """The calls are those wanted, and a tool raised, timed out or was unreachable."""
+    WRONG_ANSWER = "wrong answer"
+    WRONG_STATE = "wrong state"
+    OTHER = "other"
+
+
+def error_kind(
+    match: Match, expect: Expect, calls: Sequence[ToolCall], scores: Mapping[str, float]
+) -> ErrorKind:
+    """The kind of error of an episode whose turns were all read.
+
+    `match` compares its calls with `expect`; `scores` are ours and say what else was right.
+    """
+    judged = "exact_match" in scores
+    if judged and not match.exact:
+        return _call_error(match, expect, calls)
+    for name, kind in (
+        ("execution_success", ErrorKind.EXECUTION_FAILED),
+        ("answer_quality", ErrorKind.WRONG_ANSWER),
+        ("state_match", ErrorKind.WRONG_STATE),
+        ("exact_match", ErrorKind.OTHER),
+    ):
+        if scores.get(name, 1.0) < 1.0:
+            return kind
+    return ErrorKind.NONE
+
+
+def _call_error(match: Match, expect: Expect, calls: Sequence[ToolCall]) -> ErrorKind:
+    missing = [pair for pair in match.pairs if pair.got is None]
+    extra = [pair for pair in match.pairs if pair.wanted is None]
+    if missing and extra:
+        names = sorted(
+            expect.wanted[pair.wanted].name for pair in missing if pair.wanted is not None
+        )
+        got = sorted(calls[pair.got].name for pair in extra if pair.got is not None)
+        return ErrorKind.WRONG_ORDER if names == got else ErrorKind.WRONG_TOOL
+    if missing:
+        return ErrorKind.NO_CALL
+    if extra or not match.pairs:
+        return ErrorKind.NEEDLESS_CALL if calls else ErrorKind.NO_CALL
+    return min(map(_argument_error, match.mismatches), key=list(ErrorKind).index)
+
+
+def _argument_error(wrong: Mismatch) -> ErrorKind:
+    if wrong.problem:
+        return ErrorKind.WRONG_ARGUMENT
+    if wrong.got is MISSING:
+        return ErrorKind.MISSING_ARGUMENT
+    if wrong.wanted is MISSING:
+        return ErrorKind.EXTRA_ARGUMENT
+    same = _json_type(wrong.got) == _json_type(wrong.wanted)
+    return ErrorKind.WRONG_ARGUMENT if same else ErrorKind.WRONG_TYPE
+
+
+def _json_type(value: Json) -> str:
+    if isinstance(value, Mapping):
+        return "object"
+    if isinstance(value, list | tuple):
+        return "array"
+    return "number" if number(value) is not None else type(value).__name__
