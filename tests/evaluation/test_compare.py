@@ -314,7 +314,7 @@ def test_a_loss_within_the_margin_or_not_proved_beyond_it_is_no_loss() -> None:
     assert [cell.verdict for cell in found] == [
         *[Found.WORSE, Found.WORSE, Found.UNDECIDED, Found.UNDECIDED, Found.SAME]
     ]
-    assert [cell.p_worse for cell in found] == sorted(cell.p_worse for cell in found)
+    assert [cell.p_worse for cell in found] == sorted(cell.p_worse or 0.0 for cell in found)
 
 
 def test_a_loss_in_one_category_is_found_although_the_total_gained() -> None:

@@ -3,6 +3,7 @@
 import math
 from functools import cache, partial
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -293,7 +294,7 @@ def test_exact_values_are_those_of_scipy(seed):
 def test_sign_flips_are_scipys_permutation_test_of_paired_samples(seed, side):
     stream = np.random.default_rng(seed)
     differences = np.round(stream.uniform(-1, 1, int(stream.integers(2, 11))), 3)
-    kind = {"permutation_type": "samples", "n_resamples": np.inf}
+    kind: dict[str, Any] = {"permutation_type": "samples", "n_resamples": np.inf}
     known = stats.permutation_test((differences,), np.sum, alternative=side.value, **kind).pvalue
     assert paired_p_value(differences.tolist(), side) == pytest.approx(known, abs=1e-9)
     groups = np.arange(len(differences)) // 2

@@ -18,10 +18,11 @@ from typing import Any
 from toolhone.api import Model, evaluate, format_of_run, open_model
 from toolhone.config.presets import read_preset
 from toolhone.data.templates import Templates
-from toolhone.evaluation.compare import Cell, TaskPair, compare
+from toolhone.evaluation.compare import TaskPair, compare
 from toolhone.evaluation.folder import METRICS, read_folder, write_folder
 from toolhone.evaluation.metrics import Evaluation
 from toolhone.evaluation.statistics import Score
+from toolhone.evaluation.verdict import Cell
 from toolhone.guide.lesson import Workspace, lesson_named, trained
 from toolhone.reports.plots import plot_runs
 from toolhone.runs.run import Run, write_json
