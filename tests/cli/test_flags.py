@@ -202,28 +202,31 @@ def choices_of(line: str, has_file: bool = False) -> list[str]:
 
 
 CALLS = "model.dialect=calls"
+ONCE = "training.rl.episode.max_turns=1"
 EXACT_AND_FUNCTION = 'training.rl.reward.functions=["tool_call_exact", "tool_call_function"]'
 
 
 @pytest.mark.parametrize(
     ("line", "chosen"),
     [
-        ("--reward-functions tool_call_exact tool_call_overall", [CALLS]),
-        ("--reward-functions tool_call_params,mine.py:polite", [CALLS]),
+        ("--reward-functions tool_call_exact tool_call_overall", [CALLS, ONCE]),
+        ("--reward-functions tool_call_params,mine.py:polite", [CALLS, ONCE]),
         ("--reward-functions json_answer", ["model.dialect=json"]),
         ("--reward-functions tool_use", []),
-        ("--reward-functions tool_call_exact model.dialect=native", []),
-        ("--reward-functions tool_call_exact data.raw_prompt=true --data rows.jsonl", []),
+        ("--reward-functions tool_call_exact model.dialect=native", [ONCE]),
+        ("--reward-functions tool_call_exact data.raw_prompt=true --data rows.jsonl", [ONCE]),
+        ("--reward-functions tool_call_exact --tools calculator", [CALLS]),
+        ("--reward-functions tool_call_exact training.rl.episode.max_turns=3", [CALLS]),
         ("--reward-functions tool_call_exact --train-mode ppo", []),
-        ("--group-size 4", [EXACT_AND_FUNCTION, CALLS]),
-        ("--train-mode grpo", [EXACT_AND_FUNCTION, CALLS]),
-        ("--temperature 0.7 model.dialect=json", [EXACT_AND_FUNCTION]),
+        ("--group-size 4", [EXACT_AND_FUNCTION, CALLS, ONCE]),
+        ("--train-mode grpo", [EXACT_AND_FUNCTION, CALLS, ONCE]),
+        ("--temperature 0.7 model.dialect=json", [EXACT_AND_FUNCTION, ONCE]),
         ("--group-size 4 'training.rl.reward.functions=[\"tool_use\"]'", []),
         ("--lora-rank 4", []),
         ("training.method=grpo", []),
     ],
 )
-def test_its_flags_choose_its_rewards_and_its_dialect(line: str, chosen: list[str]) -> None:
+def test_its_flags_choose_its_rewards_dialect_and_turns(line: str, chosen: list[str]) -> None:
     assert choices_of(line) == chosen
 
 

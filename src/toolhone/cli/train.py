@@ -125,7 +125,7 @@ def load_command(context: Any, path: Path | None, keys: Sequence[str]) -> Experi
 
 def grpo_choices(plan: Experiment, given: dict[str, str], has_file: bool) -> dict[str, str]:
     """Return what the flags of MLX-GRPO leave to choose, as overrides with their reasons: its
-    rewards, and the dialect that they read."""
+    rewards, the dialect that they read, and one completion for each sample."""
     is_rl = any(flag.key.startswith("training.rl.") for flag in FLAGS if flag.slot in given)
     if plan.training.method != "grpo" or not (is_rl or "train_mode" in given):
         return {}
@@ -138,6 +138,9 @@ def grpo_choices(plan: Experiment, given: dict[str, str], has_file: bool) -> dic
     free = "dialect" not in plan.model.model_fields_set and not plan.data.raw_prompt
     if free and names and (syntax := syntax_of(names)) is not None:
         choices[f"model.dialect={syntax}"] = f"the way of calling that {', '.join(names)} read"
+    its_own = any(name.startswith("tool_call_") for name in names)
+    if its_own and not has_file and not plan.tools and plan.training.rl.episode.max_turns is None:
+        choices["training.rl.episode.max_turns=1"] = "a sample of MLX-GRPO is one completion"
     return choices
 
 
