@@ -139,7 +139,8 @@ def grpo_choices(plan: Experiment, given: dict[str, str], has_file: bool) -> dic
     if free and names and (syntax := syntax_of(names)) is not None:
         choices[f"model.dialect={syntax}"] = f"the way of calling that {', '.join(names)} read"
     its_own = any(name.startswith("tool_call_") for name in names)
-    if its_own and not has_file and not plan.tools and plan.training.rl.episode.max_turns is None:
+    free = "tools" not in plan.model_fields_set and plan.training.rl.episode.max_turns is None
+    if its_own and not has_file and free:
         choices["training.rl.episode.max_turns=1"] = "a sample of MLX-GRPO is one completion"
     return choices
 
