@@ -45,6 +45,8 @@ NOT_RUN = {
     "you        What is 48 * 17?": OUTPUT,
     "src/toolhone/": "shows a tree",
     "cli  >  guide": "shows an order",
+    **dict.fromkeys(("toolhone eval runs/sft --bfcl", "toolhone eval runs/gsm8k --bfcl"), NETWORK),
+    "toolhone compare evals/bfcl-base": "needs the command before it",
     "300 tasks in both": OUTPUT,
     "Mara buys 7 boxes": OUTPUT,
     **dict.fromkeys(("shop 5:", "files 5:", "calendar 5:"), OUTPUT),

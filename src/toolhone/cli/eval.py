@@ -4,6 +4,7 @@ anywhere."""
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,23 +12,27 @@ import typer
 from typer import Option
 from typer.core import TyperCommand
 
+from toolhone.api import Model, format_of_run, open_model
 from toolhone.api import evaluate as run_evaluation
-from toolhone.api import open_model
 from toolhone.cli import flags
 from toolhone.cli.console import console, print_note, show_evaluation
 from toolhone.config.experiment import load_experiment, read_tool_files, to_stderr
 from toolhone.data.task_files import tasks_from_any
 from toolhone.errors import ConfigError, DataError
+from toolhone.evaluation.bfcl_checker import official_verdicts
+from toolhone.evaluation.bfcl_official import bfcl_python
+from toolhone.evaluation.bfcl_run import METRIC, BfclOptions, evaluate_bfcl
 from toolhone.evaluation.csv_results import SUMMARY, is_summary, read_results_csv, write_summary
-from toolhone.evaluation.display import csv_table
-from toolhone.evaluation.folder import plain, write_folder
+from toolhone.evaluation.display import bfcl_table, csv_table
+from toolhone.evaluation.folder import plain, refuse_overwriting, write_folder
 from toolhone.evaluation.legacy_metrics import playground_summary
 from toolhone.evaluation.metrics import Evaluation
 from toolhone.evaluation.score import score as score_predictions
 from toolhone.rewards.reward_registry import load_rewards, syntax_of
 from toolhone.runs.progress import open_progress
 from toolhone.runs.run import write_json, writing
-from toolhone.sources.files import BadLine, read_lines
+from toolhone.sources.files import BadLine, open_records, read_lines
+from toolhone.sources.formats import detect_format
 from toolhone.tools.loading import load_tools
 from toolhone.tools.registry import Registry
 from toolhone.training.dataset import source_request
@@ -82,6 +87,25 @@ ToolsFrom = Annotated[
 ]
 
 
+Bfcl = Annotated[
+    str | None,
+    Option(
+        "--bfcl",
+        metavar="CATEGORIES",
+        help="the official BFCL instead: single_turn, multi_turn, live_simple, ...; --num-samples "
+        "limits each category",
+    ),
+]
+BfclPython = Annotated[
+    Path | None,
+    Option(
+        "--bfcl-python",
+        metavar="PROGRAM",
+        help="a Python that has bfcl-eval [default: one in the cache, made when needed]",
+    ),
+]
+
+
 @app.command(
     "eval",
     cls=EvalCommand,
@@ -101,18 +125,29 @@ def evaluate(  # noqa: PLR0913 (the options of a command)
     base: Annotated[
         bool, Option("--base", help="score the model that the run started from, on its tasks")
     ] = False,
+    bfcl: Bfcl = None,
+    bfcl_program: BfclPython = None,
     as_json: flags.AsJson = False,
 ) -> None:
     """Play tasks with a model and live tools, and score the episodes.
 
     MODEL_OR_RUN may also be given as --model-path.
     """
+    if bfcl is None and bfcl_program is not None:
+        raise ConfigError("--bfcl-python belongs to --bfcl CATEGORIES; add it")
+    if bfcl is not None and tasks is not None:
+        raise ConfigError("--bfcl brings its own tasks; leave --tasks out")
+    if bfcl is not None and out is not None:
+        refuse_overwriting(out)
     keys = flags.with_options(overrides, dialect, constrained)
     settings = None if config is None else load_experiment(Path(config))
     opened = open_model(model, checkpoint, keys, settings, base)
     plan = opened.experiment
     if num_samples is None and any(key.startswith("evaluation.num_samples=") for key in keys):
         num_samples = plan.evaluation.num_samples
+    if bfcl is not None:
+        _evaluate_bfcl(opened, bfcl, bfcl_program, num_samples, out, as_json)
+        return
     chosen = None
     if tasks is not None:
         chosen = tasks_from_any(tasks, opened.registry.tools, to_stderr, source_request(plan))
@@ -128,6 +163,31 @@ def evaluate(  # noqa: PLR0913 (the options of a command)
     else:
         metrics = plan.evaluation.metrics or ()
         show_evaluation(result, plan.tracking.samples, metrics, opened.dialect.name)
+
+
+def _evaluate_bfcl(
+    model: Model,
+    categories: str,
+    program: Path | None,
+    samples: int | None,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Generate for BFCL, have bfcl-eval judge, and print and keep what it says."""
+    root = Path(os.environ.get("BFCL_PROJECT_ROOT") or (out or Path("evals/bfcl")) / "official")
+    with open_progress("off" if as_json else model.experiment.tracking.progress) as progress:
+        python = bfcl_python(program, progress.report)
+        options = BfclOptions(python, root, Path(model.name).name, samples)
+        found = evaluate_bfcl(model.policy(), categories, options, progress)
+    if out is not None:
+        write_folder(found.evaluation, out, format_of_run(model.certificate, model.experiment))
+        with writing(out):
+            write_json(out / "bfcl.json", plain(found.report))
+    if as_json:
+        print(json.dumps(plain(found.report)))
+        return
+    console().print(bfcl_table(found.report))
+    print(f"result and score files of bfcl-eval: {root}")
 
 
 CsvFiles = Annotated[
@@ -244,7 +304,9 @@ def _score_answers(
     if 0 < len(strays) <= len(skipped):
         answers = [answer for answer in answers if answer not in strays]
         print_note(f"predictions left out, whose tasks cannot be read: {len(strays)}")
-    result = score_predictions(found, answers, dialect, registry, loaded, print_note, bad)
+    official = tasks.is_file() and detect_format(open_records(tasks)) == "bfcl"
+    own = {METRIC: official_verdicts(tasks)} if official else None
+    result = score_predictions(found, answers, dialect, registry, loaded, print_note, bad, own)
     return result, dialect
 
 

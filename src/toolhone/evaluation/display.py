@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -152,6 +153,25 @@ def csv_table(tables: Mapping[str, CallTable]) -> Table:
         others = [str(found.count(what)) for what in (*odd, "disagrees")]
         table.add_row(Text(clean(name)), str(rows), str(found.read - rows), *percents, *others)
     return table
+
+
+def bfcl_table(report: Mapping[str, Any]) -> RenderableType:
+    """The official verdicts by category, then the means of the leaderboard's sections."""
+    partial = "" if report["complete"] else ", a part of the entries"
+    title = f"{report['package']}, prompts of style {report['prompt_style']}{partial}"
+    table = _new_table(title, ["category"], ["correct", "of", "%", "95 %", "unread", "errors"])
+    for name, found in report["categories"].items():
+        score = Score(found["accuracy"], found["low"], found["high"], found["total"])
+        counts = [str(found[key]) for key in ("correct", "total")]
+        odd = [str(found[key]) for key in ("unread", "errors")]
+        table.add_row(name, *counts, *_points(score), *odd)
+    lines = [f"{name}: {100 * value:.1f}" for name, value in report["sections"].items()]
+    note = (
+        "unread replies (malformed or cut off) count as no call, so as right where none is wanted"
+    )
+    if any(found["unread"] for found in report["categories"].values()):
+        lines.append(note)
+    return Group(table, Text("\n".join(lines))) if lines else table
 
 
 def mismatches(evaluation: Evaluation, k: int = 5) -> Text:

@@ -19,7 +19,7 @@ from toolhone.episodes.driver import NO_TOOLS, run_calls
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.policy import Turn
 from toolhone.errors import DataError
-from toolhone.evaluation.evaluate import judge_episode
+from toolhone.evaluation.evaluate import Metric, judge_episode
 from toolhone.evaluation.metrics import EpisodeContext, Evaluation
 from toolhone.rewards.matching import show
 from toolhone.rewards.reward_registry import Reward
@@ -43,13 +43,14 @@ def score(
     rewards: Sequence[Reward] = (),
     report: Callable[[str], None] = lambda _: None,
     unreadable: Sequence[str] = (),
+    own: Mapping[str, Metric] | None = None,
 ) -> Evaluation:
     """Score one prediction for each task.
 
     `dialect_syntax` (json, calls, tagged, tool_call_tags, bare_json) is needed for texts. Calls run
     only where a registry is given. `report` gets a sentence on the keys that are not read, and on
     predictions that cannot be read, which count as wrong. unreadable: what was wrong with each row
-    of their file that is no prediction; as many tasks may be without one.
+    of their file that is no prediction; as many tasks may be without one. own: further metrics.
     """
     check_ids(tasks)
     refuse_unplayable(tasks)
@@ -66,7 +67,7 @@ def score(
                 episode = _to_episode(task, found[task.id], syntax, registry)
         except UnreadCallError as error:
             bad.append(str(error))
-        samples.append(judge_episode(task, episode, context, rewards=rewards))
+        samples.append(judge_episode(task, episode, context, own, rewards))
     if len(bad) - len(unreadable) == len(tasks):
         raise DataError(bad[len(unreadable)])
     if bad:
