@@ -22,7 +22,7 @@ from numbers import Real
 from typing import Any, Final, cast
 
 from toolhone.schema import Json
-from toolhone.schema.tool import find_ref
+from toolhone.schema.references import find_ref
 
 MAX_DEPTH = 100
 """Values nested deeper never equal anything."""

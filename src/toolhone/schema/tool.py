@@ -3,17 +3,16 @@
     Tool.of({"name": "weather", "parameters": {...}}).problems({"city": 3})
 
 A function's schema comes from its type hints by pydantic; a Google-style `Args:` block or
-`Annotated[T, "text"]` describes the parameters. `find_ref` and `resolve_refs` follow local `$ref`s;
-nothing is fetched, and a reference to another document leads nowhere.
+`Annotated[T, "text"]` describes the parameters.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property, partial
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import jsonschema
@@ -21,13 +20,16 @@ from pydantic import TypeAdapter
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from referencing import Registry
 from referencing.exceptions import Unresolvable
-from referencing.jsonschema import DRAFT202012
 
 from toolhone.errors import DataError
 from toolhone.schema.keys import HARMLESS_OF_TOOLS, SCHEMAS, TOOL_KEYS, check_keys, first_value
+from toolhone.schema.references import Json as Json
+from toolhone.schema.references import find_ref, follow
 
-Json = Any
-"""A value that JSON can write."""
+try:
+    import regress
+except ImportError:
+    regress = None
 Schema = Mapping[str, Json]
 NO_PARAMETERS: dict[str, Json] = {"type": "object", "properties": {}}
 OPEN_KEYWORDS = frozenset(
@@ -35,13 +37,20 @@ OPEN_KEYWORDS = frozenset(
 )
 """Keywords that may allow arguments which `properties` does not name."""
 _PLAIN_KEYWORDS = frozenset({"properties", "required", "description", "title", "$schema", "$defs"})
-_NAMED_SCHEMAS = frozenset({"properties", "patternProperties", "$defs", "definitions"})
-_LISTED_SCHEMAS = frozenset({"anyOf", "oneOf", "allOf", "prefixItems"})
-_SCHEMAS = frozenset({"items", "additionalProperties", "not"})
+_NAMED_SCHEMAS = frozenset(
+    {"properties", "patternProperties", "$defs", "definitions", "dependencies", "dependentSchemas"}
+)
+_LISTED_SCHEMAS = frozenset({"anyOf", "oneOf", "allOf", "prefixItems", "items"})
+_SCHEMAS = frozenset(
+    {
+        *("items", "additionalProperties", "not", "contains", "if", "then", "else"),
+        *("propertyNames", "additionalItems", "unevaluatedProperties", "unevaluatedItems"),
+    }
+)
+MAX_DEPTH = 20
+"""References and alternatives inside each other, at most."""
 _VALUE_KEYWORDS = frozenset({"default", "const", "example", "examples"})
 """Keywords whose value may be null."""
-_DEEPEST = 20
-"""References inside each other, at most."""
 _ARGUMENT = re.compile(r"^[^\S\n]+(\w+)[^\S\n]*(?:\([^)\n]*\))?:[^\S\n]*(.+)$", re.MULTILINE)
 
 
@@ -94,7 +103,7 @@ class Tool:
     @cached_property
     def _validator(self) -> jsonschema.protocols.Validator:
         schema = modern_schema(self.parameters)
-        return jsonschema.Draft202012Validator(schema, registry=Registry())
+        return _Checker(schema, registry=Registry())  # type: ignore[no-any-return]
 
 
 def _tool_object_parts(source: Schema, unread: set[str] | None) -> tuple[str, str, dict[str, Any]]:
@@ -111,11 +120,9 @@ def _tool_object_parts(source: Schema, unread: set[str] | None) -> tuple[str, st
         right = "wanted {'type': 'object', 'properties': {...}}"
         raise DataError(f"{where}: not a JSON Schema of an object: {parameters!r:.60}; {right}")
     check_tool_keys(source, parameters is not NO_PARAMETERS, unread)
-    try:
-        jsonschema.Draft202012Validator.check_schema(modern_schema(parameters))
-    except jsonschema.SchemaError as error:
-        path = ".".join(map(str, error.path)) or "parameters"
-        raise DataError(f"{where}: not a JSON Schema at {path}: {error.message}") from None
+    if fault := schema_fault(parameters):
+        path = ".".join(map(str, fault[0])) or "parameters"
+        raise DataError(f"{where}: not a JSON Schema at {path}: {fault[1]}")
     if unread is not None:
         unread |= foreign_patterns(parameters)
     return body["name"], str(body.get("description") or ""), dict(parameters)
@@ -155,45 +162,84 @@ def is_schema(parameters: Schema) -> bool:
     return not named and not parameters.keys() - OPEN_KEYWORDS - _PLAIN_KEYWORDS
 
 
+def schema_fault(schema: Schema) -> tuple[list[str | int], str] | None:
+    """Return where a schema is none, as keys of it, and what is wrong there; None for a schema."""
+    try:
+        plain = jsonschema.FormatChecker(formats=())
+        jsonschema.Draft202012Validator.check_schema(modern_schema(schema), plain)
+    except jsonschema.SchemaError as error:
+        return list(error.path), error.message
+    return None
+
+
 def modern_schema(schema: Schema) -> dict[str, Json]:
     """Return a schema whose older words are those of draft 2020-12, to check values with.
 
-    A list of `items`, `nullable`, a pattern of ECMA-262; one that Python cannot read is left out.
+    These are a list of `items`, `nullable`, bounds that are marked as exclusive, `dependencies`,
+    and where `$schema` names a draft up to 7, words beside a `$ref`, which count for nothing there.
     """
-    return dict(map_schema(schema, _modern_level))
+    old = any(f"draft-0{number}" in str(schema.get("$schema")) for number in (3, 4, 6, 7))
+    return dict(map_schema(schema, partial(_modern_level, alone=old)))
 
 
-def _modern_level(level: dict[str, Json]) -> dict[str, Json]:
+def _modern_level(level: dict[str, Json], alone: bool = False) -> dict[str, Json]:
+    if alone and isinstance(level.get("$ref"), str):
+        return {key: level[key] for key in ("$ref", "$defs", "definitions") if key in level}
     if isinstance(level.get("items"), list):
-        level["prefixItems"] = [map_schema(one, _modern_level) for one in level["items"]]
+        level["prefixItems"] = level["items"]
         level["items"] = level.pop("additionalItems", True)
+    for bound, exclusive in _BOUNDS.items():
+        if isinstance(level.get(exclusive), bool):
+            marked = level.pop(exclusive)
+            level |= {exclusive: level.pop(bound)} if marked and bound in level else {}
+    if isinstance(needs := level.get("dependencies"), Mapping):
+        del level["dependencies"]
+        listed = {name: one for name, one in needs.items() if isinstance(one, list)}
+        level["dependentRequired"] = listed
+        level["dependentSchemas"] = {k: one for k, one in needs.items() if k not in listed}
     if level.get("nullable") is True:
         level = {"anyOf": [{"type": "null"}, level]}
-    if isinstance(pattern := level.get("pattern"), str):
-        if (ours := _python_pattern(pattern)) is None:
-            del level["pattern"]
-        else:
-            level["pattern"] = ours
     return level
 
 
-def _python_pattern(pattern: str) -> str | None:
-    ours = re.sub(r"\(\?<(?=[A-Za-z_])", "(?P<", pattern)
+_BOUNDS = {"minimum": "exclusiveMinimum", "maximum": "exclusiveMaximum"}
+
+
+@cache
+def pattern_finder(pattern: str) -> Callable[[str], object] | None:
+    """Return what finds a pattern of ECMA-262 in a text: by `regress` where it is installed, else
+    by Python, which knows fewer patterns; None for one that cannot be read."""
+    if regress is not None:
+        for flags in ("u", ""):
+            try:
+                return regress.Regex(pattern, flags).find  # type: ignore[no-any-return]
+            except regress.RegressError:
+                continue
     try:
-        re.compile(ours)
+        return re.compile(re.sub(r"\(\?<(?=[A-Za-z_])", "(?P<", pattern)).search
     except (re.error, RecursionError, OverflowError):
         return None
-    return ours
+
+
+def _check_pattern(_validator: Any, pattern: Json, value: Json, _schema: Json) -> Iterator[Any]:
+    find = pattern_finder(pattern) if isinstance(pattern, str) else None
+    if find is not None and isinstance(value, str) and find(value) is None:
+        yield jsonschema.ValidationError(f"{value!r} does not match {pattern!r}")
+
+
+_Checker: Any = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
+    jsonschema.Draft202012Validator, {"pattern": _check_pattern}
+)
 
 
 def foreign_patterns(schema: Schema) -> set[str]:
-    """Name the patterns of a schema that Python cannot read; no argument is checked by them."""
+    """Name the patterns of a schema that cannot be read; no argument is checked by them."""
     found = set[str]()
 
     def look(level: dict[str, Json]) -> dict[str, Json]:
         pattern = level.get("pattern")
-        if isinstance(pattern, str) and _python_pattern(pattern) is None:
-            found.add(f"'pattern' {pattern!r:.60} of a tool, which Python cannot read")
+        if isinstance(pattern, str) and pattern_finder(pattern) is None:
+            found.add(f"'pattern' {pattern!r:.60} of a tool, which cannot be read")
         return level
 
     map_schema(schema, look)
@@ -241,75 +287,53 @@ def schema_of_callable(function: Callable[..., Any]) -> tuple[str, str, dict[str
     )
 
 
-def find_ref(root: Json, reference: str) -> Json:
-    """Return the part of `root` that a local reference (`#/...`, `#anchor`) names, or None."""
-    try:
-        registry = Registry().with_resource("", DRAFT202012.create_resource(root))
-        return registry.resolver().lookup(reference).contents
-    except (Unresolvable, AttributeError, LookupError, TypeError, ValueError):
-        return None
-
-
-def resolve_refs(value: Json, root: Json = None, inside: tuple[str, ...] = ()) -> Json:
-    """Return `value` with its references to parts of `root` (default: `value` itself) replaced.
-
-    A reference that leads nowhere becomes `{}`, which allows any value; so does one that is inside
-    itself for the second time. `inside` lists the references that lead here.
-    """
-    root = value if root is None else root
-    if isinstance(value, list):
-        return [resolve_refs(inner, root, inside) for inner in value]
-    if not isinstance(value, Mapping):
-        return value
-    reference = value.get("$ref")
-    if not isinstance(reference, str):
-        return {key: resolve_refs(inner, root, inside) for key, inner in value.items()}
-    if inside.count(reference) > 1 or len(inside) >= _DEEPEST:
-        return {}
-    target = find_ref(root, reference)
-    return {} if target is None else resolve_refs(target, root, (*inside, reference))
-
-
-def strip_padding(value: Json, schema: Json, path: str = "") -> tuple[Json, list[str]]:
+def strip_padding(
+    value: Json, schema: Json, root: Json = None, path: str = ""
+) -> tuple[Json, list[str]]:
     """Return the value without the nulls that a merged table left, and the paths of these.
 
-    The schema does not name such a field, or makes it optional and allows no null there.
+    The schema does not name such a field, or makes it optional and allows no null there. root: the
+    document that the schema's references name parts of; by default the schema itself.
     """
-    fields: Schema = schema if isinstance(schema, Mapping) else {}
+    root = schema if root is None else root
+    fields = follow(schema, root)
+    fields = fields if isinstance(fields, Mapping) else {}
     properties, items, paths = fields.get("properties"), fields.get("items"), list[str]()
     if isinstance(value, Mapping) and isinstance(properties, Mapping):
         kept = {}
         for name, inner in value.items():
             here = f"{path}.{name}" if path else name
-            if inner is None and _is_padding(name, fields, properties):
+            if inner is None and _is_padding(name, fields, properties, root):
                 paths.append(here)
                 continue
-            kept[name], more = strip_padding(inner, properties.get(name), here)
+            kept[name], more = strip_padding(inner, properties.get(name), root, here)
             paths += more
         return kept, paths
     if isinstance(value, list) and isinstance(items, Mapping):
-        entries = [strip_padding(one, items, f"{path}[{i}]") for i, one in enumerate(value)]
+        entries = [strip_padding(one, items, root, f"{path}[{i}]") for i, one in enumerate(value)]
         return [one for one, _ in entries], [path for _, more in entries for path in more]
     return value, paths
 
 
-def _is_padding(name: str, schema: Schema, properties: Schema) -> bool:
+def _is_padding(name: str, schema: Schema, properties: Schema, root: Json) -> bool:
     if name not in properties:
         return not schema.keys() & OPEN_KEYWORDS or schema.get("additionalProperties") is False
-    return name not in (schema.get("required") or ()) and not allows_null(properties[name])
+    needed = name in (schema.get("required") or ())
+    return not needed and not allows_null(properties[name], root)
 
 
-def allows_null(schema: Json) -> bool:
-    """Return whether null may be a value here; a schema with a reference counts as allowing it."""
-    if (
-        not isinstance(schema, Mapping)
-        or schema.keys() & {"$ref", "allOf", "not", "if"}
-        or schema.get("nullable") is True
-    ):
+def allows_null(schema: Json, root: Json = None, depth: int = 0) -> bool:
+    """Return whether null may be a value here; a schema that cannot be followed allows it."""
+    if depth > MAX_DEPTH or not isinstance(schema, Mapping):
+        return True
+    if isinstance(schema.get("$ref"), str) and root is not None:
+        target = find_ref(root, schema["$ref"])
+        return allows_null(target, root, depth + 1) if isinstance(target, Mapping) else True
+    if schema.keys() & {"$ref", "allOf", "not", "if"} or schema.get("nullable") is True:
         return True
     for keyword in ("anyOf", "oneOf"):
         if isinstance(schema.get(keyword), list):
-            return any(allows_null(option) for option in schema[keyword])
+            return any(allows_null(option, root, depth + 1) for option in schema[keyword])
     if "enum" in schema or "const" in schema:
         return None in (schema.get("enum") or ()) or ("const" in schema and schema["const"] is None)
     kind = schema.get("type")

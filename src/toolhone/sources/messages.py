@@ -26,7 +26,7 @@ from toolhone.sources.base import Context, Converted, Loaded, Skip, Source, task
 from toolhone.sources.files import BadLine, FileLine, Record, RecordStream, open_records
 from toolhone.sources.sharegpt import ROLES
 from toolhone.sources.split_calls import join_split_calls
-from toolhone.sources.tool_specs import BAD_TOOLS, make_tool, tidy_tool
+from toolhone.sources.tool_specs import BAD_TOOLS, drop_bad_keywords, make_tool, tidy_tool
 
 T = TypeVar("T")
 _TOOLS = ("tools", "functions", "tool_defs", "available_tools")
@@ -288,6 +288,8 @@ def _mended(tool: Record, unread: set[str], repairs: set[str]) -> Tool:
         if without_schema_nulls(schema) != schema:
             raise Skip(BAD_TOOLS)
         tidy = tidy_tool({"parameters": schema}, repairs) if isinstance(schema, dict) else {}
+        if isinstance(parameters := tidy.get("parameters"), dict):
+            tidy["parameters"] = drop_bad_keywords(parameters, repairs)
         others = {key: value for key, value in body.items() if key not in SCHEMAS}
         return make_tool({**others, **tidy}, repairs, unread)
     except Skip:

@@ -9,6 +9,7 @@ parameters with Python types, `{"radius": {"type": "float", "default": 1.0}}`; a
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -20,11 +21,13 @@ from toolhone.dialects.syntax.model_text import decode
 from toolhone.errors import DataError
 from toolhone.schema import Json, Tool, ToolCall
 from toolhone.schema.keys import SCHEMAS, first_value
+from toolhone.schema.references import follow
 from toolhone.schema.tool import (
     check_tool_keys,
     foreign_patterns,
     is_schema,
     map_schema,
+    schema_fault,
     strip_padding,
 )
 from toolhone.sources.base import Context, Skip
@@ -45,7 +48,10 @@ NO_TYPE = "a type without a name left out"
 MARKS = "required marks inside parameters put into the tool's list"
 CHOICES = "choices of a parameter written as values of another type"
 PATTERN = "a pattern that is no regular expression left out"
+KEYWORD = "a keyword of a tool's schema that JSON Schema does not allow left out"
 
+_MOST_FAULTS = 50
+"""Keywords that are left out of one schema, at most."""
 _KEPT = ("description", "default", "enum", "items", "properties", "additionalProperties")
 _LIMITS = ("minimum", "maximum", "minItems", "maxItems", "pattern", "format")
 """The words of JSON Schema that a flat parameter may use, besides `type`."""
@@ -241,17 +247,20 @@ def fit_call(call: ToolCall, tools: Sequence[Tool]) -> tuple[ToolCall, set[str]]
         return call, set()
     arguments, padding = strip_padding(call.arguments, schema)
     repairs = {NULLS} if padding else set()
-    return ToolCall(call.name, _fit(arguments, schema, repairs), call.id), repairs
+    return ToolCall(call.name, _fit(arguments, schema, repairs, schema), call.id), repairs
 
 
-def _fit(value: Json, schema: Json, repairs: set[str]) -> Json:
+def _fit(value: Json, schema: Json, repairs: set[str], root: Json) -> Json:
+    schema = follow(schema, root)
     if not isinstance(schema, Mapping):
         return value
     properties, items = schema.get("properties"), schema.get("items")
     if isinstance(value, dict) and isinstance(properties, Mapping):
-        return {name: _fit(inner, properties.get(name), repairs) for name, inner in value.items()}
+        return {
+            name: _fit(inner, properties.get(name), repairs, root) for name, inner in value.items()
+        }
     if isinstance(value, list) and isinstance(items, Mapping):
-        return [_fit(inner, items, repairs) for inner in value]
+        return [_fit(inner, items, repairs, root) for inner in value]
     fitting = convert_type(value, schema.get("type"))
     repairs |= {TYPED} if fitting is not value else set()
     return fitting
@@ -275,6 +284,35 @@ def convert_type(value: Json, kind: Json) -> Json:
     if kind == "string" and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return value
+
+
+def drop_bad_keywords(schema: Record, repairs: set[str]) -> Record:
+    """Return a schema without the keywords whose values JSON Schema does not allow."""
+
+    def with_known_type(level: dict[str, Json]) -> dict[str, Json]:
+        try:
+            json_types(level)
+        except UnknownType:
+            repairs.add(KEYWORD)
+            return {key: value for key, value in level.items() if key != "type"}
+        return level
+
+    schema = map_schema(schema, with_known_type)
+    for _ in range(_MOST_FAULTS):
+        fault = schema_fault(json_types(schema))
+        if fault is None or not fault[0]:
+            break
+        path = fault[0]
+        schema = copy.deepcopy(schema)
+        level: Json = schema
+        for key in path[:-1]:
+            level = level[key]
+        if len(path) > 1 and path[-2] == "properties":
+            level[path[-1]] = {}
+        else:
+            del level[path[-1]]
+        repairs.add(KEYWORD)
+    return schema
 
 
 def letters_of(name: str) -> str:

@@ -16,7 +16,7 @@ from itertools import chain
 
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
-from toolhone.schema.tool import resolve_refs
+from toolhone.schema.references import resolve_refs
 from toolhone.sources.base import Context, Skip, Source, refuse_misfits
 from toolhone.sources.files import Record
 from toolhone.sources.tool_specs import BAD_TOOLS, decode_text, fit_call

@@ -24,7 +24,7 @@ from rstr import Rstr
 
 from toolhone.data.phrasings import word_lists
 from toolhone.schema import Json, Tool
-from toolhone.schema.tool import find_ref
+from toolhone.schema.references import find_ref
 from toolhone.synthetic.text_kinds import Make, kind_of, text_maker, words_of
 
 Steps = tuple[str | int, ...]
