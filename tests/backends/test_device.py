@@ -60,7 +60,7 @@ def test_a_step_that_cannot_fit_is_refused_with_the_remedies(
 ) -> None:
     trainer = open_trainer(tiny_qwen3(tmp_path), None, EngineOptions(device_map="cpu"))
     plan = experiment({"training": {"lora": None}})
-    rows = [Row.of(range(50), [True] * 50)] * 30
+    rows = [Row.of(range(first, first + 50), [True] * 50) for first in range(30)]
     sentence = check_memory(trainer, plan, rows)
     assert sentence is not None
     assert sentence.startswith("memory: about ")
@@ -86,15 +86,18 @@ def test_the_tokens_of_a_forward_pass_are_counted_as_they_are_batched(tmp_path: 
     trainer = open_trainer(tiny_qwen3(tmp_path), None, options)
 
     def rows(length: int, given: int, group: str | None = None) -> list[Row]:
-        row = Row.of(range(length), [n >= given for n in range(length)])
-        return [replace(row, group=group)] * 2
+        tails = (range(given, length), range(given + 200, length + 200))
+        both = [Row.of([*range(given), *tail], [True] * length) for tail in tails]
+        return [replace(row, group=group) for row in both]
 
     assert trainer.kept_tokens([], whole_groups=False) == 100
-    assert trainer.kept_tokens(rows(70, 69), whole_groups=False) == 70
-    assert trainer.kept_tokens(rows(30, 2), whole_groups=False) == 60
-    pair = rows(70, 51, "pair")
-    assert trainer.kept_tokens(pair, whole_groups=False) == 70
-    assert trainer.kept_tokens(pair, whole_groups=True) == 50 + 2 * 20, "the prompt counts once"
+    assert trainer.kept_tokens(rows(70, 1), whole_groups=False) == 69, "the last one is not read"
+    assert trainer.kept_tokens(rows(30, 2), whole_groups=False) == 58
+    assert trainer.kept_tokens(rows(70, 50), whole_groups=False) == 50 + 2 * 19, "the prompt once"
+    assert trainer.kept_tokens(rows(90, 50), whole_groups=False) == 89
+    assert trainer.kept_tokens(rows(90, 50, "pair"), whole_groups=True) == 50 + 2 * 39
+    equal = [replace(row, group="pair") for row in rows(90, 90)]
+    assert trainer.kept_tokens(equal, whole_groups=True) == 89, "equal rows run once"
 
 
 def test_a_run_keeps_the_micro_batch_that_its_backend_chose(tmp_path: Path) -> None:

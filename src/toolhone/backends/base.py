@@ -187,7 +187,8 @@ class Lora:
 class ModelInfo:
     """The model of a sampler or trainer. `max_context` 0 is unbounded; `tokenizer`: a name.
 
-    `micro_batch_tokens`: padded tokens of one forward pass, 0 where a backend does not split so.
+    `micro_batch_tokens`: tokens of one forward pass, 0 where a backend does not split so.
+    `note`: a sentence on what this backend cannot do with this model, empty where there is nothing.
     """
 
     vocab_size: int
@@ -195,6 +196,7 @@ class ModelInfo:
     has_adapter: bool = False
     tokenizer: str = ""
     micro_batch_tokens: int = 0
+    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -109,6 +109,8 @@ class TrainingSetup:
         check_plan(plan, self.trainer.can)
         if (note := decided_elsewhere(plan, self.trainer.can)) is not None:
             progress.report(note)
+        if self.trainer.info.note:
+            progress.report(self.trainer.info.note)
         if tokens := self.trainer.info.micro_batch_tokens:  # a choice of the backend, kept
             model = plan.model.model_copy(update={"micro_batch_tokens": tokens})
             self.plan = plan.model_copy(update={"model": model})

@@ -17,18 +17,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from toolhone.backends.base import Lora, ModelInfo, pad_rows
+from toolhone.backends.torch.attention import AttentionPlan, prepare, run_forest
 from toolhone.backends.torch.device import (
     cache_tokens,
     default_micro_batch,
     find_device,
     token_bytes,
 )
+from toolhone.backends.torch.forest import Forest, inputs_of, split
 from toolhone.backends.torch.lora import (
     LoraLayer,
     add_lora,
@@ -38,18 +39,18 @@ from toolhone.backends.torch.lora import (
 )
 from toolhone.backends.torch.model_files import quiet, save_model
 from toolhone.errors import CapabilityError, ModelError
-from toolhone.rows import Row, different_rows, padded_targets
+from toolhone.rows import Row, different_rows, micro_batches, padded_targets
 from toolhone.runs.run import read_json
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LOGIT_BYTES = {"cpu": 64 * 2**20, "cuda": 512 * 2**20, "mps": 256 * 2**20}
 """Size of one chunk of float32 logits; larger projections are recomputed in the backward pass."""
+FOREST_ERROR = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 1e-2}
+"""How far hidden states of a forest may be from those of padded rows, relative to their norm."""
 SMALL = 512
 """Models up to this width run on one thread; several of their micro-batches train at once."""
 CPU_THREADS = torch.get_num_threads()
 """Threads of this process before a small model lowers them."""
-SHORTEST_PREFIX = 8
-"""Tokens that rows must have in common before they run once for all of them."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class Engine:
     """The model, its device and precision.
 
     `split`: whether `trunk` gives hidden states and `logits` projects them, if that is exact.
+    `shares_prefixes`: whether rows run as a prefix forest, if that is exact.
     `workers`: micro-batches that run at once on the CPU.
     """
 
@@ -92,16 +94,20 @@ class Engine:
         self.cache_tokens = cache_tokens(config, self.device, size)
         self.micro_batch_tokens = options.micro_batch_tokens or rule
         vocabulary, tokens = int(embedding.shape[0]), self.micro_batch_tokens
-        self.info = ModelInfo(vocabulary, self.max_context, lora is not None, name, tokens)
         width = int(getattr(config, "hidden_size", SMALL + 1))
         small = self.device.type == "cpu" and width <= SMALL
         self.workers, threads = (CPU_THREADS, 1) if small else (1, CPU_THREADS)
         torch.set_num_threads(threads)
         self._drops, self._learning = False, False
         self.split, self.head_width = self._find_split()
-        self.shares_prefixes = (
-            self.split and not options.gradient_checkpointing and self._sharing_is_exact()
-        )
+        reason: str | None = "its class cannot be split before its head"
+        if self.split:
+            with self.autocast():
+                reason = prepare(model, self.trunk, self.device, FOREST_ERROR[self.compute_dtype])
+        self.shares_prefixes = reason is None
+        note = f"note: rows of this model run padded, not as a prefix forest: {reason}"
+        note = "" if self.shares_prefixes else note
+        self.info = ModelInfo(vocabulary, self.max_context, lora is not None, name, tokens, note)
 
     def trainable(self) -> list[tuple[str, nn.Parameter]]:
         """Name and value of each weight that learns."""
@@ -157,65 +163,80 @@ class Engine:
 
         Equal rows run once, since the episodes of a group often are equal; not under dropout.
         """
+        self.check_length(max(map(len, rows)))
+        run = self._forest_logprobs if self.shares_prefixes else self._padded_logprobs
         different, lines = different_rows(rows)
-        if len(different) == len(rows) or self._drops or self.model.training:
-            return self._logprobs(rows, temperature)
-        return self._logprobs(different, temperature)[torch.tensor(lines, device=self.device)]
+        random = self._drops or (self.model.training and not self.shares_prefixes)
+        if len(different) == len(rows) or random:
+            return run(rows, temperature)
+        return run(different, temperature)[torch.tensor(lines, device=self.device)]
 
-    def _logprobs(self, rows: Sequence[Row], temperature: float) -> torch.Tensor:
+    def _forest_logprobs(self, rows: Sequence[Row], temperature: float) -> torch.Tensor:
+        """`logprobs` on a prefix forest."""
+        forest = Forest.of([inputs_of(row) for row in rows], share=not self._drops)
+        at = [np.flatnonzero(row.mask) for row in rows]
+        source = np.concatenate([own[to - 1] for own, to in zip(forest.places, at, strict=True)])
+        asked = [row.tokens if row.targets is None else row.targets for row in rows]
+        wanted = np.concatenate([ids[to] for ids, to in zip(asked, at, strict=True)])
+        line = np.repeat(np.arange(len(rows)), [len(to) for to in at])
+        result = torch.zeros((len(rows), max(map(len, rows))), device=self.device)
+        if len(source) == 0:
+            return result
+        places, targets, lines, columns = (
+            torch.from_numpy(each).to(self.device)
+            for each in (source, wanted, line, np.concatenate(at))
+        )
+        hidden = self.forest_states(forest).index_select(0, places)
+        return result.index_put(
+            (lines, columns), self._project_targets(hidden, targets, temperature)
+        )
+
+    def forest_states(self, forest: Forest) -> torch.Tensor:
+        """Hidden states [tokens, width] of a forest."""
+        with self.autocast():
+            return run_forest(self.model, forest, AttentionPlan.of(forest, self.device))
+
+    def _padded_logprobs(self, rows: Sequence[Row], temperature: float) -> torch.Tensor:
         tokens, mask, _ = pad_rows(rows)
-        self.check_length(tokens.shape[1])
         ids = torch.from_numpy(tokens).to(self.device)
         targets = torch.from_numpy(padded_targets(rows, tokens)).to(self.device)
         masked = torch.from_numpy(mask).to(self.device)
-        shared = min(common_prefix(tokens, mask), len(tokens[0]) - 2) if self.shares_prefixes else 0
-        start = slice(1, max(0, shared) + 1)
-        once = bool(mask[:, start].all() and (targets[:, start] == targets[:1, start]).all())
-        if once:  # what all rows begin with counts in the first one, for all of them
-            masked[1:, start] = False
         result = torch.zeros(ids.shape, dtype=torch.float32, device=self.device)
         row, place = masked[:, 1:].nonzero(as_tuple=True)
         if len(row) == 0:
             return result
         with self.autocast():
-            hidden = self._states_at(ids[:, :-1], row, place, shared)
+            hidden = self.trunk(ids[:, :-1])[row, place]
+        values = self._project_targets(hidden, targets[row, place + 1], temperature)
+        return result.index_put((row, place + 1), values)
+
+    def batches(self, rows: Sequence[Row], limit: int, whole_groups: bool) -> list[list[int]]:
+        """Indices of rows that run together: at most `limit` tokens, of a group in one batch.
+
+        Distinct tokens in a forest, padded ones without.
+        """
+        if not self.shares_prefixes:
+            return micro_batches(rows, limit, whole_groups)
+        groups = [row.group if whole_groups else None for row in rows]
+        return split([inputs_of(row) for row in rows], limit, groups, share=not self._drops)
+
+    def count(self, rows: Sequence[Row]) -> int:
+        """Tokens of a forward pass on these rows: distinct in a forest, padded without."""
+        if not self.shares_prefixes:
+            return len(rows) * max(map(len, rows), default=0)
+        return len(Forest.of([inputs_of(row) for row in rows], share=not self._drops).tokens)
+
+    def _project_targets(
+        self, hidden: torch.Tensor, targets: torch.Tensor, temperature: float
+    ) -> torch.Tensor:
         size = max(1, LOGIT_BYTES.get(self.device.type, 64 * 2**20) // (4 * self.head_width))
-        wanted = targets[row, place + 1]
-        values = _chunked(self._target_logprobs, hidden, wanted, temperature, size)
-        result = result.index_put((row, place + 1), values)
-        begin = result[:1, : start.stop].expand(len(ids), -1) if once else result[:, : start.stop]
-        return torch.cat([begin, result[:, start.stop :]], dim=1)
-
-    def _states_at(self, ids: torch.Tensor, row: Any, place: Any, shared: int) -> torch.Tensor:
-        """Hidden states [n, width] at n places (row, token)."""
-        if shared <= 0:
-            return self.trunk(ids)[row, place]
-        before, after = self._split_states(ids, shared)
-        states = after[row, (place - shared).clamp(min=0)]
-        early = (place < shared)[:, None]
-        return torch.where(early, before[0, place % shared], states) if early.any() else states
-
-    def _split_states(self, ids: torch.Tensor, shared: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Hidden states of `shared` ids that run once for all rows, [1, shared, width], and those
-        of the others, [rows, tokens - shared, width]."""
-        from transformers import DynamicCache
-
-        cache = DynamicCache(config=self.model.config)
-        first = self.model.base_model(
-            input_ids=ids[:1, :shared], past_key_values=cache, use_cache=True
-        )
-        cache.batch_repeat_interleave(len(ids))
-        positions = torch.arange(shared, ids.shape[1], device=self.device)[None]
-        result = self.model.base_model(
-            input_ids=ids[:, shared:], position_ids=positions, past_key_values=cache, use_cache=True
-        )
-        return first.last_hidden_state, result.last_hidden_state
+        return _chunked(self._target_logprobs, hidden, targets, temperature, size)
 
     def _target_logprobs(
         self, hidden: torch.Tensor, targets: torch.Tensor, temperature: float
     ) -> torch.Tensor:
         logits = self.logits(hidden) if temperature == 1.0 else self.logits(hidden) / temperature
-        return logits.gather(1, targets[:, None])[:, 0] - torch.logsumexp(logits, dim=1)
+        return -nn.functional.cross_entropy(logits, targets, reduction="none")
 
     def trunk(self, ids: torch.Tensor) -> torch.Tensor:
         """Hidden states [rows, tokens, width]; logits where the model is not split."""
@@ -264,21 +285,6 @@ class Engine:
                 same = False
         return self.split and same, expected.shape[-1]
 
-    def _sharing_is_exact(self) -> bool:
-        """Whether a prefix that runs once gives the hidden states of whole rows."""
-        config = self.model.config.get_text_config()
-        rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-        if getattr(config, "sliding_window", None) or rope in ("dynamic", "longrope"):
-            return False
-        rows = torch.tensor([[1, 2, 3, 1, 2], [1, 2, 3, 4, 3]], device=self.device)
-        rows = rows % config.vocab_size
-        try:
-            with torch.no_grad(), self.autocast():
-                ours = self._split_states(rows, 3)[1].float()
-                return torch.allclose(ours, self.trunk(rows)[:, 3:].float(), rtol=1e-3, atol=1e-3)
-        except (AttributeError, TypeError, RuntimeError, ValueError):
-            return False
-
 
 def _chunked(
     project: Callable[..., torch.Tensor],
@@ -299,19 +305,6 @@ def _chunked(
             else project(*inputs)
         )
     return torch.cat(parts)
-
-
-def common_prefix(tokens: NDArray[np.int64], mask: NDArray[np.bool_]) -> int:
-    """How many tokens all rows begin with before the first trained one; 0 when too few.
-
-    Where all rows are trained from their second token on, trained ones count as well.
-    """
-    if len(tokens) < 2:
-        return 0
-    trained = mask.any(axis=0) & ~mask[:, 1].all()
-    same = (tokens == tokens[0]).all(axis=0) & ~trained
-    length = (len(same) if same.all() else int(same.argmin())) - 1
-    return length if length >= SHORTEST_PREFIX else 0
 
 
 def open_engine(

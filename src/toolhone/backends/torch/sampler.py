@@ -29,7 +29,7 @@ from toolhone.backends.constraint import compile_grammar
 from toolhone.backends.torch.engine import Engine
 from toolhone.backends.torch.lora import write_peft
 from toolhone.errors import CapabilityError
-from toolhone.rows import Array, Row, Tokens, micro_batches
+from toolhone.rows import Array, Row, Tokens
 
 COMPACT_BELOW = 0.85
 """Rows that have stopped leave the cache once fewer than this share is running."""
@@ -81,7 +81,7 @@ class TorchSampler:
         results: list[Array] = [np.zeros(len(row), dtype=np.float32) for row in rows]
         engine = self._engine
         with torch.no_grad():
-            for batch in micro_batches(rows, engine.micro_batch_tokens):
+            for batch in engine.batches(rows, engine.micro_batch_tokens, whole_groups=False):
                 values = engine.logprobs([rows[i] for i in batch], temperature).cpu().numpy()
                 for line, i in enumerate(batch):
                     results[i] = values[line, : len(rows[i])]

@@ -28,20 +28,14 @@ from toolhone.backends.base import (
     Optimizer,
     pad_rows,
 )
-from toolhone.backends.torch.engine import (
-    Engine,
-    EngineOptions,
-    common_prefix,
-    load_causal_model,
-    open_engine,
-)
+from toolhone.backends.torch.engine import Engine, EngineOptions, load_causal_model, open_engine
 from toolhone.backends.torch.lora import read_peft, write_peft
 from toolhone.backends.torch.model_files import save_model
 from toolhone.backends.torch.optimizer import OptimizerState, read_optimizer
 from toolhone.backends.torch.sampler import TorchSampler
 from toolhone.backends.torch.value_head import TorchValueHead
 from toolhone.errors import CapabilityError, ModelError
-from toolhone.rows import Array, Row, micro_batches
+from toolhone.rows import Array, Row
 from toolhone.runs.run import whole_folder
 
 OPTIMIZER = "optimizer.pt"
@@ -65,10 +59,11 @@ class TorchTrainer:
         run = self._one_by_one if self._threads is None or drops else self._side_by_side
         limit = self.engine.micro_batch_tokens
         if run == self._side_by_side:
-            limit = min(limit, math.ceil(sum(map(len, rows)) / (2 * self.engine.workers)))
+            limit = min(limit, math.ceil(self.engine.count(rows) / (2 * self.engine.workers)))
         self.engine.check_length(max(map(len, rows), default=0))
         batches = [
-            [rows[i] for i in batch] for batch in micro_batches(rows, limit, loss.whole_groups)
+            [rows[i] for i in batch]
+            for batch in self.engine.batches(rows, limit, loss.whole_groups)
         ]
         totals: dict[str, torch.Tensor | float] = {"loss": 0.0}
         for metrics in run(batches, loss):
@@ -78,16 +73,11 @@ class TorchTrainer:
 
     def kept_tokens(self, rows: Sequence[Row], whole_groups: bool) -> int:
         """Most tokens of a forward pass on these rows; a prefix that its rows share counts once."""
-        limit = self.engine.micro_batch_tokens
-        most = 0 if rows else limit
-        for batch in micro_batches(rows, limit, whole_groups):
-            part = [rows[i] for i in batch]
-            width = max(map(len, part))
-            if len(part) * width > most:
-                tokens, mask, _ = pad_rows(part)
-                shared = common_prefix(tokens, mask) if self.engine.shares_prefixes else 0
-                most = max(most, shared + len(part) * (width - shared))
-        return most
+        engine, limit = self.engine, self.engine.micro_batch_tokens
+        if not rows:
+            return limit
+        batches = engine.batches(rows, limit, whole_groups)
+        return max(engine.count([rows[i] for i in batch]) for batch in batches)
 
     def _one_by_one(
         self, batches: Sequence[Sequence[Row]], loss: Loss

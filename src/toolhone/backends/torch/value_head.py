@@ -10,11 +10,13 @@ own is not here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 
 from toolhone.backends.torch.engine import Engine
+from toolhone.backends.torch.forest import Forest, split
 from toolhone.rows import Array, Row, Tokens, micro_batches
 
 
@@ -26,24 +28,39 @@ class TorchValueHead:
 
     def inputs(self, prompts: Sequence[Tokens]) -> Array:
         """float32 [prompts, width]: normalised states after each prompt, and a 1."""
-        hosts, rows = shared_passes(prompts)
         engine = self._engine
         engine.set_learning(False)
-        engine.check_length(max(map(len, rows), default=0))
+        engine.check_length(max(map(len, prompts), default=0))
         states = torch.zeros((len(prompts), self.width - 1), device=engine.device)
+        with torch.no_grad():
+            for places, found in (
+                self._forest(prompts) if engine.shares_prefixes else self._padded(prompts)
+            ):
+                states[places] = found.float()
+        states = torch.nn.functional.normalize(states - states.mean(dim=1, keepdim=True), dim=1)
+        inputs: Array = torch.cat([states, torch.ones_like(states[:, :1])], dim=1).cpu().numpy()
+        return inputs
+
+    def _forest(self, prompts: Sequence[Tokens]) -> Iterator[tuple[list[int], torch.Tensor]]:
+        """Some of the prompts, and the states after them, until all were there."""
+        ids = [np.asarray(prompt, np.int64) for prompt in prompts]
+        for batch in split(ids, self._engine.micro_batch_tokens, [None] * len(ids)):
+            forest = Forest.of([ids[i] for i in batch])
+            ends = torch.tensor([int(places[-1]) for places in forest.places])
+            yield batch, self._engine.forest_states(forest)[ends.to(self._engine.device)]
+
+    def _padded(self, prompts: Sequence[Tokens]) -> Iterator[tuple[list[int], torch.Tensor]]:
+        engine = self._engine
+        hosts, rows = shared_passes(prompts)
         guests: list[list[int]] = [[] for _ in rows]
         for guest, host in enumerate(hosts):
             guests[host].append(guest)
         empty = [Row.of(row, [False] * len(row)) for row in rows]
-        with torch.no_grad(), engine.autocast():
-            for batch in micro_batches(empty, engine.micro_batch_tokens):
-                hidden = engine.trunk(_padded([rows[i] for i in batch]).to(engine.device))
-                for line, i in enumerate(batch):
-                    for guest in guests[i]:
-                        states[guest] = hidden[line, len(prompts[guest]) - 1].float()
-        states = torch.nn.functional.normalize(states - states.mean(dim=1, keepdim=True), dim=1)
-        inputs: Array = torch.cat([states, torch.ones_like(states[:, :1])], dim=1).cpu().numpy()
-        return inputs
+        for batch in micro_batches(empty, engine.micro_batch_tokens):
+            with engine.autocast():
+                hidden = engine.trunk(_padded_ids([rows[i] for i in batch]).to(engine.device))
+            for line, i in enumerate(batch):
+                yield guests[i], hidden[line, [len(prompts[guest]) - 1 for guest in guests[i]]]
 
 
 def shared_passes(prompts: Sequence[Tokens]) -> tuple[list[int], list[tuple[int, ...]]]:
@@ -58,7 +75,7 @@ def shared_passes(prompts: Sequence[Tokens]) -> tuple[list[int], list[tuple[int,
     return [host[tuple(prompt)] for prompt in prompts], rows
 
 
-def _padded(rows: Sequence[tuple[int, ...]]) -> torch.Tensor:
+def _padded_ids(rows: Sequence[tuple[int, ...]]) -> torch.Tensor:
     """int64 [rows, longest], padded with 0 on the right, where a causal model does not look."""
     width = max(map(len, rows))
     return torch.tensor([[*row, *[0] * (width - len(row))] for row in rows])

@@ -1,0 +1,277 @@
+"""Attention of a prefix forest, as an implementation of transformers' `AttentionInterface`.
+
+    install(model)
+    model.base_model(input_ids=ids, position_ids=positions, attention_mask=NO_MASK, forest=plan)
+
+Without `forest` the model attends as before. Each node attends to itself and to its ancestors, one
+part after the other; parts are joined by their log-sum-exp, so no key is copied and none is padded.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from toolhone.backends.torch.forest import Forest
+from toolhone.backends.torch.kernels import HIDDEN_SCORE, kernel_of
+
+PREFIX = "toolhone_"
+"""Before the name of the attention that a model has without a forest, in transformers' registry."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Queries and keys of a forest, as spans; `causal`: the tokens of one node among themselves."""
+
+    queries: slice
+    keys: slice
+    causal: bool
+
+
+@dataclass(frozen=True)
+class AttentionPlan:
+    """The parts of a forest's attention: first each node's own, then those of its descendants."""
+
+    parts: list[Part]
+    positions: torch.Tensor
+    windows: dict[int, int | None] = field(default_factory=dict)
+    """The sliding window that each layer asked for."""
+    masks: dict[tuple[int, int, torch.dtype], torch.Tensor | None] = field(default_factory=dict)
+
+    @staticmethod
+    def of(forest: Forest, device: torch.device) -> AttentionPlan:
+        own = [Part(slice(n.start, n.end), slice(n.start, n.end), True) for n in forest.nodes]
+        deeper = [
+            Part(slice(node.end, node.stop), slice(node.start, node.end), False)
+            for node in forest.nodes
+            if node.stop > node.end
+        ]
+        return AttentionPlan(own + deeper, torch.from_numpy(forest.positions).to(device))
+
+    def masked(self, window: int | None, dtype: torch.dtype) -> Iterator[tuple[Part, Any]]:
+        """The parts, each with its mask [queries, keys] where a sliding window hides keys."""
+        for place, part in enumerate(self.parts):
+            yield part, self._mask(place, part, window, dtype) if window else None
+
+    def _mask(self, place: int, part: Part, window: int, dtype: torch.dtype) -> torch.Tensor | None:
+        key = (place, window, dtype)
+        if key not in self.masks:
+            near = self.positions[part.queries, None] - self.positions[None, part.keys]
+            hidden = near >= window
+            if part.causal:
+                hidden = hidden | (near < 0)
+            far = bool((near >= window).any())
+            mask = torch.zeros(near.shape, dtype=dtype, device=near.device)
+            low = max(HIDDEN_SCORE, torch.finfo(dtype).min / 2)
+            self.masks[key] = mask.masked_fill_(hidden, low) if far else None
+        return self.masks[key]
+
+
+def install(model: Any) -> bool:
+    """Let a model take `forest=`; whether its class has transformers' attention interface."""
+    from transformers import AttentionInterface
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+    from transformers.masking_utils import AttentionMaskInterface, eager_mask, sdpa_mask
+
+    before = getattr(model.config, "_attn_implementation", "")
+    settable = getattr(type(model), "_can_set_attn_implementation", None)
+    if settable is None or not settable():
+        return False
+    usual: Callable[[Any], Callable[..., Any]]
+    if before == "sdpa":
+        usual, mask = lambda _: sdpa_attention_forward, sdpa_mask
+    elif before == "eager":
+        usual, mask = _own_attention, eager_mask
+    else:
+        return False
+
+    def attend(
+        module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **options: Any
+    ) -> tuple[torch.Tensor, Any]:
+        plan = options.pop("forest", None)
+        if plan is None:
+            return usual(module)(module, query, key, value, attention_mask, **options)
+        return forest_attention(module, query, key, value, plan, options), None
+
+    AttentionInterface.register(PREFIX + before, attend)
+    AttentionMaskInterface.register(PREFIX + before, mask)
+    model.set_attn_implementation(PREFIX + before)
+    return True
+
+
+def _own_attention(module: Any) -> Callable[..., Any]:
+    """The attention that the module's own source file has, where torch's has no soft caps."""
+    found: Callable[..., Any] = sys.modules[type(module).__module__].eager_attention_forward
+    return found
+
+
+def forest_attention(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    plan: AttentionPlan,
+    options: dict[str, Any],
+) -> torch.Tensor:
+    """[1, tokens, heads, width] of queries, keys and values [1, (kv) heads, tokens, width].
+
+    `options` are what the model gives to its attention: scaling, sliding_window, softcap.
+    """
+    odd = [name for name in ("s_aux", "position_bias") if options.get(name) is not None]
+    if odd or options.get("dropout"):
+        raise TypeError(f"attention with {', '.join(odd) or 'dropout'} is not that of a forest")
+    scale = options.get("scaling")
+    window = options.get("sliding_window")
+    plan.windows[getattr(module, "layer_idx", 0)] = window
+    if torch.is_autocast_enabled(query.device.type):
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    result: torch.Tensor = ForestAttention.apply(  # type: ignore[no-untyped-call]
+        query, key, value, plan, scale, window, options.get("softcap")
+    )
+    return result
+
+
+def run_forest(model: Any, forest: Forest, plan: AttentionPlan) -> torch.Tensor:
+    """Hidden states [tokens, width] of a forest, by a model that `install` has prepared."""
+    device = plan.positions.device
+    states: torch.Tensor = model.base_model(
+        input_ids=torch.from_numpy(forest.tokens).to(device)[None],
+        position_ids=plan.positions[None],
+        attention_mask=torch.ones((1, 1, 1, 1), device=device),  # a mask, so that none is made
+        use_cache=False,
+        forest=plan,
+    ).last_hidden_state
+    return states[0]
+
+
+def prepare(
+    model: Any, trunk: Callable[[torch.Tensor], torch.Tensor], device: torch.device, error: float
+) -> str | None:
+    """Let a model run forests; None, or why it cannot.
+
+    Compares the hidden states of four rows with those that `trunk` gives for padded ids; `error` is
+    the largest norm of the difference, relative to the norm of the states.
+    """
+    config = model.config.get_text_config()
+    if len(set(getattr(model, "hf_device_map", {}).values())) > 1:
+        return "it is spread over several devices"
+    rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
+    if rope in ("dynamic", "longrope"):
+        return f"its positions ({rope}) depend on the longest row of a batch"
+    odd = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    if odd:
+        return f"it has layers of the kind {', '.join(sorted(odd))}"
+    if not install(model):
+        return "its class lacks transformers' attention interface"
+    try:
+        reason = _difference(model, trunk, device, error)
+    except (AttributeError, TypeError, RuntimeError, ValueError, IndexError) as problem:
+        reason = f"it refuses one ({' '.join(str(problem).split()):.80})"
+    if reason is not None:
+        model.set_attn_implementation(model.config._attn_implementation.removeprefix(PREFIX))
+    return reason
+
+
+def _difference(
+    model: Any, trunk: Callable[[torch.Tensor], torch.Tensor], device: torch.device, error: float
+) -> str | None:
+    config = model.config.get_text_config()
+    stem, branch = [*range(1, 11)], [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
+    rows = [[*stem, *branch, 7, 7], [*stem, *branch, 2], [*stem, 8, 4, 8], [5, 1, 6]]
+    context = getattr(config, "max_position_embeddings", None) or 32
+    ids = [np.array(row[:context], np.int64) % config.vocab_size for row in rows]
+    forest = Forest.of(ids)
+    plan = AttentionPlan.of(forest, device)
+    padded = torch.tensor([np.pad(row, (0, len(ids[0]) - len(row))).tolist() for row in ids])
+    with torch.no_grad():
+        ours, theirs = run_forest(model, forest, plan).float(), trunk(padded.to(device)).float()
+    for row, places in enumerate(forest.places):
+        wanted = theirs[row, : len(places)]
+        gap = ours[torch.from_numpy(places).to(device)] - wanted
+        if not gap.norm() <= error * wanted.norm():
+            return f"its states differ by {float(gap.norm() / wanted.norm()):.1g} of their size"
+    window, kinds = getattr(config, "sliding_window", None), getattr(config, "layer_types", None)
+    for layer, found in plan.windows.items():
+        slides = kinds[layer] == "sliding_attention" if kinds else window is not None
+        if found != (window if slides else None):
+            return f"layer {layer} does not name its sliding window"
+    return None
+
+
+class ForestAttention(torch.autograd.Function):
+    """Softmax attention of every part, joined by log-sum-exp (as ring attention does,
+    arXiv:2310.01889): with the joint log-sum-exp, the gradients of the parts add up to the whole.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        plan: AttentionPlan,
+        scale: float,
+        window: int | None,
+        cap: float | None,
+    ) -> torch.Tensor:
+        kernel = kernel_of(query, value, scale, cap)
+        q, k, v = _by_kv_head(query, key, value)
+        heads, repeats, count, _ = q.shape
+        joint = q.new_empty(count, heads * repeats, v.shape[-1])
+        out = joint.view(count, heads, repeats, -1).permute(1, 2, 0, 3)
+        total = q.new_empty(
+            (heads, repeats, count), dtype=torch.promote_types(q.dtype, torch.float32)
+        )
+        for part, mask in plan.masked(window, q.dtype):
+            at, of = part.queries, part.keys
+            own, norm = kernel.forward(q[:, :, at], k[:, :, of], v[:, :, of], part.causal, mask)
+            if part.causal:
+                out[:, :, at], total[:, :, at] = own, norm
+                continue
+            both = torch.logaddexp(total[:, :, at], norm)
+            before, now = (each.sub(both).exp_()[..., None] for each in (total[:, :, at], norm))
+            out[:, :, at] = out[:, :, at] * before + own * now
+            total[:, :, at] = both
+        ctx.save_for_backward(query, key, value, joint, total)
+        ctx.plan, ctx.kernel, ctx.window = plan, kernel, window
+        return joint[None]
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
+        query, key, value, joint, total = ctx.saved_tensors
+        q, k, v = _by_kv_head(query, key, value)
+        shape = (q.shape[2], q.shape[0], q.shape[1], -1)
+        slope, out = (each.reshape(shape).permute(1, 2, 0, 3) for each in (grad[0], joint))
+        dq, dk, dv = (torch.zeros_like(each) for each in (query, key, value))
+        q_sum, k_sum, v_sum = dq[0].unflatten(0, q.shape[:2]), dk[0], dv[0]
+        for part, mask in ctx.plan.masked(ctx.window, q.dtype):
+            at, of = part.queries, part.keys
+            own = ctx.kernel.backward(
+                (slope[:, :, at], out[:, :, at], total[:, :, at]),
+                (q[:, :, at], k[:, :, of], v[:, :, of]),
+                part.causal,
+                mask,
+            )
+            q_sum[:, :, at] += own[0]
+            k_sum[:, of] += own[1].sum(1)
+            v_sum[:, of] += own[2].sum(1)
+        return dq, dk, dv, None, None, None, None
+
+
+def _by_kv_head(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Views [kv heads, repeats, tokens, width]; keys and values are not copied."""
+    heads = key.shape[1]
+    repeats = query.shape[1] // heads
+    q = query[0].unflatten(0, (heads, repeats))
+    k, v = (each[0][:, None].expand(-1, repeats, -1, -1) for each in (key, value))
+    return q, k, v

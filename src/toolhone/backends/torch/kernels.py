@@ -1,0 +1,115 @@
+"""Softmax attention with its log-sum-exp, so that the attention of several parts can be joined.
+
+    kernel = kernel_of(query, value, scale, cap)
+    out, norm = kernel.forward(q, k, v, causal, mask)
+
+Shapes are [kv heads, repeats, tokens, width]; a causal part has as many queries as keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+SCORE_BYTES = 64 * 2**20
+"""Scores that are in memory at once where no kernel of torch keeps them out of it."""
+HIDDEN_SCORE = -1e30
+"""Score of a key that a query does not see; finite, so that a query may see none of a part."""
+
+
+def kernel_of(
+    query: torch.Tensor, value: torch.Tensor, scale: float, cap: float | None
+) -> CpuKernel | PlainKernel:
+    alike = query.shape[-1] == value.shape[-1]
+    if query.device.type == "cpu" and alike and not cap:
+        return CpuKernel(scale)
+    return PlainKernel(scale, cap or 0.0)
+
+
+Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class CpuKernel:
+    """torch's flash attention for a CPU."""
+
+    scale: float
+
+    def forward(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool, mask: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Output [.., queries, width] and log-sum-exp [.., queries] of the scores."""
+        run = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        causal = causal and mask is None
+        out, norm = run(q, k, v, 0.0, causal, attn_mask=mask, scale=self.scale)
+        return out, norm
+
+    def backward(self, joint: Tensors, inputs: Tensors, causal: bool, mask: Any) -> Tensors:
+        """Gradients by q, k, v; `joint`: gradient of the output, output and log-sum-exp."""
+        run = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+        causal = causal and mask is None
+        slope, out, norm = joint
+        found: Tensors = run(
+            slope, *inputs, out, norm, 0.0, causal, attn_mask=mask, scale=self.scale
+        )
+        return found
+
+
+@dataclass(frozen=True)
+class PlainKernel:
+    """Products and a softmax, some queries at a time; for any device, and with soft caps."""
+
+    scale: float
+    cap: float
+
+    def _blocks(self, q: torch.Tensor, k: torch.Tensor) -> Iterator[slice]:
+        each = max(1, SCORE_BYTES // (4 * q.shape[0] * q.shape[1] * k.shape[2]))
+        for start in range(0, q.shape[2], each):
+            yield slice(start, min(start + each, q.shape[2]))
+
+    def _scores(
+        self, q: torch.Tensor, k: torch.Tensor, at: slice, causal: bool, mask: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Scores of a block of queries, and the derivative of the soft cap."""
+        wide = torch.promote_types(q.dtype, torch.float32)
+        scores = (q[:, :, at] @ k.mT).to(wide) * self.scale
+        slope = None
+        if self.cap:
+            bent = torch.tanh(scores / self.cap)
+            scores, slope = bent * self.cap, 1 - bent * bent
+        if mask is not None:
+            scores = scores + mask[at].to(wide)
+        elif causal:
+            places = torch.arange(k.shape[2], device=k.device)
+            scores = scores.masked_fill(places > places[at, None], HIDDEN_SCORE)
+        return scores, slope
+
+    def forward(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool, mask: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Output [.., queries, width] and log-sum-exp [.., queries] of the scores."""
+        outs, norms = [], []
+        for at in self._blocks(q, k):
+            scores, _ = self._scores(q, k, at, causal, mask)
+            norms.append(scores.logsumexp(-1))
+            outs.append((scores - norms[-1][..., None]).exp_().to(v.dtype) @ v)
+        return torch.cat(outs, 2), torch.cat(norms, 2)
+
+    def backward(self, joint: Tensors, inputs: Tensors, causal: bool, mask: Any) -> Tensors:
+        """Gradients by q, k, v; `joint`: gradient of the output, output and log-sum-exp."""
+        (slope, out, norm), (q, k, v) = joint, inputs
+        dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        for at in self._blocks(q, k):
+            scores, bend = self._scores(q, k, at, causal, mask)
+            share = (scores - norm[:, :, at, None]).exp_()
+            above = slope[:, :, at]
+            dv += share.to(v.dtype).mT @ above
+            change = (above * out[:, :, at]).sum(-1, keepdim=True)
+            change = share * ((above @ v.mT) - change) * self.scale
+            change = (change if bend is None else change * bend).to(q.dtype)
+            dq[:, :, at] = change @ k
+            dk += change.mT @ q[:, :, at]
+        return dq, dk, dv

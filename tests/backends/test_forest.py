@@ -1,0 +1,313 @@
+"""The prefix forest: tries of rows, micro-batches by distinct tokens, and the log-probabilities and
+gradients of rows that run alone, on many families.
+"""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    BloomConfig,
+    Gemma2Config,
+    Gemma3TextConfig,
+    Lfm2Config,
+    LlamaConfig,
+    PreTrainedConfig,
+    Qwen3MoeConfig,
+)
+
+from backends.test_torch_models import CONFIGS, CPU, SIZES, save_model
+from toolhone.backends.base import Lora
+from toolhone.backends.torch import attention, kernels
+from toolhone.backends.torch.attention import AttentionPlan, ForestAttention
+from toolhone.backends.torch.engine import EngineOptions
+from toolhone.backends.torch.forest import SHORTEST, Forest, split
+from toolhone.backends.torch.trainer import open_trainer
+from toolhone.rows import Row
+from toolhone.training.losses import cross_entropy
+
+GEMMA: dict[str, Any] = {**SIZES, "head_dim": 8, "sliding_window": 12, "query_pre_attn_scalar": 8}
+ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32,
+}
+FAMILIES: dict[str, PreTrainedConfig] = {
+    **CONFIGS,
+    "llama3 rope": LlamaConfig(**SIZES, rope_parameters=ROPE),
+    "gemma2": Gemma2Config(**GEMMA, attn_logit_softcapping=2.0, final_logit_softcapping=5.0),
+    "gemma3": Gemma3TextConfig(
+        **GEMMA, layer_types=["sliding_attention", "full_attention", "sliding_attention"]
+    ),
+    "mixture": Qwen3MoeConfig(
+        **SIZES, head_dim=8, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16
+    ),
+}
+
+
+def ids(*values: int) -> np.ndarray:
+    return np.array(values, np.int64)
+
+
+def groups_of_rows() -> list[Row]:
+    """Three prompts with a common beginning, four replies each; a row alone; a row again."""
+    random = np.random.default_rng(0)
+    stem, rows = random.integers(3, 64, 20), []
+    for more in (12, 17, 22):
+        prompt = np.concatenate([stem, random.integers(3, 64, more)])
+        for length in (6, 9, 12, 15):
+            row = [*prompt.tolist(), *random.integers(3, 64, length).tolist()]
+            rows.append(Row.of(row, [place >= len(prompt) for place in range(len(row))]))
+    alone = Row.of(random.integers(3, 64, 30).tolist(), [place >= 5 for place in range(30)])
+    rows += [alone, rows[0]]
+    total = sum(int(row.mask.sum()) for row in rows)
+    return [
+        row.with_arrays(weights=row.mask * np.float32((place + 1) / total))
+        for place, row in enumerate(rows)
+    ]
+
+
+def random_rows(random: np.random.Generator) -> list[np.ndarray]:
+    stems = [random.integers(0, 3, random.integers(0, 40)) for _ in range(4)]
+    return [
+        np.concatenate(
+            [
+                stems[random.integers(4)][: random.integers(0, 40)],
+                random.integers(0, 3, random.integers(0, 20)),
+            ]
+        )
+        for _ in range(random.integers(1, 12))
+    ]
+
+
+def test_a_forest_holds_every_row_along_its_nodes_and_nobody_elses_tokens() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(100):
+        rows = random_rows(random)
+        forest = Forest.of(rows)
+        owner = np.zeros(len(forest.tokens), int)
+        for number, node in enumerate(forest.nodes):
+            owner[node.start : node.end] = number
+        for row, places in zip(rows, forest.places, strict=True):
+            assert np.array_equal(forest.tokens[places], row)
+            assert np.array_equal(forest.positions[places], np.arange(len(row)))
+            if len(row):
+                above = [
+                    n for n, node in enumerate(forest.nodes) if node.start <= places[-1] < node.stop
+                ]
+                assert above == sorted(set(owner[places].tolist()))
+
+
+def test_a_block_prompts_and_replies_become_three_levels() -> None:
+    forest = Forest.of([row.tokens for row in groups_of_rows()])
+    sizes = [node.end - node.start for node in forest.nodes]
+    assert sorted(sizes)[-4:] == [17, 20, 22, 30]
+    assert len(forest.nodes) == 1 + 3 + 12 + 1
+    assert len(forest.tokens) == 20 + 51 + 3 * 42 + 30, "every token once"
+
+
+def test_rows_of_a_forest_without_sharing_are_trees_of_their_own() -> None:
+    row = np.arange(30)
+    forest = Forest.of([row, row], share=False)
+    assert [node.end - node.start for node in forest.nodes] == [30, 30]
+
+
+def test_a_few_common_tokens_are_no_node() -> None:
+    few, many = np.arange(SHORTEST - 1), np.arange(SHORTEST)
+    for stem, nodes in ((few, 2), (many, 3)):
+        forest = Forest.of([np.append(stem, [90, 91]), np.append(stem, [92, 93])])
+        assert len(forest.nodes) == nodes
+
+
+def test_micro_batches_hold_distinct_tokens_within_the_limit_and_whole_groups() -> None:
+    random = np.random.default_rng(1)
+    for turn in range(200):
+        rows, limit = random_rows(random), int(random.integers(1, 80))
+        groups = [(None, "a", "b")[random.integers(3)] if turn % 2 else None for _ in rows]
+        batches = split(rows, limit, groups)
+        assert sorted(index for batch in batches for index in batch) == list(range(len(rows)))
+        for batch in batches:
+            size = len(Forest.of([rows[index] for index in batch]).tokens)
+            assert size <= limit or len({groups[index] or index for index in batch}) == 1
+        for name in "ab":
+            members = [i for i, group in enumerate(groups) if group == name]
+            runs = [[i for i in batch if groups[i] == name] for batch in batches]
+            assert not members or members in runs, "a group is whole and in its order"
+
+
+def test_micro_batches_are_cut_between_prompts() -> None:
+    random = np.random.default_rng(0)
+    rows = []
+    for _ in range(3):
+        prompt = random.integers(0, 99, 50)
+        rows += [np.append(prompt, random.integers(0, 99, 10)) for _ in range(4)]
+    order = random.permutation(12).tolist()
+    batches = split([rows[place] for place in order], 150, [None] * 12)
+    assert sorted(sorted(order[i] for i in batch) for batch in batches) == [
+        [0, 1, 2, 3],
+        [4, 5, 6, 7],
+        [8, 9, 10, 11],
+    ]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_forest_has_the_logprobs_and_gradients_of_rows_alone(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = open_trainer(save_model(FAMILIES[family], tmp_path), None, CPU).engine
+    assert engine.shares_prefixes
+    assert engine.info.note == ""
+    rows = groups_of_rows()
+
+    def run() -> tuple[torch.Tensor, torch.Tensor]:
+        found = engine.logprobs(rows, 0.7)
+        weights = torch.linspace(-1, 1, found.numel()).view_as(found)
+        slopes = torch.autograd.grad((found * weights).sum(), list(engine.model.parameters()))
+        return found.detach(), torch.cat([slope.flatten() for slope in slopes])
+
+    ours, slopes = run()
+    monkeypatch.setattr(engine, "shares_prefixes", False)
+    theirs, wanted = run()
+    assert torch.allclose(ours, theirs, atol=2e-5)
+    assert (slopes - wanted).norm() <= 5e-6 * wanted.norm()
+
+
+@pytest.mark.parametrize(
+    ("window", "cap", "plain"),
+    [(None, None, False), (7, None, False), (None, None, True), (7, None, True), (7, 1.5, True)],
+)
+def test_attention_of_a_forest_is_exact_in_float64(
+    window: int | None, cap: float | None, plain: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if plain:
+        monkeypatch.setattr(
+            attention, "kernel_of", lambda _, __, scale, cap: kernels.PlainKernel(scale, cap or 0)
+        )
+        monkeypatch.setattr(kernels, "SCORE_BYTES", 4 * 4 * 20 * 3)
+    forest = Forest.of([row.tokens for row in groups_of_rows()])
+    count, heads, kv_heads, width = len(forest.tokens), 4, 2, 8
+    made = torch.Generator().manual_seed(0)
+    query, key, value, slope = (
+        torch.randn(1, count, each, width, generator=made, dtype=torch.float64).transpose(1, 2)
+        for each in (heads, kv_heads, kv_heads, heads)
+    )
+    inputs = [each.requires_grad_() for each in (query, key, value)]
+    plan = AttentionPlan.of(forest, torch.device("cpu"))
+    ours = ForestAttention.apply(*inputs, plan, 0.3, window, cap)
+    found = torch.autograd.grad(ours, inputs, slope.transpose(1, 2))
+
+    sees = torch.zeros(count, count, dtype=torch.bool)
+    for places in forest.places:
+        near = np.arange(len(places))[:, None] - np.arange(len(places))
+        seen = (near >= 0) & (near < (window or 999))
+        sees[np.ix_(places, places)] |= torch.from_numpy(seen)
+    scores = query[0] @ key[0].repeat_interleave(2, 0).mT * 0.3
+    scores = torch.tanh(scores / cap) * cap if cap else scores
+    shares = scores.masked_fill(~sees, -math.inf).softmax(-1)
+    theirs = (shares @ value[0].repeat_interleave(2, 0)).transpose(0, 1)[None]
+    wanted = torch.autograd.grad(theirs, inputs, slope.transpose(1, 2))
+    assert torch.allclose(ours, theirs, atol=1e-12)
+    for own, other in zip(found, wanted, strict=True):
+        assert torch.allclose(own, other, atol=1e-12)
+
+
+def test_checkpointed_layers_give_the_same_gradients_on_a_forest(tmp_path: Path) -> None:
+    folder = save_model(CONFIGS["qwen3"], tmp_path)
+    plain, saving = (
+        open_trainer(folder, None, replace(CPU, gradient_checkpointing=on)) for on in (False, True)
+    )
+    assert saving.engine.shares_prefixes
+    for trainer in (plain, saving):
+        trainer.forward_backward(groups_of_rows(), cross_entropy())
+    for (name, one), (_, other) in zip(
+        plain.engine.trainable(), saving.engine.trainable(), strict=True
+    ):
+        assert one.grad is not None
+        assert other.grad is not None
+        assert torch.allclose(one.grad, other.grad, atol=1e-6), name
+
+
+def test_rows_share_nothing_where_adapters_drop_units(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_model(CONFIGS["qwen3"], tmp_path)
+    engine = open_trainer(folder, Lora(rank=2, dropout=0.5), CPU).engine
+    read: list[int] = []
+    states = engine.forest_states
+    monkeypatch.setattr(
+        engine, "forest_states", lambda one: (read.append(len(one.tokens)), states(one))[1]
+    )
+    rows = groups_of_rows()
+    for dropout in (False, True):
+        engine.set_learning(True, dropout)
+        engine.logprobs(rows, 1.0)
+    assert read[0] < read[1] == sum(len(row) - 1 for row in rows)
+
+
+LFM = {**SIZES, "layer_types": ["conv", "full_attention", "conv"]}
+LONG = {**SIZES, "rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (Lfm2Config(**LFM), "it has layers of the kind conv"),
+        (LlamaConfig(**LONG), "its positions (dynamic) depend on the longest row of a batch"),
+        (
+            BloomConfig(vocab_size=64, hidden_size=32, n_layer=2, n_head=4),
+            "its class lacks transformers' attention interface",
+        ),
+    ],
+    ids=["convolutions", "dynamic rope", "bloom"],
+)
+def test_a_model_that_cannot_run_a_forest_runs_padded_and_says_why(
+    config: PreTrainedConfig, said: str, tmp_path: Path
+) -> None:
+    trainer = open_trainer(save_model(config, tmp_path), None, CPU)
+    assert not trainer.engine.shares_prefixes
+    assert trainer.info.note.endswith(f"run padded, not as a prefix forest: {said}")
+    together = trainer.snapshot().logprobs(groups_of_rows())
+    (alone,) = trainer.snapshot().logprobs(groups_of_rows()[3:4])
+    assert np.allclose(together[3], alone, atol=1e-4)
+
+
+def test_a_forest_that_differs_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        AttentionPlan, "masked", lambda self, *_: ((p, None) for p in self.parts[:4])
+    )
+    engine = open_trainer(save_model(CONFIGS["qwen3"], tmp_path), None, CPU).engine
+    assert not engine.shares_prefixes
+    assert "its states differ by" in engine.info.note
+    assert engine.model.config._attn_implementation == "sdpa"
+
+
+def test_a_sliding_window_that_a_layer_does_not_name_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = attention.forest_attention
+
+    def without(module: Any, q: Any, k: Any, v: Any, plan: Any, options: dict[str, Any]) -> Any:
+        return real(module, q, k, v, plan, {**options, "sliding_window": None})
+
+    monkeypatch.setattr(attention, "forest_attention", without)
+    config = CONFIGS["mistral"].__class__(**SIZES, sliding_window=4096)
+    engine = open_trainer(save_model(config, tmp_path), None, CPU).engine
+    assert "layer 0 does not name its sliding window" in engine.info.note
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_runs_forests(dtype: str, tmp_path: Path) -> None:
+    options = EngineOptions(device_map="cpu", torch_dtype=dtype)
+    trainer = open_trainer(save_model(CONFIGS["qwen3"], tmp_path), Lora(rank=2), options)
+    assert trainer.engine.shares_prefixes, trainer.info.note
+    first = trainer.forward_backward(groups_of_rows(), cross_entropy()).result()["loss"]
+    trainer.engine.shares_prefixes = False
+    second = trainer.forward_backward(groups_of_rows(), cross_entropy()).result()["loss"]
+    assert first == pytest.approx(second, rel=0.03)
