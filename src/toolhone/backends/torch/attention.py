@@ -95,7 +95,8 @@ def install(model: Any) -> bool:
     ) -> tuple[torch.Tensor, Any]:
         plan = options.pop("forest", None)
         if plan is None:
-            return usual(module)(module, query, key, value, attention_mask, **options)
+            found = usual(module)(module, query, key, value, attention_mask, **options)
+            return found[0], found[1]
         return forest_attention(module, query, key, value, plan, options), None
 
     AttentionInterface.register(PREFIX + before, attend)
@@ -211,7 +212,7 @@ class ForestAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         query: torch.Tensor,
         key: torch.Tensor,
@@ -245,13 +246,13 @@ class ForestAttention(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: torch.Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:
         query, key, value, joint, total = ctx.saved_tensors
         q, k, v = _by_kv_head(query, key, value)
         shape = (q.shape[2], q.shape[0], q.shape[1], -1)
         slope, out = (each.reshape(shape).permute(1, 2, 0, 3) for each in (grad[0], joint))
         dq, dk, dv = (torch.zeros_like(each) for each in (query, key, value))
-        q_sum, k_sum, v_sum = dq[0].unflatten(0, q.shape[:2]), dk[0], dv[0]
+        q_sum, k_sum, v_sum = dq[0].view(q.shape), dk[0], dv[0]
         for part, mask in ctx.plan.masked(ctx.window, q.dtype):
             at, of = part.queries, part.keys
             own = ctx.kernel.backward(
@@ -272,6 +273,6 @@ def _by_kv_head(
     """Views [kv heads, repeats, tokens, width]; keys and values are not copied."""
     heads = key.shape[1]
     repeats = query.shape[1] // heads
-    q = query[0].unflatten(0, (heads, repeats))
+    q = query[0].view(heads, repeats, *query.shape[2:])
     k, v = (each[0][:, None].expand(-1, repeats, -1, -1) for each in (key, value))
     return q, k, v
