@@ -17,7 +17,7 @@ from toolhone.errors import ConfigError
 from toolhone.runs.run import Run
 from toolhone.training.loop import Loop, TrainState, TrainStatus, resume
 from toolhone.training.losses import policy_loss
-from toolhone.training.reference import with_ref_logprobs
+from toolhone.training.reference import with_group_references
 from toolhone.training.rl_metrics import (
     Trend,
     prefill_metrics,
@@ -60,14 +60,9 @@ def grpo(trainer: Trainer, env: RLEnv, run: Run, resume_from: Path | None = None
         groups = score(groups, env)
         played = [group.without_failures() for group in groups]
         advantages = [(group, group.advantages(scale, env.by_turn)) for group in played]
-        # A group without any advantage is left out; with a KL term it still holds the policy.
-        kept = [(group, own) for group, own in advantages if any(map(any, own)) or rl.beta]
+        rows = [group.rows(own, step) for group, own in advantages if group.episodes]
         with env.clock.on("reference"):
-            rows = [
-                with_ref_logprobs(group.rows(own, step), env.reference, rl.temperature)
-                for group, own in kept
-                if group.episodes
-            ]
+            rows = with_group_references(rows, env.reference, rl.temperature)
         with env.clock.on("train"):
             passes = list(update(trainer, rows, loss, weigh, experiment, step, total, env.labelled))
         metrics = rollout_metrics(groups) | prefill_metrics(groups, rl, step)

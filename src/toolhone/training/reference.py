@@ -51,6 +51,14 @@ def with_ref_logprobs(
     ]
 
 
+def with_group_references(
+    groups: Sequence[Sequence[Row]], reference: Sampler | None, temperature: float
+) -> list[list[Row]]:
+    """`with_ref_logprobs` of groups, in one call, since groups may have tokens in common."""
+    flat = iter(with_ref_logprobs([row for own in groups for row in own], reference, temperature))
+    return [[next(flat) for _ in own] for own in groups]
+
+
 def with_pair_references(
     trainer: Trainer, rows: Sequence[Row], run: Run, fresh: bool, progress: Progress
 ) -> list[Row]:

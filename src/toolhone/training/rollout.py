@@ -284,7 +284,7 @@ def rows_of(episode: Episode, group: str | None = None) -> list[Row]:
 def rows_in_prospect(
     open_policy: Callable[[], TokenPolicy], tasks: Sequence[Task], plan: Experiment
 ) -> list[Row]:
-    """The rows that groups of some tasks may become: a prompt and the longest reply, in zeros."""
+    """The rows that groups of some tasks may become: a prompt and the longest reply."""
     rows, rl = list[Row](), plan.training.rl
     if plan.training.method not in ("ppo", "grpo"):
         return rows
@@ -294,7 +294,9 @@ def rows_in_prospect(
         end = policy.max_context or len(prompt) + rl.max_completion_length
         reply = max(0, min(rl.max_completion_length, end - len(prompt)))
         mask = [False] * len(prompt) + [True] * reply
-        rows += [replace(Row.of([*prompt, *[0] * reply], mask), group=task.id)] * rl.group_size
+        for number in range(rl.group_size):  # no two alike, since equal rows run once
+            row = Row.of([*prompt, *[number] * reply], mask)
+            rows.append(replace(row, group=task.id))
     return rows
 
 

@@ -26,7 +26,7 @@ from toolhone.training.advantages import (
 )
 from toolhone.training.critic import Critic, TurnState, turn_states
 from toolhone.training.losses import MAX_LOG_RATIO
-from toolhone.training.reference import with_ref_logprobs
+from toolhone.training.reference import with_group_references
 from toolhone.training.rollout import RolloutGroup, rows_of, with_turn_advantages
 
 
@@ -64,10 +64,8 @@ def trajectories(
         for place, (episode, result) in enumerate(zip(group.episodes, group.results, strict=True))
     ]
     rows = [rows_of(episode, f"{task.id}#{step}") for task, episode, _, _ in kept]
-    flat = iter(with_ref_logprobs([row for own in rows for row in own], reference, temperature))
-    found = []
-    for (task, episode, result, is_retry), own in zip(kept, rows, strict=True):
-        with_ref = [next(flat) for _ in own]
+    known, found = with_group_references(rows, reference, temperature), []
+    for (task, episode, result, is_retry), with_ref in zip(kept, known, strict=True):
         lengths = [len(turn.tokens) for turn in episode.turns]
         kl = _kl_by_turn(with_ref, lengths) if reference is not None else [0.0] * len(lengths)
         rewards = penalised_rewards(result, kl, beta)

@@ -113,14 +113,30 @@ def with_loss_weights(variant: Variant, longest: int, rows: Sequence[Row]) -> li
 
 def mini_batches(
     groups: Sequence[Sequence[Row]], size: int | None, order: np.random.Generator
-) -> Iterator[list[Row]]:
-    """The rows of `size` whole groups at a time (None: all at once), in a drawn order."""
+) -> Iterator[list[Sequence[Row]]]:
+    """`size` groups at a time (None: all at once), in a drawn order."""
     places = order.permutation(len(groups)).tolist()
     size = size or max(1, len(groups))
     for start in range(0, len(places), size):
-        rows = [row for place in places[start : start + size] for row in groups[place]]
-        if rows:
-            yield rows
+        yield [groups[place] for place in places[start : start + size]]
+
+
+def weighed_with_signal(
+    groups: Sequence[Sequence[Row]], weigh: Callable[[Sequence[Row]], list[Row]], loss: Loss
+) -> list[Row]:
+    """The rows of a mini-batch with their weights, without groups that have no gradient.
+
+    A group has none where all its advantages are 0 and no KL term holds the policy; its tokens
+    count in the weights of the others, so that leaving it out changes nothing but the time.
+    """
+    weighed = iter(weigh([row for group in groups for row in group]))
+    each = [[next(weighed) for _ in group] for group in groups]
+    return [
+        row
+        for group in each
+        if loss.config.get("beta") or any(row.arrays["advantages"].any() for row in group)
+        for row in group
+    ]
 
 
 def update(
@@ -142,8 +158,11 @@ def update(
     optimizer, updates = optimizer_at(plan.training, step, total), 0
     for epoch in range(rl.inner_epochs if groups else 0):
         sums = Metrics(updates=0.0)
-        for rows in mini_batches(groups, rl.mini_batch_size, random_stream(seed, 11, step, epoch)):
-            pending = [trainer.forward_backward(weigh(rows), loss)]
+        for part in mini_batches(groups, rl.mini_batch_size, random_stream(seed, 11, step, epoch)):
+            rows = weighed_with_signal(part, weigh, loss)
+            if not rows:
+                continue
+            pending = [trainer.forward_backward(rows, loss)]
             if ptx := ptx_rows(labelled, rl.ptx, seed, step, updates):
                 pending.append(trainer.forward_backward(ptx, cross_entropy()))
             stepped = trainer.optim_step(optimizer)

@@ -1,0 +1,326 @@
+"""Training steps against TRL: the same random weights, rows, precision and optimiser, in turns
+(A B A B), CPU seconds of this process.
+
+    python benchmarks/engine_speed.py [--work sft sft-block dpo grpo train] [--pairs 5] [--json]
+
+bench-4m: a Qwen3 of 3.9 million parameters (4 layers of width 256, 2,048 words). `toolhone`: rows
+as a prefix forest; `padded`: the same trainer without; `trl`: TRL at its best on a CPU (float32, no
+checkpointing, batches of similar length), the first loss compared with ours. `train` is GRPO's
+update without sampling. A ratio is the median over pairs, with the least and most. Needs `peers`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, TrainerCallback
+
+from toolhone.api import experiment
+from toolhone.backends.base import Adam, SamplingParams
+from toolhone.backends.torch.engine import EngineOptions
+from toolhone.backends.torch.trainer import TorchTrainer, open_trainer
+from toolhone.data.render import render_rows
+from toolhone.data.templates import Templates
+from toolhone.dialects.choose import open_dialect
+from toolhone.models.resolve import pico_folder
+from toolhone.rows import Row
+from toolhone.tokenizer import TextTokenizer
+from toolhone.training.advantages import group_relative_advantages
+from toolhone.training.dpo import with_pair_weights
+from toolhone.training.losses import cross_entropy, policy_loss, preference_loss
+from toolhone.training.update import with_loss_weights, with_token_weights
+
+RATE = 1e-4
+STEPS = 2
+"""Steps of one turn; the first pair of turns warms up and is not counted."""
+SFT_ROWS, BLOCK, PAIRS = 32, 300, 4
+PROMPTS, GROUP, PROMPT, NEW = 8, 8, 150, 64
+
+
+def make_model(folder: Path) -> Path:
+    config = Qwen3Config(
+        vocab_size=2048,
+        hidden_size=256,
+        intermediate_size=768,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        head_dim=64,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(pico_folder()).save_pretrained(folder)
+    return folder
+
+
+def sft_rows(count: int, block: int) -> list[Row]:
+    """Rendered conversations, behind `block` tokens that all have in common."""
+    tokenizer = TextTokenizer.load(pico_folder())
+    conversations = Templates(0).conversations(count)
+    rows = render_rows(
+        conversations, open_dialect(tokenizer), tokenizer, experiment().training
+    ).rows
+    common = np.random.default_rng(0).integers(5, 900, block).tolist()
+    return [
+        Row.of([*common, *row.tokens.tolist()], [*[False] * block, *row.mask.tolist()])
+        for row in rows
+    ]
+
+
+def pair_rows(count: int) -> list[Row]:
+    """Chosen and rejected replies, of which the second half differs."""
+    random, found = np.random.default_rng(1), []
+    for number, row in enumerate(sft_rows(count, 100)):
+        at = np.flatnonzero(row.mask)
+        mask = np.arange(len(row)) >= at[0]
+        worse = row.tokens.copy()
+        worse[at[len(at) // 2] :] = random.integers(5, 900, len(row) - at[len(at) // 2])
+        row = replace(row, mask=mask, group=str(number))
+        found += [row, replace(row, tokens=worse)]
+    return found
+
+
+def prompts(folder: Path) -> list[str]:
+    """Texts of about `PROMPT` tokens."""
+    tokenizer, random = AutoTokenizer.from_pretrained(folder), np.random.default_rng(2)
+    return [tokenizer.decode(random.integers(300, 900, PROMPT).tolist()) for _ in range(PROMPTS)]
+
+
+def score(tokens: Sequence[int]) -> float:
+    return sum(token % 2 for token in tokens) / max(1, len(tokens))
+
+
+@dataclass
+class Arm:
+    """`turn(steps)` takes CPU seconds and gives the first loss."""
+
+    name: str
+    turn: Callable[[int], tuple[float, float]]
+
+
+def ours(
+    name: str, folder: Path, step: Callable[[TorchTrainer, int], float], forest: bool = True
+) -> Arm:
+    trainer = open_trainer(folder, None, EngineOptions(device_map="cpu"))
+    trainer.engine.shares_prefixes &= forest
+    done = 0
+
+    def turn(steps: int) -> tuple[float, float]:
+        nonlocal done
+        began, losses = time.process_time(), []
+        for _ in range(steps):
+            losses.append(step(trainer, done))
+            trainer.optim_step(Adam(RATE)).result()
+            done += 1
+        return time.process_time() - began, losses[0]
+
+    return Arm(name, turn)
+
+
+def part(items: Sequence[Any], size: int, step: int) -> list[Any]:
+    start = step * size % len(items)
+    return list(items[start : start + size])
+
+
+def sft_step(rows: Sequence[Row]) -> Callable[[TorchTrainer, int], float]:
+    def step(trainer: TorchTrainer, done: int) -> float:
+        batch = with_token_weights(part(rows, SFT_ROWS, done))
+        return trainer.forward_backward(batch, cross_entropy()).result()["loss"]
+
+    return step
+
+
+def dpo_step(rows: Sequence[Row]) -> Callable[[TorchTrainer, int], float]:
+    """With the reference's log-probabilities, as TRL computes them in every step."""
+
+    def step(trainer: TorchTrainer, done: int) -> float:
+        batch = part(rows, 2 * PAIRS, done)
+        known = trainer.snapshot().logprobs(batch)
+        batch = [row.with_arrays(ref_logprobs=own) for row, own in zip(batch, known, strict=True)]
+        loss = preference_loss("dpo", 0.1)
+        return trainer.forward_backward(with_pair_weights(batch), loss).result()["loss"]
+
+    return step
+
+
+def played(trainer: TorchTrainer, ids: Sequence[list[int]], stop: int, step: int) -> list[Row]:
+    params = SamplingParams(NEW, num_samples=GROUP, seed=step, stop_ids=(stop,))
+    rows = []
+    for number, (prompt, samples) in enumerate(
+        zip(ids, trainer.snapshot().sample(ids, params), strict=True)
+    ):
+        advantages = group_relative_advantages([score(sample.tokens) for sample in samples])
+        for sample, advantage in zip(samples, advantages, strict=True):
+            known = np.array([*[0.0] * len(prompt), *sample.logprobs], np.float32)
+            row = Row.of([*prompt, *sample.tokens], known != 0)
+            row = row.with_arrays(advantages=advantage, old_logprobs=known, behavior_logprobs=known)
+            rows.append(replace(row, group=str(number)))
+    return with_loss_weights("dapo", NEW, rows)
+
+
+def grpo_step(folder: Path, fixed: bool) -> Callable[[TorchTrainer, int], float]:
+    """With `fixed` the rows are sampled once, and a step is the update alone."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in prompts(folder)]
+    kept: list[Row] = []
+
+    def step(trainer: TorchTrainer, done: int) -> float:
+        rows = kept or played(trainer, ids, tokenizer.eos_token_id, done)
+        if fixed:
+            kept[:] = rows
+        loss = policy_loss("dapo", 0.2, 0.2, 0.0)
+        return trainer.forward_backward(rows, loss).result()["loss"]
+
+    return step
+
+
+class Clock(TrainerCallback):
+    def __init__(self) -> None:
+        self.seconds, self.began = 0.0, 0.0
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self.began = time.process_time()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        self.seconds += time.process_time() - self.began
+
+
+def trl(folder: Path, work: str, rows: Sequence[Row], made: Path) -> Arm:
+    """TRL's loop, without its set-up; a new trainer for each turn."""
+    import trl
+    from datasets import Dataset
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    kinds = {
+        "sft": (trl.SFTConfig, trl.SFTTrainer, SFT_ROWS),
+        "dpo": (trl.DPOConfig, trl.DPOTrainer, PAIRS),
+        "grpo": (trl.GRPOConfig, trl.GRPOTrainer, PROMPTS * GROUP),
+    }
+    config_of, trainer_of, size = kinds[work]
+    own: dict[str, Any] = {
+        "sft": {"train_sampling_strategy": "group_by_length", "completion_only_loss": True},
+        "dpo": {"beta": 0.1, "max_length": None},
+        "grpo": {"num_generations": GROUP, "max_completion_length": NEW, "beta": 0.0},
+    }[work]
+    more: dict[str, Any] = {}
+    if work == "grpo":
+        table = {"prompt": prompts(folder)}
+        more["reward_funcs"] = lambda completion_ids, **_: [score(one) for one in completion_ids]
+    elif work == "sft":
+        table = {
+            "input_ids": [row.tokens.tolist() for row in rows],
+            "completion_mask": [row.mask.astype(int).tolist() for row in rows],
+        }
+    else:
+        trainer_of = type(
+            "Tokenised", (trainer_of,), {"_prepare_dataset": lambda _, table, *__: table}
+        )
+        table = {
+            name: [row.tokens[row.mask == on].tolist() for row in rows[first::2]]
+            for name, on, first in (
+                ("prompt_ids", False, 0),
+                ("chosen_ids", True, 0),
+                ("rejected_ids", True, 1),
+            )
+        }
+
+    def turn(steps: int) -> tuple[float, float]:
+        config = config_of(
+            output_dir=str(made),
+            per_device_train_batch_size=size,
+            max_steps=steps,
+            learning_rate=RATE,
+            weight_decay=0.0,
+            adam_beta2=0.95,
+            gradient_checkpointing=False,
+            bf16=False,
+            use_cpu=True,
+            save_strategy="no",
+            logging_steps=1,
+            report_to=[],
+            disable_tqdm=True,
+            **own,
+        )
+        clock = Clock()
+        with contextlib.redirect_stdout(io.StringIO()):
+            model = AutoModelForCausalLM.from_pretrained(folder)
+            trainer = trainer_of(
+                model,
+                args=config,
+                train_dataset=Dataset.from_dict(table),
+                processing_class=tokenizer,
+                callbacks=[clock],
+                **more,
+            )
+            trainer.train()
+        return clock.seconds, float(trainer.state.log_history[0]["loss"])
+
+    return Arm("trl", turn)
+
+
+def measure(arms: Sequence[Arm], pairs: int) -> dict[str, Any]:
+    """CPU seconds of a step for each arm, ratios to the first, and the first losses."""
+    first = {arm.name: arm.turn(STEPS)[1] for arm in arms}
+    seconds: dict[str, list[float]] = {arm.name: [] for arm in arms}
+    for _ in range(pairs):
+        for arm in arms:
+            seconds[arm.name].append(arm.turn(STEPS)[0] / STEPS)
+    base, *others = seconds
+    ratios = {}
+    for name in others:
+        each = sorted(b / a for a, b in zip(seconds[base], seconds[name], strict=True))
+        ratios[name] = [round(x, 2) for x in (statistics.median(each), each[0], each[-1])]
+    medians = {name: round(statistics.median(own), 3) for name, own in seconds.items()}
+    return {"cpu_seconds": medians, "ratio_median_least_most": ratios, "first_loss": first}
+
+
+def arms_of(work: str, folder: Path, made: Path) -> list[Arm]:
+    if work in ("grpo", "train"):
+        steps = [grpo_step(folder, fixed=work == "train") for _ in range(2)]
+        peer, rows = "grpo", []
+    elif work == "dpo":
+        rows = pair_rows(PAIRS * 8)
+        steps, peer = [dpo_step(rows)] * 2, "dpo"
+    else:
+        rows = sft_rows(SFT_ROWS * 8, BLOCK if work == "sft-block" else 0)
+        steps, peer = [sft_step(rows)] * 2, "sft"
+    arms = [ours("toolhone", folder, steps[0]), ours("padded", folder, steps[1], forest=False)]
+    return arms if work == "train" else [*arms, trl(folder, peer, rows, made)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    works = ("sft", "sft-block", "dpo", "grpo", "train")
+    parser.add_argument("--work", nargs="+", choices=works, default=list(works))
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
+    arguments = parser.parse_args()
+    found = {}
+    with tempfile.TemporaryDirectory() as place:
+        folder = make_model(Path(place) / "model")
+        for work in arguments.work:
+            found[work] = measure(arms_of(work, folder, Path(place) / "trl"), arguments.pairs)
+            if not arguments.json:
+                print(work, json.dumps(found[work]), flush=True)
+    if arguments.json:
+        print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
