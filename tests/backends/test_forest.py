@@ -23,6 +23,7 @@ from transformers import (
 from backends.test_torch_models import CONFIGS, CPU, SIZES, save_model
 from toolhone.backends.base import Lora
 from toolhone.backends.torch import attention, kernels
+from toolhone.backends.torch import engine as engines
 from toolhone.backends.torch.attention import AttentionPlan, ForestAttention
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.forest import SHORTEST, Forest, split
@@ -311,3 +312,25 @@ def test_half_precision_runs_forests(dtype: str, tmp_path: Path) -> None:
     trainer.engine.shares_prefixes = False
     second = trainer.forward_backward(groups_of_rows(), cross_entropy()).result()["loss"]
     assert first == pytest.approx(second, rel=0.03)
+
+
+def test_a_frozen_head_has_the_gradients_of_whole_logits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_model(FAMILIES["gemma2"], tmp_path)
+    engine = open_trainer(folder, Lora(rank=2), CPU).engine
+    weights = [value for _, value in engine.trainable()]
+    monkeypatch.setitem(engines.LOGIT_BYTES, "cpu", 7 * 64 * 4)
+
+    def run() -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        found = engine.logprobs(groups_of_rows(), 0.7)
+        return found, torch.autograd.grad((found * found).sum(), weights)
+
+    ours, slopes = run()
+    monkeypatch.setattr(
+        engine, "_project_targets", lambda *inputs: engine._target_logprobs(*inputs)
+    )
+    theirs, wanted = run()
+    assert torch.allclose(ours, theirs, atol=1e-6)
+    for own, other in zip(slopes, wanted, strict=True):
+        assert (own - other).norm() <= 1e-5 * other.norm() + 1e-6

@@ -315,7 +315,7 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
                 tmp_path / "model", None, EngineOptions(device_map="cpu", micro_batch_tokens=1)
             )
         )
-        chunked = engines._chunked
+        chunked = engines.chunked
 
         def noting(
             project: Any, hidden: Any, targets: torch.Tensor, temperature: float, size: int
@@ -324,7 +324,7 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
                 trainer.targets.append(targets.tolist())
             return chunked(project, hidden, targets, temperature, size)
 
-        monkeypatch.setattr(engines, "_chunked", noting)
+        monkeypatch.setattr(engines, "chunked", noting)
         return trainer
 
     return opening

@@ -50,7 +50,7 @@ class ModelSection(Section):
     """keywords for the chat template, such as {'enable_thinking': false}; none: what its
     certificate finds"""
     micro_batch_tokens: int | None = Field(None, gt=0)
-    """padded tokens in one forward pass; none: 1024 on a CPU, by its memory on a GPU"""
+    """tokens in one forward pass, each counted once; none: 1024 on a CPU, by its memory on a GPU"""
 
 
 class DataSection(Section):

@@ -12,6 +12,7 @@ import contextlib
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from toolhone.backends.base import Lora, ModelInfo, pad_rows
 from toolhone.backends.torch.attention import AttentionPlan, prepare, run_forest
@@ -30,6 +30,9 @@ from toolhone.backends.torch.device import (
     token_bytes,
 )
 from toolhone.backends.torch.forest import Forest, inputs_of, split
+from toolhone.backends.torch.head import LOGIT_BYTES as LOGIT_BYTES
+from toolhone.backends.torch.head import FrozenHead
+from toolhone.backends.torch.head import chunked as chunked
 from toolhone.backends.torch.lora import (
     LoraLayer,
     add_lora,
@@ -43,8 +46,6 @@ from toolhone.rows import Row, different_rows, micro_batches, padded_targets
 from toolhone.runs.run import read_json
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-LOGIT_BYTES = {"cpu": 64 * 2**20, "cuda": 512 * 2**20, "mps": 256 * 2**20}
-"""Size of one chunk of float32 logits; larger projections are recomputed in the backward pass."""
 FOREST_ERROR = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 1e-2}
 """How far hidden states of a forest may be from those of padded rows, relative to their norm."""
 SMALL = 512
@@ -57,7 +58,7 @@ CPU_THREADS = torch.get_num_threads()
 class EngineOptions:
     """How to run a model. `device_map`: "auto" (the best single device), a device, or a map.
 
-    `micro_batch_tokens`: padded tokens in one forward pass; None: `device.default_micro_batch`.
+    `micro_batch_tokens`: tokens in one forward pass; None: `device.default_micro_batch`.
     `loader(name, dtype)` replaces transformers' Auto class.
     """
 
@@ -230,7 +231,14 @@ class Engine:
         self, hidden: torch.Tensor, targets: torch.Tensor, temperature: float
     ) -> torch.Tensor:
         size = max(1, LOGIT_BYTES.get(self.device.type, 64 * 2**20) // (4 * self.head_width))
-        return _chunked(self._target_logprobs, hidden, targets, temperature, size)
+        head = self.model.get_output_embeddings() if self.split else None
+        learns = head is None or any(value.requires_grad for value in head.parameters())
+        if learns or not (torch.is_grad_enabled() and hidden.requires_grad):
+            return chunked(self._target_logprobs, hidden, targets, temperature, size)
+        found: torch.Tensor = FrozenHead.apply(  # type: ignore[no-untyped-call]
+            hidden, partial(self._target_logprobs, temperature=temperature), targets, size
+        )
+        return found
 
     def _target_logprobs(
         self, hidden: torch.Tensor, targets: torch.Tensor, temperature: float
@@ -284,27 +292,6 @@ class Engine:
             except (AttributeError, TypeError, RuntimeError):
                 same = False
         return self.split and same, expected.shape[-1]
-
-
-def _chunked(
-    project: Callable[..., torch.Tensor],
-    hidden: torch.Tensor,
-    targets: torch.Tensor,
-    temperature: float,
-    size: int,
-) -> torch.Tensor:
-    """Apply `project` to `size` positions at a time; chunks are recomputed in the backward pass."""
-    if len(hidden) <= size:
-        return project(hidden, targets, temperature)
-    parts = []
-    for start in range(0, len(hidden), size):
-        inputs = (hidden[start : start + size], targets[start : start + size], temperature)
-        parts.append(
-            checkpoint(project, *inputs, use_reentrant=False)
-            if torch.is_grad_enabled()
-            else project(*inputs)
-        )
-    return torch.cat(parts)
 
 
 def open_engine(
