@@ -43,8 +43,6 @@ from toolhone.training.losses import cross_entropy, policy_loss, preference_loss
 from toolhone.training.update import with_loss_weights, with_token_weights
 
 RATE = 1e-4
-STEPS = 2
-"""Steps of one turn; the first pair of turns warms up and is not counted."""
 SFT_ROWS, BLOCK, PAIRS = 32, 300, 4
 PROMPTS, GROUP, PROMPT, NEW = 8, 8, 150, 64
 
@@ -199,6 +197,22 @@ class Clock(TrainerCallback):
         self.seconds += time.process_time() - self.began
 
 
+def table_of(work: str, folder: Path, rows: Sequence[Row]) -> dict[str, list[Any]]:
+    """The columns that TRL's trainer reads."""
+    if work == "grpo":
+        return {"prompt": prompts(folder)}
+    if work == "sft":
+        return {
+            "input_ids": [row.tokens.tolist() for row in rows],
+            "completion_mask": [row.mask.astype(int).tolist() for row in rows],
+        }
+    sides = (("prompt_ids", False, 0), ("chosen_ids", True, 0), ("rejected_ids", True, 1))
+    return {
+        name: [row.tokens[row.mask == on].tolist() for row in rows[first::2]]
+        for name, on, first in sides
+    }
+
+
 def trl(folder: Path, work: str, rows: Sequence[Row], made: Path) -> Arm:
     """TRL's loop, without its set-up; a new trainer for each turn."""
     import trl
@@ -218,27 +232,13 @@ def trl(folder: Path, work: str, rows: Sequence[Row], made: Path) -> Arm:
     }[work]
     more: dict[str, Any] = {}
     if work == "grpo":
-        table = {"prompt": prompts(folder)}
         more["reward_funcs"] = lambda completion_ids, **_: [score(one) for one in completion_ids]
-    elif work == "sft":
-        table = {
-            "input_ids": [row.tokens.tolist() for row in rows],
-            "completion_mask": [row.mask.astype(int).tolist() for row in rows],
-        }
-    else:
-        trainer_of = type(
-            "Tokenised", (trainer_of,), {"_prepare_dataset": lambda _, table, *__: table}
-        )
-        table = {
-            name: [row.tokens[row.mask == on].tolist() for row in rows[first::2]]
-            for name, on, first in (
-                ("prompt_ids", False, 0),
-                ("chosen_ids", True, 0),
-                ("rejected_ids", True, 1),
-            )
-        }
+    elif work == "dpo":
+        trainer_of = type("Tokenised", (trainer_of,), {"_prepare_dataset": lambda _, it, *__: it})
+    now = rows[: size * 2 if work == "dpo" else size]  # those of our first step
 
     def turn(steps: int) -> tuple[float, float]:
+        nonlocal now
         config = config_of(
             output_dir=str(made),
             per_device_train_batch_size=size,
@@ -261,24 +261,28 @@ def trl(folder: Path, work: str, rows: Sequence[Row], made: Path) -> Arm:
             trainer = trainer_of(
                 model,
                 args=config,
-                train_dataset=Dataset.from_dict(table),
+                train_dataset=Dataset.from_dict(table_of(work, folder, now)),
                 processing_class=tokenizer,
                 callbacks=[clock],
                 **more,
             )
             trainer.train()
+        now = rows
         return clock.seconds, float(trainer.state.log_history[0]["loss"])
 
     return Arm("trl", turn)
 
 
-def measure(arms: Sequence[Arm], pairs: int) -> dict[str, Any]:
-    """CPU seconds of a step for each arm, ratios to the first, and the first losses."""
-    first = {arm.name: arm.turn(STEPS)[1] for arm in arms}
+def measure(arms: Sequence[Arm], pairs: int, steps: int) -> dict[str, Any]:
+    """CPU seconds of a step for each arm, ratios to the first, and the losses of step 1.
+
+    The first turns warm up and are not counted.
+    """
+    first = {arm.name: arm.turn(1)[1] for arm in arms}
     seconds: dict[str, list[float]] = {arm.name: [] for arm in arms}
     for _ in range(pairs):
         for arm in arms:
-            seconds[arm.name].append(arm.turn(STEPS)[0] / STEPS)
+            seconds[arm.name].append(arm.turn(steps)[0] / steps)
     base, *others = seconds
     ratios = {}
     for name in others:
@@ -309,13 +313,16 @@ def main() -> None:
     works = ("sft", "sft-block", "dpo", "grpo", "train")
     parser.add_argument("--work", nargs="+", choices=works, default=list(works))
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=1, help="of one turn")
     parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
     arguments = parser.parse_args()
     found = {}
     with tempfile.TemporaryDirectory() as place:
         folder = make_model(Path(place) / "model")
         for work in arguments.work:
-            found[work] = measure(arms_of(work, folder, Path(place) / "trl"), arguments.pairs)
+            found[work] = measure(
+                arms_of(work, folder, Path(place) / "trl"), arguments.pairs, arguments.steps
+            )
             if not arguments.json:
                 print(work, json.dumps(found[work]), flush=True)
     if arguments.json:

@@ -1,7 +1,7 @@
 """All benchmarks, one after the other: `make bench`. Each is a script of its own; see its first
 lines for what it measures.
 
-python benchmarks/run.py [name ...]        names: constrained_speed, memory, sft_speed
+python benchmarks/run.py [name ...]        names: constrained_speed, engine_speed, memory, sft_speed
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ COMMANDS = {
         ["constrained_speed.py"],
         ["constrained_speed.py", "--dialect", "native"],
     ],
+    "engine_speed": [["engine_speed.py"]],
     "sft_speed": [
         ["sft_speed.py", "--model", "pico"],
         ["sft_speed.py", "--model", "small", "--steps", "6", "--batch", "16"],
