@@ -27,6 +27,7 @@ from toolhone.backends.torch import engine as engines
 from toolhone.backends.torch.attention import AttentionPlan, ForestAttention
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.forest import SHORTEST, Forest, split
+from toolhone.backends.torch.shared import SharedBase
 from toolhone.backends.torch.trainer import open_trainer
 from toolhone.rows import Row
 from toolhone.training.losses import cross_entropy
@@ -334,3 +335,24 @@ def test_a_frozen_head_has_the_gradients_of_whole_logits(
     assert torch.allclose(ours, theirs, atol=1e-6)
     for own, other in zip(slopes, wanted, strict=True):
         assert (own - other).norm() <= 1e-5 * other.norm() + 1e-6
+
+
+def test_a_copy_of_a_model_runs_forests_as_well(tmp_path: Path) -> None:
+    base = SharedBase(str(save_model(CONFIGS["qwen3"], tmp_path)), CPU)
+    trainer = base.trainer(Lora(rank=2), 0)
+    assert trainer.info.note == ""
+    assert trainer.engine.shares_prefixes
+
+
+def test_micro_batches_that_run_at_once_repeat_a_common_block_once_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "CPU_THREADS", 2)
+    trainer = open_trainer(save_model(CONFIGS["qwen3"], tmp_path), None, CPU)
+    random = np.random.default_rng(0)
+    block = random.integers(3, 64, 60).tolist()
+    tails = [random.integers(3, 64, 21).tolist() for _ in range(8)]
+    rows = [Row.of([*block, *tail], [place >= 60 for place in range(81)]) for tail in tails]
+    batches = trainer._batches(rows, False, 2)
+    assert [len(batch) for batch in batches] == [4, 4]
+    assert [trainer.engine.count(batch) for batch in batches] == [60 + 4 * 20] * 2

@@ -78,7 +78,7 @@ def install(model: Any) -> bool:
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
     from transformers.masking_utils import AttentionMaskInterface, eager_mask, sdpa_mask
 
-    before = getattr(model.config, "_attn_implementation", "")
+    before = (getattr(model.config, "_attn_implementation", "") or "").removeprefix(PREFIX)
     settable = getattr(type(model), "_can_set_attn_implementation", None)
     if settable is None or not settable():
         return False

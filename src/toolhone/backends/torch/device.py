@@ -1,7 +1,7 @@
 """The device of a model: which one, how much memory it has, and what fits into it.
 
     device, mapped = find_device("auto")
-    tokens = default_micro_batch(config, device, size=4)  # padded tokens of one forward pass
+    tokens = default_micro_batch(config, device, size=4)  # tokens of one forward pass
 
 A prediction counts weights, optimizer and hidden states, and on a CPU a tenth of slack of its heap.
 """
@@ -20,7 +20,7 @@ from torch import nn
 from toolhone.errors import ModelError
 
 CPU_MICRO_BATCH = 1024
-"""Padded tokens of one forward pass on a CPU: fastest there, and 1.5 GB at 135M parameters."""
+"""Tokens of one forward pass on a CPU: fastest there, and 1.5 GB at 135M parameters."""
 GPU_MICRO_BATCHES = (1024, 16384)
 CPU_CACHE_BYTES = 512 * 2**20
 MAX_CACHE_TOKENS = 32768
@@ -78,7 +78,7 @@ def device_bytes(device: torch.device) -> int:
 
 
 def default_micro_batch(config: Any, device: torch.device, size: int) -> int:
-    """Padded tokens of one forward pass, by rule: it changes bits, so no stopwatch chooses it.
+    """Tokens of one forward pass, by rule: it changes bits, so no stopwatch chooses it.
 
     On a GPU: the power of two whose hidden states fill at most half of the memory.
     """

@@ -211,13 +211,13 @@ class Engine:
         values = self._project_targets(hidden, targets[row, place + 1], temperature)
         return result.index_put((row, place + 1), values)
 
-    def batches(self, rows: Sequence[Row], limit: int, whole_groups: bool) -> list[list[int]]:
+    def batches(self, rows: Sequence[Row], limit: float, whole_groups: bool) -> list[list[int]]:
         """Indices of rows that run together: at most `limit` tokens, of a group in one batch.
 
         Distinct tokens in a forest, padded ones without.
         """
         if not self.shares_prefixes:
-            return micro_batches(rows, limit, whole_groups)
+            return micro_batches(rows, int(limit), whole_groups)
         groups = [row.group if whole_groups else None for row in rows]
         return split([inputs_of(row) for row in rows], limit, groups, share=not self._drops)
 

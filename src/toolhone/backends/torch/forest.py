@@ -125,7 +125,7 @@ def common_prefix(first: Ids, second: Ids) -> int:
 
 
 def split(
-    rows: Sequence[Ids], limit: int, groups: Sequence[str | None], share: bool = True
+    rows: Sequence[Ids], limit: float, groups: Sequence[str | None], share: bool = True
 ) -> list[list[int]]:
     """Split rows into micro-batches of at most `limit` distinct tokens; returns row indices.
 
@@ -156,7 +156,7 @@ def split(
     ]
 
 
-def _cuts(saved: Sequence[int], fresh: Sequence[int], limit: int) -> list[tuple[int, int]]:
+def _cuts(saved: Sequence[int], fresh: Sequence[int], limit: float) -> list[tuple[int, int]]:
     """Ranges of units within the limit, for which the least runs twice (dynamic programming)."""
     best, origin = [0.0], [0]
     for high in range(1, len(fresh) + 1):

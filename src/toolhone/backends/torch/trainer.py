@@ -39,6 +39,8 @@ from toolhone.rows import Array, Row
 from toolhone.runs.run import whole_folder
 
 OPTIMIZER = "optimizer.pt"
+SHARES = (0.5, 0.75, 1.0, 1.25, 1.5)
+"""Largest micro-batches to try where several run at once, in shares of what each worker has."""
 
 
 class TorchTrainer:
@@ -70,6 +72,22 @@ class TorchTrainer:
             for name, value in metrics.items():
                 totals[name] = totals.get(name, 0.0) + value
         return Done({name: float(value) for name, value in totals.items()})
+
+    def _batches(self, rows: Sequence[Row], whole_groups: bool, workers: int) -> list[list[Row]]:
+        """The micro-batches of a pass; where several run at once, those that end first.
+
+        Smaller ones spread better, but what they have in common runs in each of them.
+        """
+        engine, found = self.engine, []
+        share = engine.count(rows) / workers
+        for part in SHARES if workers > 1 else (math.inf,):
+            limit = min(engine.micro_batch_tokens, max(1, part * share))
+            batches = [[rows[i] for i in one] for one in engine.batches(rows, limit, whole_groups)]
+            loads = [0] * workers
+            for batch in batches if workers > 1 else ():
+                loads[loads.index(min(loads))] += engine.count(batch)
+            found.append((max(loads), len(batches), batches))
+        return min(found, key=lambda one: one[:2])[2]
 
     def kept_tokens(self, rows: Sequence[Row], whole_groups: bool) -> int:
         """Most tokens of a forward pass on these rows; a prefix that its rows share counts once."""
