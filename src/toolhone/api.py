@@ -35,9 +35,10 @@ from toolhone.evaluation.metrics import Evaluation
 from toolhone.models.resolve import adapter_of, find, resolve_model, trained_format
 from toolhone.rows import Row
 from toolhone.runs.progress import Progress
-from toolhone.runs.run import FINAL, Run, read_json, write_json, write_text, writing
+from toolhone.runs.run import FINAL, Run, read_json, write_json, writing
 from toolhone.runs.trackers import check_trackers, open_trackers
 from toolhone.schema import Json, Task
+from toolhone.sources.files import write_jsonl
 from toolhone.sources.messages import read_tasks
 from toolhone.tokenizer import TextTokenizer
 from toolhone.tools.loading import open_registry, tool_notes
@@ -45,6 +46,7 @@ from toolhone.tools.registry import Registry
 from toolhone.training.dataset import Dataset, held_out_tasks, load_data, source_request
 from toolhone.training.dpo import dpo
 from toolhone.training.grpo import grpo
+from toolhone.training.kept import ROWS_FILE, kept_rows
 from toolhone.training.loop import Hooks, TrainStatus
 from toolhone.training.ppo import ppo
 from toolhone.training.preference_pairs import PreparedPairs
@@ -117,7 +119,7 @@ def train(
     progress = progress or Progress()
     algorithm = find_method(plan)
     plan = with_own_lora(plan, adapter_of(plan) or Path(plan.model.name), progress.report)
-    folder, run, checkpoint = Path(out), None, None
+    folder, run, checkpoint, started_at = Path(out), None, None, None
     if resume or resume_from:
         run = _open_unfinished(folder, plan)
         plan, checkpoint = run.experiment, run.latest(resume_from, progress.report)
@@ -140,7 +142,6 @@ def train(
     rows, held_out, pairs, report = _prepare(setup, data, checkpoint and folder)
     plan = setup.plan
     setup.check_cost(rows, data.play)
-    started_at = None
     if run is not None:
         _check_unchanged(run, report, setup.certificate)
         started_at = int(run.state(checkpoint).get("step", 0)) if checkpoint else 0
@@ -148,7 +149,7 @@ def train(
     with open_trackers(*opening) if plan.tracking.services else nullcontext() as trackers:
         run = run or Run.create(folder, plan)
         run.on_log = None if trackers is None else trackers.log
-        _write_inputs(folder, report, data.tasks, setup.certificate)
+        _write_inputs(folder, report, data.tasks, setup, rows)
         hooks = Hooks(lambda sampler: setup.validate(sampler, data.tasks), setup.save, progress)
         if plan.training.method in RL_METHODS:
             status = algorithm(setup.trainer, setup.env(data, hooks, run, rows), run, checkpoint)
@@ -165,14 +166,14 @@ def train(
 
 
 def _write_inputs(
-    folder: Path, report: Mapping[str, Any], tasks: Sequence[Task], certificate: Certificate
+    folder: Path, report: Mapping[str, Any], tasks: Sequence[Task], setup: TrainingSetup, rows: Any
 ) -> None:
-    """Write what a run was made from: the data report, its held-out tasks, its format."""
-    lines = (json.dumps(task.to_dict(), ensure_ascii=False) for task in tasks)
+    """Write what a run was made from: the data report, held-out tasks, some rows, its format."""
     with writing(folder):
         write_json(folder / "data.json", report)
-        write_text(folder / TASKS_FILE, "".join(f"{line}\n" for line in lines))
-        certificate.save(folder)
+        write_jsonl(folder / TASKS_FILE, (task.to_dict() for task in tasks))
+        write_jsonl(folder / ROWS_FILE, kept_rows(rows, setup.tokenizer.decode))
+        setup.certificate.save(folder)
 
 
 def _evaluate_at_end(

@@ -39,6 +39,7 @@ from toolhone.tools.registry import Registry
 from toolhone.training.advantages import group_relative_advantages, leave_one_out_corrections
 from toolhone.training.critic import FEATURES, Regression, features, turn_states
 from toolhone.training.grpo import grpo
+from toolhone.training.kept import pieces_of
 from toolhone.training.ppo import ppo
 from toolhone.training.prefill import (
     Failure,
@@ -52,7 +53,7 @@ from toolhone.training.prefill import (
     thinking_prefix,
 )
 from toolhone.training.rl_metrics import prefill_metrics, rollout_metrics
-from toolhone.training.rollout import RolloutGroup, provenance, rollout, rows_of, score
+from toolhone.training.rollout import RolloutGroup, rollout, rows_of, score
 from toolhone.training.trajectory import Trajectory, rows_by_task, turn_advantages
 from toolhone.training.trajectory import group_advantages_of_turns as within_groups
 
@@ -171,7 +172,7 @@ def test_a_policy_s_opening_begins_every_reply_and_is_kept_as_the_ids_it_was() -
         *first.prefill,
         *first.tokens,
     )
-    assert [piece["origin"] for piece in provenance(episode, policy.tokenizer.decode)] == [
+    assert [piece["origin"] for piece in pieces_of(rows_of(episode), policy.tokenizer.decode)] == [
         *("prompt", "given", "sampled", "tool", "given", "sampled")
     ]
 

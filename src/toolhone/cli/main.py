@@ -35,6 +35,8 @@ VERBS = {
         "Compare two evaluations of the same tasks: paired differences, gains",
     ),
     "plot": ("comparison", "Draw loss and scores of one or more runs."),
+    "report": ("report", "Write one HTML file about runs: curves, before and after, episodes"),
+    "watch": ("report", "Serve the report on loopback while a run trains."),
     "chat": ("chat", "Chat with a model; its calls and their results are shown as they happen."),
     "examples": ("guide", "Lessons that run for real, from a calculator by supervised training"),
     "serve": ("serve", "Answer OpenAI's chat requests, with tools and calls, until Ctrl-C."),

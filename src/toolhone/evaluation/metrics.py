@@ -69,7 +69,8 @@ class JudgedEpisode:
 
     `reasons`: what is not correct; `error`: its kind. `offered`: names of the tools on offer.
     `legacy_scores`: those of `LEGACY_METRICS`, as "group.name". `rewards`: the parts, and the total
-    as `reward`. `cluster`: what the task shares with others, such as its conversation.
+    as `reward`. `cluster`: what the task shares with others, such as its conversation. `turns`: the
+    text, the number of calls and the results of each turn; none for a single turn of text.
     """
 
     id: str
@@ -87,6 +88,7 @@ class JudgedEpisode:
     rewards: Mapping[str, float] = field(default_factory=dict)
     error: str = ErrorKind.NONE
     cluster: str = ""
+    turns: tuple[Mapping[str, Json], ...] = ()
 
     @property
     def all_scores(self) -> dict[str, float]:
@@ -97,8 +99,9 @@ class JudgedEpisode:
         record: dict[str, Json] = dict(vars(self))
         record["calls"] = [call.to_dict() for call in self.calls]
         record["expected"] = self.expected.to_dict()
-        record["familiar"], rewards = record.pop("legacy_scores"), record.pop("rewards")
-        return {**record, "rewards": rewards} if rewards else record
+        record["familiar"] = record.pop("legacy_scores")
+        optional = {name: record.pop(name) for name in ("rewards", "turns")}
+        return record | {name: value for name, value in optional.items() if value}
 
     @staticmethod
     def from_dict(record: Mapping[str, Json]) -> JudgedEpisode:
@@ -116,6 +119,7 @@ class JudgedEpisode:
             rewards={str(name): float(value) for name, value in record.get("rewards", {}).items()},
             error=str(record.get("error", "")),
             cluster=str(record.get("cluster", "")),
+            turns=tuple(map(dict, record.get("turns", ()))),
         )
         if not found.id or not found.category:
             raise ValueError("'id' and 'category' must not be empty")
@@ -239,6 +243,21 @@ def judge(
         offered=tuple(tool.name for tool in task.tools),
         error=judging.error,
         cluster=task.cluster,
+        turns=_turns_of(episode),
+    )
+
+
+def _turns_of(episode: Episode) -> tuple[Mapping[str, Json], ...]:
+    """The turns as samples.jsonl keeps them; none for a single turn without results."""
+    if len(episode.turns) < 2 and not any(episode.results):
+        return ()
+    return tuple(
+        {
+            "text": turn.text,
+            "calls": len(turn.message.tool_calls),
+            "results": [{"outcome": one.outcome.value, "content": one.content} for one in results],
+        }
+        for turn, results in zip(episode.turns, episode.results, strict=True)
     )
 
 

@@ -46,13 +46,14 @@ Gains = Sequence[Sequence[int]]
 class CallPair:
     """An expected call and its predicted call, as indices; one is None for a missing or extra call.
 
-    `right` of `counted` arguments are correct.
+    `right` of `counted` arguments are correct; `wrong` names the others.
     """
 
     wanted: int | None
     got: int | None
     right: int = 0
     counted: int = 0
+    wrong: tuple[str, ...] = ()
 
     @property
     def share(self) -> float:
@@ -200,7 +201,8 @@ class _Matcher:
             return None
         mismatches = self._mismatches(call, wanted)
         counted = len(wanted.arguments) + sum(wrong.wanted is MISSING for wrong in mismatches)
-        return CallPair(i, j, counted - len(mismatches), counted)
+        wrong = tuple(one.name for one in mismatches)
+        return CallPair(i, j, counted - len(wrong), counted, wrong)
 
     def _mismatches(self, call: ToolCall, wanted: ExpectedCall) -> list[Mismatch]:
         if wanted.any_arguments:

@@ -1,6 +1,6 @@
 """The run folder: experiment, environment, metrics, samples and checkpoints.
 
-    RUN/experiment.json, environment.json, data.json, metrics.jsonl, samples.jsonl, tasks.jsonl
+    RUN/experiment.json, environment.json, data.json, {metrics,samples,tasks,rows}.jsonl
     RUN/checkpoints/    checkpoint_step_N, final_checkpoint, best_checkpoint; each with state.json
     RUN/evaluation/     the evaluation at the end (see `evaluation.folder`)
 A checkpoint appears complete or not at all, with sizes and hashes in its manifest.json.

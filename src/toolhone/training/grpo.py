@@ -69,5 +69,6 @@ def grpo(trainer: Trainer, env: RLEnv, run: Run, resume_from: Path | None = None
         metrics |= update_means(passes, loop.snapshot_age)
         loop.finish_step(f"reward {metrics['reward']:.3f}")
         env.advance_rewards(loop.state, metrics)
-        report_rl(loop, env, trend, metrics, groups)
+        each = (turns for _, own in advantages for turns in own)
+        report_rl(loop, env, trend, metrics, groups, each)
     return loop.status

@@ -103,7 +103,7 @@ def ppo(trainer: Trainer, env: RLEnv, run: Run, resume_from: Path | None = None)
         state.critic = {} if critic is None else critic.state()
         loop.finish_step(f"reward {metrics['reward']:.3f}")
         env.advance_rewards(state, metrics)
-        report_rl(loop, env, trend, metrics, groups)
+        report_rl(loop, env, trend, metrics, groups, advantages)
     return loop.status
 
 

@@ -6,7 +6,7 @@ Every name is explained in docs/algorithms/grpo.md and ppo.md.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -18,9 +18,10 @@ from toolhone.rewards.matching import judges_calls
 from toolhone.rewards.reward_registry import RewardResult
 from toolhone.rewards.schedule import PREFIX
 from toolhone.rewards.tool_use import EpisodeView, select_reference
+from toolhone.training.kept import kept_episode
 from toolhone.training.loop import Loop
 from toolhone.training.prefill import curriculum_ratio, failure_of
-from toolhone.training.rollout import RLEnv, RolloutGroup, provenance, rows_of
+from toolhone.training.rollout import RLEnv, RolloutGroup, rows_of
 from toolhone.training.update import optimizer_at
 
 SHOWN_EPISODES = 2
@@ -191,9 +192,17 @@ def with_seconds(metrics: Metrics, clock: Clock) -> Metrics:
 
 
 def report_rl(
-    loop: Loop, env: RLEnv, trend: Trend, metrics: Metrics, groups: Sequence[RolloutGroup]
+    loop: Loop,
+    env: RLEnv,
+    trend: Trend,
+    metrics: Metrics,
+    groups: Sequence[RolloutGroup],
+    advantages: Iterable[Sequence[float]] = (),
 ) -> None:
-    """Log every step; show a report and keep some episodes when that is due."""
+    """Log every step; show a report and keep some episodes when that is due.
+
+    advantages: those of the turns of each episode that did not fail, in order of the groups.
+    """
     plan, state = loop.run.experiment.training, loop.state
     loop.check_skipped(metrics["updates"], metrics["skipped_updates"])
     values = with_seconds(metrics, env.clock) | {
@@ -217,14 +226,14 @@ def report_rl(
         show(f"  {comparison}")
     if (sentence := trend.advice(metrics)) is not None:
         show(f"  note: {sentence}")
-    for group in groups[:SHOWN_EPISODES]:
-        sample = {
-            "id": group.task.id,
-            "reward": group.rewards[0],
-            "parts": dict(group.results[0].parts),
-            "pieces": provenance(group.episodes[0], env.decode),
-        }
-        loop.run.log_samples(state.step, [sample])
+    played = [one for group in groups for one in group.without_failures().episodes]
+    credit = {id(one): own for one, own in zip(played, advantages)}
+    kept = [
+        kept_episode(each.task, episode, each.results[0], env.decode, credit.get(id(episode)))
+        for each in groups[:SHOWN_EPISODES]
+        for episode in each.episodes[:1]
+    ]
+    loop.run.log_samples(state.step, kept)
 
 
 class Trend:

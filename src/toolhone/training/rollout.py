@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice, pairwise
-from typing import Any
 
 import numpy as np
 
@@ -298,15 +297,3 @@ def rows_in_prospect(
             row = Row.of([*prompt, *[number] * reply], mask)
             rows.append(replace(row, group=task.id))
     return rows
-
-
-def provenance(episode: Episode, decode: Callable[[Sequence[int]], str]) -> list[dict[str, Any]]:
-    """The episode as pieces of text with the origin of their tokens, for the samples log."""
-    pieces: list[dict[str, Any]] = []
-    for row in rows_of(episode):
-        origin = np.zeros(len(row), np.uint8) if row.origin is None else row.origin
-        edges = [0, *(np.flatnonzero(np.diff(origin)) + 1).tolist(), len(row)]
-        for start, end in pairwise(edges):
-            text, name = decode(row.tokens[start:end].tolist()), Origin(int(origin[start])).name
-            pieces.append({"origin": name.lower(), "tokens": end - start, "text": text})
-    return pieces

@@ -51,6 +51,7 @@ from toolhone.tokenizer import TextTokenizer
 from toolhone.tools.registry import Registry
 from toolhone.training.best_of_n import OwnSamples
 from toolhone.training.dataset import Dataset, learns_labels, learns_texts
+from toolhone.training.kept import kept_sample
 from toolhone.training.loop import Hooks, Validation
 from toolhone.training.preference_pairs import PairSource
 from toolhone.training.prefill import check_curriculum, thinking_prefix
@@ -391,8 +392,4 @@ def scores_of(result: Evaluation, named: Mapping[str, str] = MappingProxyType({}
     scores = {name: every[name] for name in result.metrics if name not in RATES}
     scores |= {name: every[full] for name, full in named.items() if full in every}
     measured = {name: value for name, value in scores.items() if value is not None}
-    samples = [
-        {"id": one.id, "category": one.category, "text": one.text, "scores": dict(one.scores)}
-        for one in result.samples
-    ]
-    return measured | result.rewards, samples
+    return measured | result.rewards, [kept_sample(one) for one in result.samples]
