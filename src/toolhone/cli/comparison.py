@@ -1,5 +1,4 @@
-"""`toolhone compare` puts two evaluations side by side; `toolhone plot` draws the curves of
-runs."""
+"""`toolhone compare` puts two evaluations side by side."""
 
 from __future__ import annotations
 
@@ -184,27 +183,3 @@ def _show(comparison: Comparison, formats: CertificateDiff, named: bool) -> None
     out.print(Text(formats.sentence, "" if not formats.different else "yellow"))
     for line in display.join_lines(comparison):
         out.print(Text(line))
-
-
-@app.command(
-    epilog="Examples: toolhone plot runs/sft   |   "
-    "toolhone plot runs/a runs/b/metrics.jsonl --metrics loss,exact_match --out ab.png"
-)
-def plot(
-    runs: Annotated[
-        list[Path], Argument(metavar="RUN_OR_LOG...", help="run folders, or metrics.jsonl files")
-    ],
-    out: Annotated[
-        Path | None, Option(help="the PNG to write [default: curves.png in the first run]")
-    ] = None,
-    metrics: Annotated[
-        str, Option(help="names separated by commas, a panel for each [default: loss and scores]")
-    ] = "",
-) -> None:
-    """Draw loss and scores of one or more runs."""
-    from toolhone.config.experiment import to_stderr
-    from toolhone.reports.plots import plot_runs
-
-    folder = runs[0] if runs[0].is_dir() else runs[0].parent
-    names = metrics.replace(",", " ").split()
-    print(plot_runs(runs, out or folder / "curves.png", names, to_stderr))

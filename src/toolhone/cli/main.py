@@ -34,7 +34,7 @@ VERBS = {
         "comparison",
         "Compare two evaluations of the same tasks: paired differences, gains",
     ),
-    "plot": ("comparison", "Draw loss and scores of one or more runs."),
+    "plot": ("report", "Draw curves, scores by category, or scores against a setting of runs."),
     "report": ("report", "Write one HTML file about runs: curves, before and after, episodes"),
     "watch": ("report", "Serve the report on loopback while a run trains."),
     "chat": ("chat", "Chat with a model; its calls and their results are shown as they happen."),
