@@ -25,6 +25,8 @@ from toolhone.runs.run import write_text, writing
 FORMATS = ("png", "svg", "pdf")
 COLOURS = ("#2a6f97", "#d1495b", "#5a8f3d", "#8d6a9f", "#c7822b", "#4d4d4d", "#3aa6a0", "#b56576")
 DASHES = ("-", "--", ":", "-.")
+MOST_INSIDE = 6
+"""Series whose legend is inside the panel; that of more is beside it."""
 _WINDOW = 0.05
 """Share of a line over which noisy values are averaged, to either side."""
 _PAPER = {
@@ -79,7 +81,7 @@ def check_format(out: Path) -> str:
 def draw_points(points: Sequence[Point], out: Path, styles: Mapping[str, PanelStyle]) -> Path:
     """Draw a panel for each name, in order of first use, into a PNG, SVG or PDF."""
     ending, panels = check_format(out), list(dict.fromkeys(point.panel for point in points))
-    columns = min(3, len(panels))
+    columns = 2 if len(panels) == 4 else min(3, len(panels))
     rows = -(-len(panels) // columns)
     with matplotlib.rc_context(_PAPER):
         figure = Figure(figsize=(4.4 * columns, 3.2 * rows), layout="constrained")
@@ -93,7 +95,11 @@ def draw_points(points: Sequence[Point], out: Path, styles: Mapping[str, PanelSt
             axes.set_xlabel(style.x)
             axes.set_ylabel(style.y or panel.replace("_", " "))
             axes.spines[["top", "right"]].set_visible(False)
-            if len({point.series for point in own}) > 1 or own[0].series:
+            series = {point.series for point in own}
+            beside = len(series) > MOST_INSIDE or (isinstance(own[0].x, str) and len(series) > 1)
+            if beside:
+                axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+            elif series != {""}:
                 axes.legend(frameon=False)
         dateless = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(ending)
         with writing(out):

@@ -65,7 +65,8 @@ def curve_points(
     files = {path: path / "metrics.jsonl" if path.is_dir() else path for path in sources}
     logs = {path: read_metrics(file, report) for path, file in files.items()}
     known = sorted({key for lines in logs.values() for line in lines for key in _numbers(line)})
-    panels = _panels(metrics, known, alone=len(logs) == 1 or len(_groups(logs, by)) == 1)
+    alone = len(_groups(logs, by)) == 1
+    panels = _panels(metrics, known, [k for k in known if alone and _varies(k, logs)])
     points, styles = [], {}
     for panel, names in panels.items():
         found, style = _panel_points(panel, names, logs, by)
@@ -85,8 +86,18 @@ def _numbers(line: Mapping[str, Any]) -> set[str]:
     }
 
 
-def _panels(metrics: Sequence[str], known: Sequence[str], alone: bool) -> dict[str, list[str]]:
-    """The metrics of each panel."""
+def _varies(name: str, logs: Mapping[Path, Lines]) -> bool:
+    """Whether a metric of training has more than one value."""
+    values = {
+        line.get(name) for lines in logs.values() for line in lines if line["kind"] == "train"
+    }
+    return len(values - {None}) > 1
+
+
+def _panels(
+    metrics: Sequence[str], known: Sequence[str], varying: Sequence[str]
+) -> dict[str, list[str]]:
+    """The metrics of each panel; parts of the reward are drawn of those that are `varying`."""
     for metric in metrics:
         if metric not in known:
             raise RunError(
@@ -96,9 +107,9 @@ def _panels(metrics: Sequence[str], known: Sequence[str], alone: bool) -> dict[s
     if metrics:
         return {metric: [metric] for metric in metrics}
     is_rl = "reward" in known
-    parts = [name for name in known if name.startswith("reward/") and "." in name]
+    parts = [name for name in varying if name.startswith("reward/") and "." in name]
     wanted: dict[str, Sequence[str]] = {"reward" if is_rl else "loss": (["loss", "reward"][is_rl],)}
-    wanted |= {PARTS: parts} if alone and len(parts) > 1 else {}
+    wanted |= {PARTS: parts} if len(parts) > 1 else {}
     wanted |= {"scores": SCORES} | ({"health": WATCHED} if is_rl else {})
     found = {panel: [name for name in names if name in known] for panel, names in wanted.items()}
     return {panel: names for panel, names in found.items() if names}
@@ -114,7 +125,9 @@ def _panel_points(
         for name in names:
             kinds = sorted({line["kind"] for path in paths for line in logs[path] if name in line})
             for kind in kinds:
-                shown = name.removeprefix("reward/") if panel == PARTS else name
+                if panel == PARTS and kind != "train":
+                    continue
+                shown = name.rpartition("/")[2]
                 words = (
                     group if len(groups) > 1 else "",
                     shown.replace("_", " ") if len(names) > 1 else "",
