@@ -37,6 +37,7 @@ VERBS = {
     "plot": ("report", "Draw curves, scores by category, or scores against a setting of runs."),
     "report": ("report", "Write one HTML file about runs: curves, before and after, episodes"),
     "watch": ("report", "Serve the report on loopback while a run trains."),
+    "sweep": ("sweep", "Train every setting of a study for several seeds, and compare them"),
     "chat": ("chat", "Chat with a model; its calls and their results are shown as they happen."),
     "examples": ("guide", "Lessons that run for real, from a calculator by supervised training"),
     "serve": ("serve", "Answer OpenAI's chat requests, with tools and calls, until Ctrl-C."),

@@ -1,0 +1,176 @@
+"""Read a study: an experiment with variants, values to sweep over, and runs to prepare.
+
+study = read_study("methods", [], {})                     # a study that ships, by name
+study = read_study("sft.json", ["data.samples=100,400"], {})
+study.settings                                               # what is trained once for each seed
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from toolhone.api import experiment
+from toolhone.config.experiment import is_preset
+from toolhone.config.presets import read_preset
+from toolhone.config.sections import Experiment
+from toolhone.errors import ConfigError, nearest
+from toolhone.runs.run import read_json
+
+_STUDIES = resources.files("toolhone.config.presets") / "studies"
+KEYS = ("experiment", "prepare", "variants", "over", "metric", "by_category")
+"""Keys of a study file; `$comment` besides."""
+UNTRAINED, IN_CONTEXT = "untrained", "in_context"
+"""Keys of a variant that are none of the experiment: evaluate the model as it is, or with this many
+training conversations before each task."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a study. changes: dotted keys of the experiment and their values; `{name}` in
+    a text is the folder of a prepared run of the same seed."""
+
+    name: str
+    variant: str
+    values: Mapping[str, Any]
+    changes: Mapping[str, Any]
+    is_trained: bool = True
+    in_context: int = 0
+
+    @property
+    def folder_name(self) -> str:
+        return re.sub(r"[^\w.=+-]+", "_", self.name)[:100] or "run"
+
+
+@dataclass(frozen=True)
+class Study:
+    """values: the experiment that all settings change. prepare: changes of runs to start from,
+    by name. over: dotted keys and the values to sweep over."""
+
+    values: Mapping[str, Any]
+    prepare: Mapping[str, Mapping[str, Any]]
+    variants: Mapping[str, Mapping[str, Any]]
+    over: Mapping[str, Sequence[Any]]
+    metric: str
+    by_category: bool
+    folder: Path
+
+    @cached_property
+    def settings(self) -> list[Setting]:
+        """Every variant with every combination of values."""
+        found = []
+        for (name, changes), values in product(self.variants.items(), product(*self.over.values())):
+            chosen = dict(zip(self.over, values, strict=True))
+            words = [name, *(f"{key.rpartition('.')[2]}={_short(v)}" for key, v in chosen.items())]
+            rest = {k: v for k, v in changes.items() if k not in (UNTRAINED, IN_CONTEXT)}
+            examples = int(changes.get(IN_CONTEXT, 0))
+            trained = not (changes.get(UNTRAINED) or examples)
+            label = ", ".join(filter(None, words))
+            found.append(Setting(label, name, chosen, {**rest, **chosen}, trained, examples))
+        return found
+
+    def plan(
+        self, changes: Mapping[str, Any], seed: int, overrides: Sequence[str], **runs: Path
+    ) -> Experiment:
+        """The experiment of a setting or a prepared run; overrides of the command line win."""
+        values = json.loads(json.dumps(self.values))
+        for key, value in {**changes, "seed": seed}.items():
+            place, *path = values, *key.split(".")
+            for part in path[:-1]:
+                place = place.setdefault(part, {})
+                if not isinstance(place, dict):
+                    raise ConfigError(f"{key}: {part} is no section of the experiment")
+            if isinstance(value, str):
+                for name, folder in runs.items():
+                    value = value.replace(f"{{{name}}}", str(folder.resolve()))
+            place[path[-1]] = value
+        return experiment(values, overrides)
+
+
+def study_names() -> list[str]:
+    """The studies that ship."""
+    files = [path.name for path in _STUDIES.iterdir()]
+    return sorted(name.removesuffix(".json") for name in files if name.endswith(".json"))
+
+
+def study_comment(name: str) -> str:
+    return str(json.loads((_STUDIES / f"{name}.json").read_text(encoding="utf-8"))["$comment"])
+
+
+def read_study(name: str, over: Sequence[str]) -> Study:
+    """Read a study that ships, a study file, an experiment file or a preset.
+
+    over: `key=a,b,c`, each value JSON or else text; a comma inside brackets or quotes divides
+    nothing.
+    """
+    path = Path(name)
+    if name in study_names() and not path.is_file():
+        found = json.loads((_STUDIES / f"{name}.json").read_text(encoding="utf-8"))
+    elif is_preset(path):
+        found = {"experiment": read_preset(name)}
+    elif path.is_file():
+        found = read_json(path)
+        if "experiment" not in found:
+            found = {"experiment": experiment(path).model_dump()}
+    else:
+        near = nearest(name, study_names())
+        known = f"studies that ship: {', '.join(study_names())}"
+        raise ConfigError(f"there is no file and no study {name!r}{near}; {known}")
+    _check(found, name)
+    chosen = {**found.get("over", {}), **dict(map(parse_values, over))}
+    base = found["experiment"]
+    return Study(
+        values=read_preset(base) if isinstance(base, str) else base,
+        prepare=found.get("prepare", {}),
+        variants=found.get("variants", {"": {}}),
+        over=chosen,
+        metric=found.get("metric", "exact_match"),
+        by_category=bool(found.get("by_category", False)),
+        folder=path.parent,
+    )
+
+
+def _check(found: Mapping[str, Any], name: str) -> None:
+    for key in found:
+        if key not in (*KEYS, "$comment"):
+            raise ConfigError(
+                f"{name}: a study has no key {key!r}{nearest(key, KEYS)}; it has {', '.join(KEYS)}"
+            )
+    for key in ("prepare", "variants", "over"):
+        value, right = found.get(key, {}), "an object"
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{name}: {key} must be {right}, it is {type(value).__name__}")
+    for key, value in found.get("over", {}).items():
+        if not isinstance(value, list) or not value:
+            raise ConfigError(f"{name}: over.{key} must be a list of values, it is {value!r}")
+
+
+def parse_values(text: str) -> tuple[str, list[Any]]:
+    """Read `key=a,b,c`."""
+    key, equals, rest = text.partition("=")
+    if not equals or not key or not rest:
+        raise ConfigError(
+            f"--over {text!r}: wanted key=a,b,c, such as training.learning_rate=1e-4,3e-4"
+        )
+    parts = re.findall(r"""((?:\[[^\]]*\]|\{[^}]*\}|"[^"]*"|[^,\[{"])+)(?:,|$)""", rest)
+    values = []
+    for part in parts:
+        try:
+            values.append(json.loads(part))
+        except ValueError:
+            values.append(part)
+    return key, values
+
+
+def _short(value: Any) -> str:
+    """A value as a name: the text, the items of a list, or JSON."""
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return "+".join(value)
+    return value if isinstance(value, str) else json.dumps(value)
