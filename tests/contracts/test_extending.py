@@ -67,7 +67,7 @@ def trained(experiment: Experiment) -> Run:
 
 
 def test_there_is_one_example_of_each_and_each_is_ten_to_thirty_lines() -> None:
-    assert set(EXAMPLES) == {"rows.py", "brief.py", "paid.py", "keep.py", "cool.py"}
+    assert set(EXAMPLES) == {"rows.py", "brief.py", "paid.py", "focal.py", "keep.py", "cool.py"}
     for name, text in EXAMPLES.items():
         assert 10 <= len(text.splitlines()) <= 30, name
 
@@ -128,6 +128,13 @@ def test_a_reward_of_ones_own_is_paid_for_answers_made_anywhere(
     score(folder / "tasks.jsonl", folder / "answers.jsonl", reward=["paid.py:paid"], as_jsonl=True)
     line = json.loads(capsys.readouterr().out)
     assert line == {"id": "t", "reward": 0.6, "parts": {"paid.tools": 1.0, "paid.spurious": -0.4}}
+
+
+def test_a_loss_of_ones_own_is_trained_with_and_logged(folder: Path) -> None:  # noqa: ARG001
+    run = trained(plan(training={"loss": "focal.py:focal", "log_every": 1}))
+    lines = [line for line in run.metrics() if line["kind"] == "train"]
+    assert all(0 < line["own_loss"] < line["loss"] for line in lines)
+    assert all(0 < line["own/doubt"] <= 1 for line in lines)
 
 
 def test_an_algorithm_of_ones_own_trains_and_leaves_a_run_that_opens(folder: Path) -> None:  # noqa: ARG001

@@ -194,6 +194,8 @@ def check_plan(plan: Experiment, can: Capabilities) -> None:
         and learns_from_samples
         and rl.temperature != 1,
         "grammars (evaluation.constrained)": not can.grammar and plan.evaluation.constrained,
+        f"a loss of your own (training.loss {training.loss}); leave it out": not can.custom_loss
+        and training.loss is not None,
         f"the loss of training.method {training.method}; use sft": not can.custom_loss
         and not built_in,
         f"replies of training.rl.max_completion_length {longest} tokens, since its context holds "

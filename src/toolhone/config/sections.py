@@ -225,6 +225,8 @@ class TrainingSection(Section):
     schedule: Annotated[ScheduleSection, text_for("schedule")] = ScheduleSection()
     max_grad_norm: float = Field(1.0, ge=0)
     """clip the gradient to this norm; 0 is off"""
+    loss: UserCode | None = None
+    """none: that of the method; or your own: 'file.py:function'"""
     loss_on: Literal["completion", "all"] = "completion"
     """train the assistant's text, or every token"""
     max_length: Annotated[int, Flag("--max-seq-length")] = Field(1024, gt=1)
@@ -249,6 +251,14 @@ class TrainingSection(Section):
         raise ValueError(
             f"should be one of {', '.join(METHODS)}, or 'file.py:function'{nearest(value, METHODS)}"
         )
+
+    @model_validator(mode="after")
+    def _own_loss(self) -> TrainingSection:
+        if self.loss is not None and not USER_CODE.fullmatch(self.loss):
+            raise ValueError(f"loss should be 'file.py:function', it is {self.loss!r}")
+        if self.loss is not None and self.method == "teacher_mode":
+            raise ValueError("loss is not read by teacher_mode; use sft, dpo, ppo or grpo")
+        return self
 
 
 class EvaluationSection(Section):

@@ -24,8 +24,8 @@ def restrict_untrusted_run(
     """Return the experiment of a run, to sample with; note what is off. `named`: the keys of
     overrides."""
     run = run_folder(ref)
-    # an algorithm is not loaded to sample
-    for key, spec in _foreign_code(plan, run, {*named, "training.method"}):
+    # an algorithm and a loss are not loaded to sample
+    for key, spec in _foreign_code(plan, run, {*named, "training.method", "training.loss"}):
         raise RunError(
             f"{run} names code to run ({key}: {spec}); if it is yours, name it yourself: {key}=..."
         )

@@ -31,7 +31,7 @@ from toolhone.training.loop import (
     in_parts,
     resume,
 )
-from toolhone.training.losses import preference_loss, reply_shares
+from toolhone.training.losses import preference_loss, reply_shares, with_own_loss
 from toolhone.training.preference_pairs import report_dpo
 from toolhone.training.reference import with_pair_references
 from toolhone.training.update import optimizer_at, planned_steps, seeded_batch
@@ -52,6 +52,7 @@ def dpo(
     plan, seed = run.experiment.training, run.experiment.seed
     check_settings(plan)
     loss = loss_of(plan)
+    trained = with_own_loss(loss, plan.loss)
     fresh = resume_from is None
     known = with_pair_references(trainer, [*rows, *held_out], run, fresh, hooks.progress)
     pairs, others = group_pairs(known[: len(rows)]), known[len(rows) :]
@@ -66,7 +67,7 @@ def dpo(
     sums = MetricsAccumulator(state.sums, loop.seconds)
     for step in loop:
         batch = with_pair_weights(next_pairs(pairs, plan, seed, step))
-        metrics = train_step(trainer, [batch], loss, optimizer_at(plan, step, total))
+        metrics = train_step(trainer, [batch], trained, optimizer_at(plan, step, total))
         sums.add(metrics, batch)
         loop.check_skipped(1, metrics.get("skipped", 0.0))
         loop.finish_step(f"loss {metrics['loss']:.3f}")

@@ -16,7 +16,7 @@ from toolhone.backends.base import Trainer
 from toolhone.errors import ConfigError
 from toolhone.runs.run import Run
 from toolhone.training.loop import Loop, TrainState, TrainStatus, resume
-from toolhone.training.losses import policy_loss
+from toolhone.training.losses import policy_loss, with_own_loss
 from toolhone.training.reference import with_group_references
 from toolhone.training.rl_metrics import (
     Trend,
@@ -49,6 +49,7 @@ def grpo(trainer: Trainer, env: RLEnv, run: Run, resume_from: Path | None = None
     loop = Loop(trainer, run, env.hooks, total, state)
     kind, upper = rl.grpo.loss, rl.epsilon_high or rl.epsilon
     loss = policy_loss(kind, rl.epsilon, upper, rl.beta, rl.temperature)
+    loss = with_own_loss(loss, plan.loss)
     weigh = partial(with_loss_weights, kind, rl.max_completion_length)
     scale = "none" if kind == "dr_grpo" else rl.grpo.scale_rewards  # Dr. GRPO only centres
     trend = Trend(experiment)

@@ -9,12 +9,16 @@ batch anywhere between groups. Metrics are sums too and go through `stop_gradien
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from toolhone.backends.base import Batch, Loss, Ops
+from toolhone.config.user_code import import_callable
+from toolhone.errors import ConfigError
 from toolhone.rows import Array, Row
 
 Variant = Literal["grpo", "dapo", "dr_grpo", "gspo", "cispo"]
@@ -102,6 +106,41 @@ def k3(ops: Ops, logp: Any, batch: Batch) -> Any:
         ops.where(batch.mask, batch["ref_logprobs"] - logp, 0.0), -MAX_LOG_RATIO, MAX_LOG_RATIO
     )
     return ops.exp(gap) - gap - 1.0
+
+
+OWN = "own/"
+"""Before the names of the metrics of a user's loss in the log."""
+
+
+def with_own_loss(loss: Loss, spec: str | None) -> Loss:
+    """The loss of a method; or in its place that of `training.loss`, with the metrics of both.
+
+    The user's function gets (ops, logp, batch) and returns the sum, or the sum and metrics; its
+    metrics are logged as `own/NAME`, the mean per trained token.
+    """
+    if spec is None:
+        return loss
+    own = import_callable(spec, Path.cwd(), "training.loss")
+
+    def fn(ops: Ops, logp: Any, batch: Batch) -> tuple[Any, dict[str, Any]]:
+        try:
+            result = own(ops, logp, batch)
+        except Exception as error:
+            arrays = ", ".join(sorted(batch.arrays))
+            wrong = f"training.loss {spec} failed: {type(error).__name__}: {error}"
+            raise ConfigError(f"{wrong}; the arrays of the batch are {arrays}") from error
+        total, metrics = result if isinstance(result, tuple) else (result, {})
+        _, known = loss.fn(ops, logp, batch)
+        named = {f"{OWN}{name}": ops.stop_gradient(value) for name, value in metrics.items()}
+        return total, {**known, **named}
+
+    return replace(loss, name=f"own loss {spec}", fn=fn)
+
+
+def own_means(sums: Mapping[str, float]) -> dict[str, float]:
+    """The metrics of a user's loss per trained token."""
+    tokens = max(1.0, sums.get("tokens", 0.0))
+    return {name: value / tokens for name, value in sums.items() if name.startswith(OWN)}
 
 
 def token_weights(variant: Variant, rows: Sequence[Row], longest: int) -> list[Array]:

@@ -21,7 +21,7 @@ from toolhone.errors import ConfigError
 from toolhone.runs.run import Run
 from toolhone.training.critic import open_critic
 from toolhone.training.loop import Loop, TrainState, TrainStatus, resume
-from toolhone.training.losses import policy_loss
+from toolhone.training.losses import policy_loss, with_own_loss
 from toolhone.training.rl_metrics import (
     Trend,
     prefill_metrics,
@@ -72,7 +72,8 @@ def ppo(trainer: Trainer, env: RLEnv, run: Run, resume_from: Path | None = None)
     if critic is not None and state.critic:
         critic.load_state(state.critic)
     env.restore_rewards(run, state)
-    loop, loss = Loop(trainer, run, env.hooks, total, state), clipped_loss(rl)
+    loop = Loop(trainer, run, env.hooks, total, state)
+    loss = with_own_loss(clipped_loss(rl), plan.loss)
     weigh = partial(with_loss_weights, "dapo", rl.max_completion_length)
     for step in loop:
         sampler = loop.sampler(every=rl.sampler_refresh_every)

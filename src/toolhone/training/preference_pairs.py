@@ -41,6 +41,7 @@ from toolhone.sources.files import read_records
 from toolhone.tokenizer import TextTokenizer
 from toolhone.training.dataset import Dataset
 from toolhone.training.loop import Loop, MetricsAccumulator
+from toolhone.training.losses import own_means
 from toolhone.training.update import optimizer_at
 
 PAIRS, REPORT = "pairs.jsonl", "pairs.json"
@@ -219,6 +220,7 @@ def report_dpo(loop: Loop, sums: MetricsAccumulator) -> None:
         **{name: sums.mean(name, "pairs") for name in PER_PAIR},
         "kl_reference": sums.mean("kl_reference", "chosen_tokens"),
         **sums.known_means("grad_norm"),
+        **own_means(sums.sums),
     }
     rest = {
         "learning_rate": optimizer_at(plan, state.step - 1, loop.total).learning_rate,

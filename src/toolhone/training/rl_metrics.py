@@ -20,6 +20,7 @@ from toolhone.rewards.schedule import PREFIX
 from toolhone.rewards.tool_use import EpisodeView, select_reference
 from toolhone.training.kept import kept_episode
 from toolhone.training.loop import Loop
+from toolhone.training.losses import own_means
 from toolhone.training.prefill import curriculum_ratio, failure_of
 from toolhone.training.rollout import RLEnv, RolloutGroup, rows_of
 from toolhone.training.update import optimizer_at
@@ -158,6 +159,7 @@ def update_means(passes: Sequence[Metrics], snapshot_age: int) -> Metrics:
             sums[name] = sums.get(name, 0.0) + value
     tokens, updates = max(1.0, sums.get("tokens", 0.0)), sums.get("updates", 0.0)
     found = {new: sums[old] / tokens for old, new in MEANS_PER_TOKEN.items() if old in sums}
+    found |= own_means(sums)
     if "ptx_tokens" in sums:
         found["ptx_loss"] = sums["ptx_nll"] / max(1.0, sums["ptx_tokens"])
     if "sampler_gap" in sums and not snapshot_age:

@@ -16,7 +16,7 @@ from toolhone.config.sections import TrainingSection
 from toolhone.rows import Row
 from toolhone.runs.run import Run
 from toolhone.training.loop import Hooks, Loop, MetricsAccumulator, TrainState, TrainStatus, resume
-from toolhone.training.losses import cross_entropy
+from toolhone.training.losses import cross_entropy, own_means, with_own_loss
 from toolhone.training.update import optimizer_at, planned_steps, seeded_batch, with_token_weights
 
 
@@ -33,9 +33,10 @@ def sft(
     total, state = planned_steps(plan, len(rows)), resume(trainer, run, resume_from, TrainState())
     loop = Loop(trainer, run, hooks, total, state, held_out)
     sums = MetricsAccumulator(state.sums, loop.seconds)
+    loss = with_own_loss(cross_entropy(), plan.loss)
     for step in loop:
         batch = with_token_weights(next_rows(rows, plan, seed, step))
-        metrics = train_step(trainer, [batch], cross_entropy(), optimizer_at(plan, step, total))
+        metrics = train_step(trainer, [batch], loss, optimizer_at(plan, step, total))
         sums.add(metrics, batch)
         loop.check_skipped(1, metrics.get("skipped", 0.0))
         speed = f"{sums.tokens_per_second():,.0f} tokens/s"
@@ -56,6 +57,7 @@ def report(loop: Loop, sums: MetricsAccumulator) -> None:
     state, plan = loop.state, loop.run.experiment.training
     values = {
         "loss": sums.mean("nll", "tokens"),
+        **({} if plan.loss is None else {"own_loss": sums.mean("loss"), **own_means(sums.sums)}),
         **sums.known_means("grad_norm"),
         "learning_rate": optimizer_at(plan, state.step - 1, loop.total).learning_rate,
         "tokens_per_second": sums.tokens_per_second(),
