@@ -35,7 +35,7 @@ NOT_RUN = {
     "toolhone demo": LONG,
     "toolhone examples": LONG,
     "toolhone serve": SERVES,
-    "toolhone sweep": "trains for minutes; tests/guide/test_sweep.py",
+    "toolhone sweep": "trains for minutes; tests/guide/test_study_runs.py",
     "toolhone watch": "serves until Ctrl-C; tests/reports",
     "curl ": SERVES,
     "export TINKER_": "set for the commands below it",

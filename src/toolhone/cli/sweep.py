@@ -48,7 +48,7 @@ def sweep(  # noqa: PLR0913 (the options of a command)
     """
     from dataclasses import replace
 
-    from toolhone.guide.sweep import Sweep, result_points, result_table
+    from toolhone.guide.study_runs import Sweep, result_points, result_table
     from toolhone.reports.figure import draw_points, write_points
 
     if list_studies:

@@ -14,9 +14,9 @@ from toolhone.cli.main import main
 from toolhone.errors import ConfigError, UserError
 from toolhone.evaluation.folder import write_folder
 from toolhone.evaluation.metrics import Evaluation
-from toolhone.guide import sweep as module
+from toolhone.guide import study_runs as module
 from toolhone.guide.study import parse_values, read_study, study_names
-from toolhone.guide.sweep import Job, Sweep, result_points, result_table, run_job
+from toolhone.guide.study_runs import StudyRun, Sweep, result_points, result_table, run_job
 from toolhone.training.loop import TrainStatus
 
 TINY = {
@@ -118,7 +118,7 @@ def faked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Sweep, list[
     path = write(tmp_path / "s.json", experiment=TINY, over={"data.samples": [100, 800]})
     ran: list[str] = []
 
-    def run(job: Job, progress: object = None) -> TrainStatus:  # noqa: ARG001
+    def run(job: StudyRun, progress: object = None) -> TrainStatus:  # noqa: ARG001
         ran.append(job.label)
         right = job.plan.data.samples // 100 + 4 * job.plan.seed
         samples = tuple(judged(number, right=number < right) for number in range(20))
@@ -179,7 +179,7 @@ def test_what_a_run_says_against_its_settings_names_the_run(tmp_path: Path) -> N
     path = write(tmp_path / "s.json", experiment=TINY, variants={"a": {"model.name": "no/such"}})
     plan = read_study(path, []).plan({"model.name": str(tmp_path / "nowhere")}, 0, [])
     with pytest.raises(UserError, match=rf"the label \({tmp_path}/run\): "):
-        run_job(Job("the label", plan, tmp_path / "run"))
+        run_job(StudyRun("the label", plan, tmp_path / "run"))
 
 
 @pytest.mark.slow

@@ -41,7 +41,7 @@ EVALUATION = "evaluation"
 
 
 @dataclass(frozen=True)
-class Job:
+class StudyRun:
     """One run of a sweep. in_context: training conversations put before each task."""
 
     label: str
@@ -163,9 +163,9 @@ class Sweep:
         *names, seed = parts
         return self.folder.joinpath(*map(str, names), f"seed-{seed}")
 
-    def _prepared(self) -> list[Job]:
+    def _prepared(self) -> list[StudyRun]:
         return [
-            Job(
+            StudyRun(
                 f"{name}, seed {seed}",
                 self._plan(changes, seed),
                 self._place("prepare", name, seed),
@@ -174,9 +174,9 @@ class Sweep:
             for seed in range(self.seeds)
         ]
 
-    def _settings(self) -> list[Job]:
+    def _settings(self) -> list[StudyRun]:
         return [
-            Job(
+            StudyRun(
                 f"{setting.name}, seed {seed}",
                 self._plan(setting.changes, seed),
                 self._place(setting.folder_name, seed),
@@ -199,7 +199,7 @@ def _with_seeds(evaluations: Sequence[Evaluation]) -> Evaluation:
     )
 
 
-def _run_all(jobs: Sequence[Job], at_once: int) -> Iterator[TrainStatus]:
+def _run_all(jobs: Sequence[StudyRun], at_once: int) -> Iterator[TrainStatus]:
     if at_once < 2 or len(jobs) < 2:
         for job in jobs:
             with open_progress(job.plan.tracking.progress) as progress:
@@ -218,7 +218,7 @@ def _limit_threads(count: int) -> None:
         os.environ[name] = str(count)
 
 
-def run_job(job: Job, progress: Progress | None = None) -> TrainStatus:
+def run_job(job: StudyRun, progress: Progress | None = None) -> TrainStatus:
     """Train and evaluate one run, or only what is missing of it."""
     try:
         if not job.is_trained:
@@ -236,7 +236,7 @@ def run_job(job: Job, progress: Progress | None = None) -> TrainStatus:
     return TrainStatus.FINISHED
 
 
-def _evaluate_untrained(job: Job, progress: Progress | None) -> None:
+def _evaluate_untrained(job: StudyRun, progress: Progress | None) -> None:
     plan = job.plan
     assert plan.evaluation.tasks is not None, "a sweep names the tasks"
     start = plan.model.adapter or plan.model.name
@@ -254,7 +254,9 @@ def _evaluate_untrained(job: Job, progress: Progress | None) -> None:
     _evaluate(job, model, tasks, progress)
 
 
-def _evaluate(job: Job, model: Model, tasks: Sequence[Task], progress: Progress | None) -> None:
+def _evaluate(
+    job: StudyRun, model: Model, tasks: Sequence[Task], progress: Progress | None
+) -> None:
     """Evaluate into the run, in place of an evaluation that was broken off."""
     result = evaluate(model, tasks, progress=progress)
     noted = format_of_run(model.certificate, model.experiment)
