@@ -37,12 +37,13 @@ from toolhone.rows import Row
 from toolhone.runs.progress import Progress
 from toolhone.runs.run import FINAL, Run, read_json, write_json, writing
 from toolhone.runs.trackers import check_trackers, open_trackers
-from toolhone.schema import Json, Task
+from toolhone.schema import Task
 from toolhone.sources.files import write_jsonl
 from toolhone.sources.messages import read_tasks
 from toolhone.tokenizer import TextTokenizer
 from toolhone.tools.loading import open_registry, tool_notes
 from toolhone.tools.registry import Registry
+from toolhone.training.before_after import evaluate_at_end, evaluate_base, format_of_run, validation
 from toolhone.training.dataset import Dataset, held_out_tasks, load_data, source_request
 from toolhone.training.dpo import dpo
 from toolhone.training.grpo import grpo
@@ -56,7 +57,6 @@ from toolhone.training.setup import (
     check_vocabulary,
     format_request,
     open_policy,
-    scores_of,
 )
 from toolhone.training.sft import sft
 from toolhone.training.teacher import teacher_mode
@@ -150,7 +150,8 @@ def train(
         run = run or Run.create(folder, plan)
         run.on_log = None if trackers is None else trackers.log
         _write_inputs(folder, report, data.tasks, setup, rows)
-        hooks = Hooks(lambda sampler: setup.validate(sampler, data.tasks), setup.save, progress)
+        before = evaluate_base(setup, data, folder, checkpoint is not None)
+        hooks = Hooks(validation(setup, data.tasks, before), setup.save, progress)
         if plan.training.method in RL_METHODS:
             status = algorithm(setup.trainer, setup.env(data, hooks, run, rows), run, checkpoint)
         else:
@@ -159,7 +160,7 @@ def train(
             status = algorithm(setup.trainer, rows, held_out, run, hooks, checkpoint)
         _check_status(plan.training.method, status, run)
         if status is TrainStatus.FINISHED and plan.evaluation.at_end and data.tasks:
-            _evaluate_at_end(setup, data.tasks, run, progress)
+            evaluate_at_end(setup, data.tasks, run, before)
         setup.report_usage(run)
         run.on_log = None
     return run, status
@@ -174,21 +175,6 @@ def _write_inputs(
         write_jsonl(folder / TASKS_FILE, (task.to_dict() for task in tasks))
         write_jsonl(folder / ROWS_FILE, kept_rows(rows, setup.tokenizer.decode))
         setup.certificate.save(folder)
-
-
-def _evaluate_at_end(
-    setup: TrainingSetup, tasks: Sequence[Task], run: Run, progress: Progress
-) -> None:
-    """Score the trained policy on held-out tasks, into the run's folder and its trackers."""
-    plan = setup.plan
-    chosen = tasks[: plan.evaluation.num_samples]
-    result = setup.evaluate(setup.trainer.snapshot(), chosen, progress)
-    format_note = format_of_run(setup.certificate, plan)
-    write_folder(result, run.folder / "evaluation", format_note, overwrite=True)
-    if run.on_log is not None:
-        states = [run.state(run.checkpoint(name)) for name in run.checkpoints()]
-        last = max((state.get("step", 0) for state in states), default=0)
-        run.on_log(last, "evaluation", scores_of(result)[0])
 
 
 def find_method(plan: Experiment) -> Any:
@@ -294,11 +280,6 @@ def tasks_of_model(model: Model) -> list[Task]:
     if model.tasks_file is not None:
         return read_tasks(model.tasks_file)
     return held_out_tasks(model.experiment)
-
-
-def format_of_run(certificate: Certificate, plan: Experiment) -> dict[str, Json]:
-    """The certificate as an evaluation folder keeps it, and whether a grammar constrained calls."""
-    return {**certificate.to_dict(), "constrained": plan.evaluation.constrained}
 
 
 def open_model(

@@ -486,6 +486,17 @@ def test_a_guard_that_decides_nothing_exits_with_3(
     assert [cell["metric"] for cell in judged["undecided"]] == ["exact_match"] * (code == 3)
 
 
+def test_a_run_alone_is_compared_with_its_base(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sides = both(0, 9, 40)
+    _, run_folder = folders(tmp_path, sides)
+    write_folder(sides[0], run_folder / "baseline", SAME_FORMAT.to_dict())
+    code, out, _ = run(capsys, monkeypatch, "compare", run_folder, "--guard")
+    assert code == 1
+    assert "lost by exact_match: 9 of 49 tasks" in out
+
+
 def test_a_strict_guard_wants_a_verdict_in_every_category(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -644,6 +655,7 @@ def test_json_holds_every_cell_and_is_what_out_writes(
                 "demo/evaluation/phrasings"
             ),
         ),
+        (["run"], "run holds no evaluation of its base (run/baseline); name BASE and TUNED"),
         (["base", "base"], "BASE and TUNED are the same evaluation"),
         (["run", "run/evaluation"], "BASE and TUNED are the same evaluation"),
         (["base", "run", "--strict"], "--strict says when --guard is undecided; add --guard"),

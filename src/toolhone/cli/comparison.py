@@ -24,6 +24,7 @@ from toolhone.evaluation.guard import guard as judge_comparison
 from toolhone.evaluation.markdown import comparison_markdown
 from toolhone.evaluation.verdict import DEFAULT_RULES, Rules
 from toolhone.runs.run import writing
+from toolhone.training.before_after import BASELINE
 
 app = typer.Typer(rich_markup_mode=None)
 SHOWN = 3
@@ -69,7 +70,10 @@ def compare(  # noqa: PLR0913 (the options of a command)
         Path,
         Argument(metavar="BASE", help="an evaluation folder or a run (its evaluation/): before"),
     ],
-    tuned: Annotated[Path, Argument(metavar="TUNED", help="the same: after")],
+    tuned: Annotated[
+        Path | None,
+        Argument(metavar="TUNED", help="the same: after [default: BASE, a run, against its base]"),
+    ] = None,
     metric: MetricNames = None,
     guard: Annotated[
         bool,
@@ -91,6 +95,10 @@ def compare(  # noqa: PLR0913 (the options of a command)
     """
     if strict and not guard:
         raise ConfigError("--strict says when --guard is undecided; add --guard")
+    if tuned is None:
+        base, tuned = base / BASELINE, base
+        if not (base / METRICS).is_file():
+            raise RunError(f"{tuned} holds no evaluation of its base ({base}); name BASE and TUNED")
     folders = find_evaluation(base), find_evaluation(tuned)
     if folders[0].resolve() == folders[1].resolve():
         raise ConfigError(f"BASE and TUNED are the same evaluation, {folders[0]}; name two")

@@ -12,7 +12,7 @@ import typer
 from typer import Option
 from typer.core import TyperCommand
 
-from toolhone.api import Model, format_of_run, open_model
+from toolhone.api import Model, open_model
 from toolhone.api import evaluate as run_evaluation
 from toolhone.cli import flags
 from toolhone.cli.console import console, print_note, show_evaluation
@@ -35,6 +35,7 @@ from toolhone.sources.files import BadLine, open_records, read_lines
 from toolhone.sources.formats import detect_format
 from toolhone.tools.loading import load_tools
 from toolhone.tools.registry import Registry
+from toolhone.training.before_after import format_of_run
 from toolhone.training.dataset import source_request
 
 app = typer.Typer(rich_markup_mode=None)

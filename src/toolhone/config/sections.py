@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from toolhone.config.evaluation_section import EvaluationSection
 from toolhone.config.fields import AnchoredPath, Flag, Mark, Section, UserCode, text_for
 from toolhone.config.rl import RlSection
 from toolhone.config.teachers import TeacherModelSection, TeacherSection, full_name
@@ -259,30 +260,6 @@ class TrainingSection(Section):
         if self.loss is not None and self.method == "teacher_mode":
             raise ValueError("loss is not read by teacher_mode; use sft, dpo, ppo or grpo")
         return self
-
-
-class EvaluationSection(Section):
-    """How replies are generated and scored, in validation and in `toolhone eval`."""
-
-    tasks: AnchoredPath | None = None
-    """task file; none: tasks from the held-out conversations"""
-    metrics: list[UserCode] | None = None
-    """scores to show, and your own metrics: 'file.py:function'; everything is measured in any
-    case"""
-    num_samples: int = Field(200, gt=0)
-    """evaluate at most this many tasks at the end of training"""
-    max_new_tokens: int = Field(256, gt=0)
-    max_turns: int = Field(4, gt=0)
-    """most assistant turns until a final answer"""
-    temperature: float = Field(0.0, ge=0)
-    """0 is greedy"""
-    top_p: float = Field(1.0, gt=0, le=1)
-    top_k: int = Field(0, ge=0)
-    """sample from the k most probable tokens; 0 is off"""
-    constrained: bool = False
-    """sample only calls that the tool's schema allows (needs the extra 'grammar')"""
-    at_end: bool = True
-    """evaluate when training ends"""
 
 
 class TensorboardSection(Section):

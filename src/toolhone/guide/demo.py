@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolhone.api import Model, evaluate, format_of_run, open_model
+from toolhone.api import Model, evaluate, open_model
 from toolhone.config.presets import read_preset
 from toolhone.data.templates import Templates
 from toolhone.evaluation.compare import TaskPair, compare
@@ -28,6 +28,7 @@ from toolhone.reports.plots import plot_runs
 from toolhone.runs.run import Run, write_json
 from toolhone.sources.files import write_jsonl
 from toolhone.tools.loading import tools_of
+from toolhone.training.before_after import format_of_run
 
 SPLITS = {
     "held_out_fillers": "old phrasings",

@@ -35,6 +35,8 @@ MAX_SKIPPED = 20
 """Skipped steps in a row after which a run fails (a float16 loss scale settles in fewer)."""
 TOKENS_OF_A_PART = 16384
 """Tokens of the rows whose log-probabilities are computed between two reports of progress."""
+WORSE_THAN_BASE = "worse_than_base"
+"""A score of validations under `evaluation.guard`: comparisons with the base that got worse."""
 SHOWN_SCORES = ("exact_match", "tool_accuracy", "argument_accuracy", "valid_format")
 """Scores shown next to the progress bar after a validation."""
 
@@ -148,7 +150,7 @@ class Loop:
         self._saved_at, self.skipped_in_a_row, self._scores = state.step, 0, ""
         self._sampler: Sampler | None = None
         self._sampled_at = state.step
-        self._stop, self._owed = StopRequest(), False
+        self._stop, self._owed, self._lost = StopRequest(), False, False
 
     def __iter__(self) -> Iterator[int]:
         plan = self.run.experiment.training
@@ -164,11 +166,15 @@ class Loop:
                     self._saved_at = self.state.step
                 if self.due(plan.validate_every):
                     self._validate()
+                    if self._lost and self.run.experiment.evaluation.guard == "stop":
+                        break
         if self._stop.received and (self.state.step < self.total or self._owed):
             if self._saved_at != self.state.step:
                 self._save(f"checkpoint_step_{self.state.step}")
             self.status = TrainStatus.INTERRUPTED
             return
+        if self._lost:
+            self._return_to_best()
         self._save(FINAL, optimizer=False)
         if self._stop.received:
             self.status = TrainStatus.FINISHED_ON_REQUEST
@@ -245,6 +251,19 @@ class Loop:
         self.trainer.load(folder)
         return sampler
 
+    def _return_to_best(self) -> None:
+        """Take the weights of the best checkpoint, which lost nothing against the base."""
+        if BEST not in self.run.checkpoints():
+            self.hooks.progress.report(
+                "evaluation.guard: every validation lost something against the base, so the last "
+                "weights are kept"
+            )
+            return
+        best = self.run.checkpoint(BEST)
+        self.trainer.load(self.run.weights(best), optimizer=False)
+        step = self.run.state(best)["step"]
+        self.hooks.progress.report(f"evaluation.guard: the weights of step {step} are kept")
+
     def _is_validated(self) -> bool:
         here = ("validation", self.state.step)
         return here in {(line["kind"], line["step"]) for line in self.run.metrics()}
@@ -270,7 +289,9 @@ class Loop:
         self.hooks.progress.report(f"Validation at {state.step} | {shown}")
         fallback = scores.get("pair_accuracy", 0.0 if loss is None else -loss)
         score = scores.get("exact_match", fallback)
-        if math.isfinite(score) and (state.best_score is None or score > state.best_score):
+        self._lost = scores.get(WORSE_THAN_BASE, 0.0) > 0
+        is_best = state.best_score is None or score > state.best_score
+        if math.isfinite(score) and is_best and not self._lost:
             state.best_score = score
             self._save(BEST, optimizer=False)
         best = (f"{name} {scores[name]:.2f}" for name in scores if name in SHOWN_SCORES)
