@@ -19,7 +19,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from toolhone.api import TASKS_FILE, Model, began_with, evaluate, format_of_run, open_model, train
+from toolhone.api import TASKS_FILE, Model, began_with, evaluate, open_model, train
 from toolhone.config.sections import Experiment
 from toolhone.errors import ConfigError, DataError, RunError, UserError
 from toolhone.evaluation.compare import compare
@@ -34,6 +34,7 @@ from toolhone.runs.run import FINAL, Run, write_json
 from toolhone.schema import Message, Task
 from toolhone.sources.files import write_jsonl
 from toolhone.sources.messages import read_tasks
+from toolhone.training.before_after import format_of_run
 from toolhone.training.dataset import held_out_tasks, load_data
 from toolhone.training.loop import TrainStatus
 
