@@ -211,6 +211,8 @@ class Capabilities:
     grammar: bool = True
     value_head: bool = False
     max_context: int = 0
+    repeatable: bool = True
+    """Whether equal rows in equal order have equal log-probabilities, to the bit."""
     fixed: tuple[str, ...] = ()
     """Keys of the experiment that the backend decides by itself."""
     absent: tuple[str, ...] = ()

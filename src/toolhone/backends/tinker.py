@@ -81,6 +81,7 @@ class TinkerTrainer:
             temperature=False,
             grammar=False,
             max_context=info.max_context,
+            repeatable=False,
             fixed=FIXED,
             absent=ABSENT,
         )

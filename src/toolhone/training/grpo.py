@@ -17,7 +17,7 @@ from toolhone.errors import ConfigError
 from toolhone.runs.run import Run
 from toolhone.training.loop import Loop, TrainState, TrainStatus, resume
 from toolhone.training.losses import policy_loss, with_own_loss
-from toolhone.training.reference import with_group_references
+from toolhone.training.reference import with_group_references, with_old_logprobs
 from toolhone.training.rl_metrics import (
     Trend,
     prefill_metrics,
@@ -53,6 +53,7 @@ def grpo(trainer: Trainer, env: RLEnv, run: Run, resume_from: Path | None = None
     weigh = partial(with_loss_weights, kind, rl.max_completion_length)
     scale = "none" if kind == "dr_grpo" else rl.grpo.scale_rewards  # Dr. GRPO only centres
     trend = Trend(experiment)
+    needs_old = rl.inner_epochs > 1 or rl.mini_batch_size is not None or plan.loss is not None
     for step in loop:  # saves and validates when due, ends at `total` steps or on a signal
         sampler = loop.sampler(every=rl.sampler_refresh_every)
         with env.clock.on("sample"):
@@ -63,6 +64,8 @@ def grpo(trainer: Trainer, env: RLEnv, run: Run, resume_from: Path | None = None
         advantages = [(group, group.advantages(scale, env.by_turn)) for group in played]
         rows = [group.rows(own, step) for group, own in advantages if group.episodes]
         with env.clock.on("reference"):
+            moves = needs_old or loop.snapshot_age > 0
+            rows = with_old_logprobs(rows, sampler, trainer, rl.temperature, moves)
             rows = with_group_references(rows, env.reference, rl.temperature)
         with env.clock.on("train"):
             passes = list(update(trainer, rows, loss, weigh, experiment, step, total, env.labelled))

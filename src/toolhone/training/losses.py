@@ -57,7 +57,8 @@ def policy_loss(
         cispo    -stop(clip(r)) A log p: clipped tokens keep their gradient     arXiv:2506.13585
 
     `grpo`, `dapo` and `dr_grpo` differ in `token_weights` alone. Wants the arrays `advantages`,
-    `old_logprobs`, `weights`, for gspo `share`, and `ref_logprobs` where beta > 0. Metrics, sums
+    `weights`, for gspo `share`, and `ref_logprobs` where beta > 0; without `old_logprobs` p_old is
+    p, with the gradient of p alone. Metrics, sums
     over trained tokens: `tokens`; `clipped`, tokens beyond the clip on the side of their advantage;
     `kl_sampled`, log p_old - log p; `behavior_gap`, |log p - log p_behavior|; `kl_reference`, k3;
     `entropy`, -log p.
@@ -65,7 +66,9 @@ def policy_loss(
     names = {"epsilon": epsilon, "epsilon_high": epsilon_high, "beta": beta}
 
     def fn(ops: Ops, logp: Any, batch: Batch) -> tuple[Any, dict[str, Any]]:
-        drift = ops.where(batch.mask, logp - batch["old_logprobs"], 0.0)
+        old = batch.arrays.get("old_logprobs")
+        drift = logp - (ops.stop_gradient(logp) if old is None else old)
+        drift = ops.where(batch.mask, drift, 0.0)
         log_ratio = ops.clip(drift, -MAX_LOG_RATIO, MAX_LOG_RATIO)
         if variant == "gspo":  # the mean of a reply at each token; gradient reaches all of them
             log_ratio = ops.sum(log_ratio * batch["share"], 1)[:, None] + 0.0 * log_ratio

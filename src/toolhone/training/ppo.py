@@ -22,6 +22,7 @@ from toolhone.runs.run import Run
 from toolhone.training.critic import open_critic
 from toolhone.training.loop import Loop, TrainState, TrainStatus, resume
 from toolhone.training.losses import policy_loss, with_own_loss
+from toolhone.training.reference import with_old_logprobs
 from toolhone.training.rl_metrics import (
     Trend,
     prefill_metrics,
@@ -84,7 +85,10 @@ def ppo(trainer: Trainer, env: RLEnv, run: Run, resume_from: Path | None = None)
         metrics = rollout_metrics(groups) | prefill_metrics(groups, rl, step)
         metrics["beta"] = state.beta
         with env.clock.on("reference"):
-            paths = trajectories(groups, env.reference, state.beta, rl.temperature, step)
+            own = partial(
+                with_old_logprobs, sampler=sampler, trainer=trainer, temperature=rl.temperature
+            )
+            paths = trajectories(groups, own, env.reference, state.beta, rl.temperature, step)
             metrics |= trajectory_kl(paths) if env.reference is not None else {}
         with env.clock.on("critic"):
             advantages, learned = turn_advantages(paths, critic, rl.ppo, env.by_turn)

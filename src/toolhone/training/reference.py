@@ -4,6 +4,7 @@ one.
 rows = with_pair_references(trainer, rows, run, fresh, progress)    # DPO: RUN/reference.npz
 reference = open_reference(trainer, run)                        # GRPO, PPO: RUN/reference/
 rows = with_ref_logprobs(rows, reference, temperature)
+rows = with_old_logprobs(rows, sampler, trainer, temperature)   # GRPO, PPO: of whole rows
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 import os
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +58,32 @@ def with_group_references(
 ) -> list[list[Row]]:
     """`with_ref_logprobs` of groups, in one call, since groups may have tokens in common."""
     flat = iter(with_ref_logprobs([row for own in groups for row in own], reference, temperature))
+    return [[next(flat) for _ in own] for own in groups]
+
+
+def with_old_logprobs(
+    groups: Sequence[Sequence[Row]],
+    sampler: Sampler,
+    trainer: Trainer,
+    temperature: float,
+    moves: bool = True,
+) -> list[list[Row]]:
+    """Set `old_logprobs`, which ratios are taken against, to the sampler's for whole rows.
+
+    Those of sampling differ in their last bits with the rows that were sampled at the same time,
+    hence with how long tools took; these depend on the rows alone. moves: whether the policy leaves
+    the sampler's before the last update on the rows; if not, the array is left out and the loss
+    takes its own value. A backend that is not `repeatable` keeps those of sampling.
+    """
+    rows = [row for own in groups for row in own]
+    if moves and trainer.can.repeatable:
+        values = sampler.logprobs(rows, temperature)
+        rows = [row.with_arrays(old_logprobs=own) for row, own in zip(rows, values, strict=True)]
+    elif trainer.can.repeatable:
+        names = [row.arrays.keys() - {"old_logprobs"} for row in rows]
+        kept = [{name: row.arrays[name] for name in own} for row, own in zip(rows, names, strict=True)]
+        rows = [replace(row, arrays=own) for row, own in zip(rows, kept, strict=True)]
+    flat = iter(rows)
     return [[next(flat) for _ in own] for own in groups]
 
 

@@ -1,13 +1,13 @@
 """Turns of an episode for PPO: rewards per turn with the KL penalty, values, advantages.
 
-paths = trajectories(groups, reference, beta, temperature, step)
+paths = trajectories(groups, with_old, reference, beta, temperature, step)
 advantages, metrics = turn_advantages(paths, critic, plan)
 groups = rows_by_task(paths, advantages)
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,19 +52,23 @@ class Trajectory:
 
 def trajectories(
     groups: Sequence[RolloutGroup],
+    with_old: Callable[[Sequence[Sequence[Row]]], list[list[Row]]],
     reference: Sampler | None,
     beta: float,
     temperature: float,
     step: int,
 ) -> list[Trajectory]:
-    """The episodes that did not fail, task by task, with the rewards of their turns."""
+    """The episodes that did not fail, task by task, with the rewards of their turns.
+
+    with_old: adds `old_logprobs`.
+    """
     kept = [
         (group.task, episode, result, place >= group.first_tries)
         for group in (group.without_failures() for group in groups)
         for place, (episode, result) in enumerate(zip(group.episodes, group.results, strict=True))
     ]
     rows = [rows_of(episode, f"{task.id}#{step}") for task, episode, _, _ in kept]
-    known, found = with_group_references(rows, reference, temperature), []
+    known, found = with_group_references(with_old(rows), reference, temperature), []
     for (task, episode, result, is_retry), with_ref in zip(kept, known, strict=True):
         lengths = [len(turn.tokens) for turn in episode.turns]
         kl = _kl_by_turn(with_ref, lengths) if reference is not None else [0.0] * len(lengths)
