@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,16 @@ class Breaking(OneToken):
 
     def extend(self, prompt: Prompt, turn: Turn, results: Sequence[Message]) -> Prompt:  # noqa: ARG002
         raise ValueError("the second prompt cannot be written")
+
+
+class Noisy(OneToken):
+    """A policy whose sampler gives log-probabilities with noise, as other batches give."""
+
+    def poll(self) -> list[tuple[int, Turn]]:
+        return [
+            (key, replace(turn, logprobs=[turn.logprobs[0] + 0.1 * (key % 3)]))
+            for key, turn in super().poll()
+        ]
 
 
 def read(prompt: Prompt, sample: Any) -> Turn:

@@ -15,6 +15,7 @@ import pytest
 
 from support.one_token import (
     Breaking,
+    Noisy,
     OneToken,
     env_of,
     first_token,
@@ -219,3 +220,18 @@ def test_the_kl_is_tracked_where_beta_is_0_and_changes_no_weight(tmp_path: Path)
     watched, run, _ = train(tmp_path / "b", grpo_plan({"track_kl": True}, steps=6))
     assert max(logged(run, "kl_reference")) > 0.0
     assert np.array_equal(weights(plain), weights(watched))
+
+
+@pytest.mark.parametrize(
+    "rl", [{}, {"inner_epochs": 2}, {"mini_batch_size": 2}, {"sampler_refresh_every": 2}]
+)
+def test_noise_in_log_probabilities_of_sampling_reaches_no_weight(
+    tmp_path: Path, rl: dict[str, Any]
+) -> None:
+    experiment = grpo_plan({"track_kl": True, **rl}, steps=4)
+    plain, noisy = (
+        train(tmp_path / policy.__name__, experiment, policy=policy)[0]
+        for policy in (OneToken, Noisy)
+    )
+    assert np.array_equal(weights(plain), weights(noisy))
+    assert max(logged(Run.open(tmp_path / "Noisy"), "sampler_gap")) > 0.01

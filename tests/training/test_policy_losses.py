@@ -82,6 +82,20 @@ def test_the_derivative_of_each_policy_loss_is_that_of_finite_differences(
         check_gradient(policy_loss(variant, 0.2, 0.28, beta), logp, batch)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_without_old_log_probabilities_a_policy_is_its_own_old_one(variant: Variant) -> None:
+    logp, batch = batch_of(*rl_rows(seed=3), variant)
+    loss = policy_loss(variant, 0.2, 0.28, 0.1)
+    own = Batch(batch.mask, {**batch.arrays, "old_logprobs": logp}, batch.groups)
+    less = {name: batch.arrays[name] for name in batch.arrays.keys() - {"old_logprobs"}}
+    (told, gradient), (left_out, same) = (
+        loss_gradient(loss, logp, each) for each in (own, Batch(batch.mask, less, batch.groups))
+    )
+    np.testing.assert_array_equal(gradient, same)
+    assert told == left_out
+    assert told["kl_sampled"] == 0.0
+
+
 def test_the_gradient_of_cispo_is_a_weighted_likelihood_with_a_fixed_ratio() -> None:
     rows, own = rl_rows(seed=5)
     logp, batch = batch_of(rows, own, "cispo")

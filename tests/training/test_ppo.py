@@ -19,6 +19,8 @@ from support.one_token import (
     TASKS,
     VOCAB,
     Breaking,
+    Noisy,
+    OneToken,
     first_token,
     logged,
     plan,
@@ -485,3 +487,14 @@ def test_the_kl_is_tracked_where_beta_is_0_and_changes_no_weight(tmp_path: Path)
     assert len(logged(run, "kl_reference")) == len(logged(run, "kl_episode")) == 6
     assert logged(run, "kl_episode")[-1] != 0.0
     assert np.array_equal(weights(plain), weights(watched))
+
+
+def test_noise_in_log_probabilities_of_sampling_reaches_no_weight(tmp_path: Path) -> None:
+    found = []
+    for policy in (OneToken, Noisy):
+        experiment = plan({"beta": 0.1, "inner_epochs": 2, "ppo": {"target_kl": 0.1}}, steps=4)
+        trainer, run = toy(), Run.create(tmp_path / policy.__name__, experiment)
+        env = replace(env_of(trainer, experiment), policy=policy)
+        ppo(trainer, env, run)
+        found.append(weights(trainer))
+    assert np.array_equal(*found)

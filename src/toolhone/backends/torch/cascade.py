@@ -51,7 +51,6 @@ def cascade_attention(
     attention_mask: torch.Tensor | None,  # noqa: ARG001 (the signature of transformers)
     scaling: float | None = None,
     sliding_window: int | None = None,
-    softcap: float | None = None,
     cascade: Pass | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
@@ -60,7 +59,7 @@ def cascade_attention(
         raise RuntimeError(f"{type(module).__name__} is not called as cascade attention needs it")
     scale = 1 / math.sqrt(query.shape[-1]) if scaling is None else scaling
     q, k = query[0].to(value.dtype), key[0].to(value.dtype)
-    form = Form(scale, sliding_window, softcap)
+    form = Form(scale, sliding_window, others.get("softcap"))
     return cascade.attend(module.layer_idx, q, k, value[0], form)[None], None
 
 
@@ -84,7 +83,7 @@ def attend(
             mask = mask.expand(len(q), -1, q.shape[2], k.shape[2])
         out, total = kernel(q, k, v, 0.0, causal, attn_mask=mask, scale=form.scale)
         return out, total
-    each = q.unflatten(1, (k.shape[1], -1))
+    each = q.reshape(len(q), k.shape[1], -1, *q.shape[2:])
     scores = torch.matmul(each, k[:, :, None].transpose(-1, -2)).float() * form.scale
     if form.cap is not None:
         scores = torch.tanh(scores / form.cap) * form.cap
@@ -266,7 +265,9 @@ class DecodePass:
         lines, ends = self._places
         all_keys[lines, :, ends] = k.transpose(0, 1)
         all_values[lines, :, ends] = v.transpose(0, 1)
-        own = q.transpose(0, 1).unflatten(1, (k.shape[0], -1))  # rows, kv heads, queries, width
+        own = q.transpose(0, 1).reshape(
+            count, len(k), -1, q.shape[2]
+        )  # rows, kv heads, queries, width
         keys, values = all_keys[:count, :, :longest], all_values[:count, :, :longest]
         out, total = attend(own, keys, values, form, self._own_mask(form.window, longest, k))
         shared = own.transpose(0, 1)  # kv heads, rows, queries, width
@@ -297,7 +298,7 @@ class DecodePass:
             totals.append(total[0])
         out = outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
         total = totals[0] if len(totals) == 1 else torch.cat(totals, dim=1)
-        return out.unflatten(1, (-1, each)), total.unflatten(1, (-1, each))
+        return out.view(*q.shape[:3], -1), total.reshape(q.shape[:3])
 
     def _own_mask(
         self, window: int | None, longest: int, like: torch.Tensor

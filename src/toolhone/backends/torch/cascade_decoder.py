@@ -184,9 +184,9 @@ class CascadeDecoder:
         ends = dict[int, torch.Tensor]()
         for chunk in _chunks(segments):
             ends |= self._prefill(chunk)
-        states = []
+        states = list[torch.Tensor]()
         for place, slot in enumerate(joined, first):
-            state = ends[place] if slot.tokens else slot.leaf and slot.leaf.state
+            state = ends.get(place, None if slot.leaf is None else slot.leaf.state)
             assert state is not None
             states.append(state)
             slot.filled = len(slot.tokens)

@@ -1,4 +1,4 @@
-"""Draws tokens: one row of logits for each sample in progress, each with a random stream of its own.
+"""Draws tokens for samples in progress, each with a random stream of its own.
 
     draw(logits, rows)    # each row takes its next token
 

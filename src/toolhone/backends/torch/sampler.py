@@ -161,15 +161,14 @@ class TorchStream:
         while self._waiting or self._running:
             if self._decoder is None:
                 self._decoder = self._sampler.decoder()
-            self._start(self._decoder)
-            finished = [request for request in self._running.values() if request.ended]
-            if not finished:
-                draw(self._decoder.step(), self._decoder.rows)
-                self._decoder.leave([row for row in self._decoder.rows if row.ended])
-                finished = [request for request in self._running.values() if request.ended]
-            for request in finished:
-                del self._running[request.key]
-            if finished:
+            started = self._start(self._decoder)
+            if started:
+                self._draw(self._decoder.join(started), started, self._decoder)
+            if not any(request.ended for request in self._running.values()):
+                self._draw(self._decoder.step(), self._decoder.rows, self._decoder)
+            if finished := [request for request in self._running.values() if request.ended]:
+                for request in finished:
+                    del self._running[request.key]
                 return [(one.key, [row.sample for row in one.rows]) for one in finished]
         return []
 
@@ -183,14 +182,18 @@ class TorchStream:
         for key in [*self._waiting, *self._running]:
             self.cancel(key)
 
-    def _start(self, decoder: Decoder) -> None:
-        """Start waiting requests, and draw their first tokens."""
-        limit, waiting = self._sampler._live.cache_tokens, list(self._waiting.values())
-        count = decoder.admit([request.rows for request in waiting], limit)
+    def _start(self, decoder: Decoder) -> list[SampleRow]:
+        """The rows of the waiting requests that start now."""
+        waiting = list(self._waiting.values())
+        limit = self._sampler._live.cache_tokens
+        count = decoder.admit([request.rows for request in waiting], limit) if waiting else 0
         for request in waiting[:count]:
             self._running[request.key] = self._waiting.pop(request.key)
-        rows = [row for request in waiting[:count] for row in request.rows]
-        if rows:
-            draw(decoder.join(rows), rows)
-            decoder.leave([row for row in rows if row.ended])
-            decoder.shrink(limit)
+        return [row for request in waiting[:count] for row in request.rows]
+
+    def _draw(self, logits: torch.Tensor, rows: Sequence[SampleRow], decoder: Decoder) -> None:
+        """Draw the next token of each row; those that end with it leave."""
+        draw(logits, rows)
+        if ended := [row for row in rows if row.ended]:
+            decoder.leave(ended)
+            decoder.shrink(self._sampler._live.cache_tokens)

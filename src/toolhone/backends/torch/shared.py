@@ -43,11 +43,12 @@ class SharedBase:
         return TorchTrainer(open_engine(self._engine.name, options, lora))
 
     def sampler(self, adapter: Path | None = None) -> TorchSampler:
-        """A sampler of the base, or of the adapters in a PEFT folder."""
+        """A sampler of the base, or of the adapters in a PEFT folder, which stay apart from it."""
         if adapter is None:
             return TorchSampler(self._engine)
         options = replace(self._engine.options, loader=self._copy)
-        return TorchSampler(open_engine(self._engine.name, options, adapter=adapter, learns=False))
+        engine = open_engine(self._engine.name, options, adapter=adapter, learns=False)
+        return TorchSampler(engine, merges=False)
 
     def targets(self, mlp: bool, attention: bool, head: bool) -> tuple[str, ...]:
         """The names of linear layers in these parts, for `Lora.target_modules`."""
