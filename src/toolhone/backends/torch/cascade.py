@@ -23,7 +23,7 @@ Array = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True)
-class Form:
+class AttentionForm:
     """What a layer does with its scores. window: keys that a query sees, itself included."""
 
     scale: float
@@ -35,7 +35,7 @@ class Pass(Protocol):
     """One forward pass of a model: which queries see which keys, and where new keys are kept."""
 
     def attend(
-        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, form: Form
+        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, form: AttentionForm
     ) -> torch.Tensor:
         """q [heads, tokens, width], k and v [kv heads, tokens, width] of the tokens of the pass.
 
@@ -59,7 +59,7 @@ def cascade_attention(
         raise RuntimeError(f"{type(module).__name__} is not called as cascade attention needs it")
     scale = 1 / math.sqrt(query.shape[-1]) if scaling is None else scaling
     q, k = query[0].to(value.dtype), key[0].to(value.dtype)
-    form = Form(scale, sliding_window, others.get("softcap"))
+    form = AttentionForm(scale, sliding_window, others.get("softcap"))
     return cascade.attend(module.layer_idx, q, k, value[0], form)[None], None
 
 
@@ -67,7 +67,7 @@ def attend(
     q: torch.Tensor,
     k: torch.Tensor,
     v: torch.Tensor,
-    form: Form,
+    form: AttentionForm,
     mask: torch.Tensor | None = None,
     causal: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -201,7 +201,7 @@ class PrefillPass:
         ]
 
     def attend(
-        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, form: Form
+        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, form: AttentionForm
     ) -> torch.Tensor:
         outs = []
         for segment, at in self._parts:
@@ -255,7 +255,7 @@ class DecodePass:
         self._places: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def attend(
-        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, form: Form
+        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, form: AttentionForm
     ) -> torch.Tensor:
         count, longest = len(self._filled), int(self._filled.max()) + 1
         all_keys, all_values = self._slots.layer(layer, k, v)
@@ -284,7 +284,7 @@ class DecodePass:
         return out.transpose(0, 1).flatten(1, 2)
 
     def _level(
-        self, layer: int, level: Level, q: torch.Tensor, form: Form, heads: int
+        self, layer: int, level: Level, q: torch.Tensor, form: AttentionForm, heads: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """q and the result [kv heads, rows of the level, queries, width]; log-sum-exps without
         width."""

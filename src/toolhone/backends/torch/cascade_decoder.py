@@ -10,6 +10,7 @@ ended runs its new tokens only. The tokens that are kept are bounded by `Engine.
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ LONG = 128
 slots are as long as the longest."""
 PREFILL_TOKENS = 4096
 """Tokens of one pass over prompts, unless one prompt alone has more."""
+_TRIED: weakref.WeakKeyDictionary[Engine, bool] = weakref.WeakKeyDictionary()
 
 
 def decoding_engine(engine: Engine, merges: bool) -> Engine:
@@ -60,14 +62,14 @@ def decoding_engine(engine: Engine, merges: bool) -> Engine:
 
 def is_exact(engine: Engine) -> bool:
     """Whether cascade attention gives this model's own logits; tried once, on a few tokens."""
-    if engine.cascades is None:
-        engine.cascades = _agrees(engine)
-        if not engine.cascades:
+    if engine not in _TRIED:
+        _TRIED[engine] = _agrees(engine)
+        if not _TRIED[engine]:
             to_stderr(
                 f"{engine.name} is sampled from in padded batches, which is slower: its attention "
                 "cannot be split into what rows share and what is their own"
             )
-    return engine.cascades
+    return _TRIED[engine]
 
 
 def _agrees(engine: Engine) -> bool:
