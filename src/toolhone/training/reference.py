@@ -81,7 +81,9 @@ def with_old_logprobs(
         rows = [row.with_arrays(old_logprobs=own) for row, own in zip(rows, values, strict=True)]
     elif trainer.can.repeatable:
         names = [row.arrays.keys() - {"old_logprobs"} for row in rows]
-        kept = [{name: row.arrays[name] for name in own} for row, own in zip(rows, names, strict=True)]
+        kept = [
+            {name: row.arrays[name] for name in own} for row, own in zip(rows, names, strict=True)
+        ]
         rows = [replace(row, arrays=own) for row, own in zip(rows, kept, strict=True)]
     flat = iter(rows)
     return [[next(flat) for _ in own] for own in groups]

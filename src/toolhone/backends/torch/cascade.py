@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from toolhone.backends.torch.kernels import HIDDEN_SCORE, CpuKernel, PlainKernel, kernel_of
 from toolhone.backends.torch.prefix_cache import PrefixNode
 
 NAME = "toolhone_cascade"
@@ -23,21 +24,20 @@ Array = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True)
-class AttentionForm:
-    """What a layer does with its scores. window: keys that a query sees, itself included."""
+class Kernel:
+    """How a layer attends. window: the keys that a query sees, itself included; None: all."""
 
-    scale: float
-    window: int | None = None
-    cap: float | None = None
+    run: CpuKernel | PlainKernel
+    window: int | None
 
 
 class Pass(Protocol):
     """One forward pass of a model: which queries see which keys, and where new keys are kept."""
 
     def attend(
-        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, form: AttentionForm
+        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, how: Kernel
     ) -> torch.Tensor:
-        """q [heads, tokens, width], k and v [kv heads, tokens, width] of the tokens of the pass.
+        """q [kv heads, repeats, tokens, width]; k and v [kv heads, tokens, width].
 
         Returns [tokens, heads, width].
         """
@@ -59,42 +59,9 @@ def cascade_attention(
         raise RuntimeError(f"{type(module).__name__} is not called as cascade attention needs it")
     scale = 1 / math.sqrt(query.shape[-1]) if scaling is None else scaling
     q, k = query[0].to(value.dtype), key[0].to(value.dtype)
-    form = AttentionForm(scale, sliding_window, others.get("softcap"))
-    return cascade.attend(module.layer_idx, q, k, value[0], form)[None], None
-
-
-def attend(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    form: AttentionForm,
-    mask: torch.Tensor | None = None,
-    causal: bool = False,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """softmax(scale * q k^T + mask) v, and the log-sum-exp of the scores.
-
-    q [batch, heads, queries, width]; k, v [batch, kv heads, keys, width]; the mask is added to the
-    scores [batch, 1, queries, keys]. Returns [batch, heads, queries, width] and float32
-    [batch, heads, queries].
-    """
-    if q.device.type == "cpu" and form.cap is None and k.shape[-1] == v.shape[-1]:
-        kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-        if mask is not None:
-            mask = mask.expand(len(q), -1, q.shape[2], k.shape[2])
-        out, total = kernel(q, k, v, 0.0, causal, attn_mask=mask, scale=form.scale)
-        return out, total
-    each = q.reshape(len(q), k.shape[1], -1, *q.shape[2:])
-    scores = torch.matmul(each, k[:, :, None].transpose(-1, -2)).float() * form.scale
-    if form.cap is not None:
-        scores = torch.tanh(scores / form.cap) * form.cap
-    if causal:
-        places = torch.arange(q.shape[2], device=q.device)
-        scores = scores.masked_fill(places[:, None] < places, wall(torch.float32))
-    if mask is not None:
-        scores = scores + mask[:, None].float()
-    total = torch.logsumexp(scores, dim=-1)
-    out = torch.matmul((scores - total[..., None]).exp().to(v.dtype), v[:, :, None])
-    return out.flatten(1, 2), total.flatten(1, 2)
+    each = q.reshape(len(k), -1, *q.shape[1:])
+    how = Kernel(kernel_of(q, value, scale, others.get("softcap")), sliding_window)
+    return cascade.attend(module.layer_idx, each, k, value[0], how)[None], None
 
 
 def merge(
@@ -105,10 +72,9 @@ def merge(
     return torch.lerp(out, other, share), torch.logaddexp(total, other_total)
 
 
-def wall(dtype: torch.dtype) -> float:
-    """What is added to the score of a key that a query does not see; finite, so that a query that
-    sees none of some keys has a log-sum-exp that counts for nothing."""
-    return max(-1e30, torch.finfo(dtype).min / 2)
+def _hidden(like: torch.Tensor) -> np.float32:
+    """What is added to the score of a key that a query does not see."""
+    return np.float32(max(HIDDEN_SCORE, torch.finfo(like.dtype).min / 2))
 
 
 def window_mask(
@@ -120,7 +86,7 @@ def window_mask(
         seen &= keys > queries[:, None] - window
     if seen.all():
         return None
-    mask = np.where(seen, np.float32(0), np.float32(wall(like.dtype)))
+    mask = np.where(seen, np.float32(0), _hidden(like))
     return torch.from_numpy(mask)[None, None].to(like.device, like.dtype)
 
 
@@ -201,7 +167,7 @@ class PrefillPass:
         ]
 
     def attend(
-        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, form: AttentionForm
+        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, how: Kernel
     ) -> torch.Tensor:
         outs = []
         for segment, at in self._parts:
@@ -218,17 +184,18 @@ class PrefillPass:
                 keys, values = all_keys[segment.slot, :, :end], all_values[segment.slot, :, :end]
             first = segment.start - segment.filled
             mask = None
-            if segment.filled or (form.window is not None and len(queries) > form.window):
-                mask = window_mask(queries, np.arange(first, queries[-1] + 1), form.window, k)
-            own, causal = q[None, :, at], mask is None and not segment.filled
-            out, total = attend(own, keys[None], values[None], form, mask, causal)
+            if segment.filled or (how.window is not None and len(queries) > how.window):
+                mask = window_mask(queries, np.arange(first, queries[-1] + 1), how.window, k)
+            own, causal = q[:, :, at], mask is None and not segment.filled
+            out, total = how.run.forward(own, keys[:, None], values[:, None], causal, mask)
             for node in above:
-                if form.window is not None and node.end <= queries[0] - form.window + 1:
+                if how.window is not None and node.end <= queries[0] - how.window + 1:
                     continue
-                mask = window_mask(queries, np.arange(node.start, node.end), form.window, k)
-                seen = attend(own, node.keys[layer][None], node.values[layer][None], form, mask)
+                mask = window_mask(queries, np.arange(node.start, node.end), how.window, k)
+                above_keys, above_values = node.keys[layer][:, None], node.values[layer][:, None]
+                seen = how.run.forward(own, above_keys, above_values, False, mask)
                 out, total = merge(out, total, *seen)
-            outs.append(out[0])
+            outs.append(out.flatten(0, 1))
         return torch.cat(outs, dim=1).transpose(0, 1)
 
 
@@ -255,7 +222,7 @@ class DecodePass:
         self._places: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def attend(
-        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, form: AttentionForm
+        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, how: Kernel
     ) -> torch.Tensor:
         count, longest = len(self._filled), int(self._filled.max()) + 1
         all_keys, all_values = self._slots.layer(layer, k, v)
@@ -265,35 +232,35 @@ class DecodePass:
         lines, ends = self._places
         all_keys[lines, :, ends] = k.transpose(0, 1)
         all_values[lines, :, ends] = v.transpose(0, 1)
-        own = q.transpose(0, 1).reshape(
-            count, len(k), -1, q.shape[2]
-        )  # rows, kv heads, queries, width
+        own = q.permute(2, 0, 1, 3)  # rows, kv heads, repeats, width
         keys, values = all_keys[:count, :, :longest], all_values[:count, :, :longest]
-        out, total = attend(own, keys, values, form, self._own_mask(form.window, longest, k))
-        shared = own.transpose(0, 1)  # kv heads, rows, queries, width
+        mask = self._own_mask(how.window, longest, k)
+        mask = None if mask is None else mask.expand(-1, -1, q.shape[1], -1)
+        out, total = how.run.forward(own, keys, values, False, mask)
+        shared = q.transpose(1, 2)  # kv heads, rows, repeats, width
         out, total = out.transpose(0, 1), total.transpose(0, 1)
         for level in self._levels:
             part = shared if level.order is None else shared[:, level.order]
-            seen, seen_total = self._level(layer, level, part, form, len(shared))
+            seen, seen_total = self._level(layer, level, part, how)
             if level.order is None:
                 out, total = merge(out, total, seen, seen_total)
             else:
                 joined = merge(out[:, level.order], total[:, level.order], seen, seen_total)
-                out, total = out.clone(), total.clone()
                 out[:, level.order], total[:, level.order] = joined
         return out.transpose(0, 1).flatten(1, 2)
 
     def _level(
-        self, layer: int, level: Level, q: torch.Tensor, form: AttentionForm, heads: int
+        self, layer: int, level: Level, q: torch.Tensor, how: Kernel
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """q and the result [kv heads, rows of the level, queries, width]; log-sum-exps without
+        """q and the result [kv heads, rows of the level, repeats, width]; log-sum-exps without
         width."""
         each = q.shape[2]
-        flat, outs, totals = q.reshape(1, heads, -1, q.shape[3]), [], []
+        flat, outs, totals = q.reshape(1, len(q), -1, q.shape[3]), [], []
         for node, start, end in level.spans:
-            mask = self._node_mask(node, level.rows[start:end], form.window, each, q)
+            mask = self._node_mask(node, level.rows[start:end], how.window, each, q)
             keys, values = node.keys[layer][None], node.values[layer][None]
-            out, total = attend(flat[:, :, start * each : end * each], keys, values, form, mask)
+            queries = flat[:, :, start * each : end * each]
+            out, total = how.run.forward(queries, keys, values, False, mask)
             outs.append(out[0])
             totals.append(total[0])
         out = outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
@@ -309,7 +276,7 @@ class DecodePass:
             seen = places <= ends
             if window is not None:
                 seen &= places > ends - window
-            mask = np.where(seen, np.float32(0), np.float32(wall(like.dtype)))
+            mask = np.where(seen, np.float32(0), _hidden(like))
             tensor = torch.from_numpy(mask)[:, None, None].to(like.device, like.dtype)
             self._masks[window, 0] = None if seen.all() else tensor
         return self._masks[window, 0]

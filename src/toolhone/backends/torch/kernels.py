@@ -81,7 +81,7 @@ class PlainKernel:
             bent = torch.tanh(scores / self.cap)
             scores, slope = bent * self.cap, 1 - bent * bent
         if mask is not None:
-            scores = scores + mask[at].to(wide)
+            scores = scores + mask[..., at, :].to(wide)
         elif causal:
             places = torch.arange(k.shape[2], device=k.device)
             scores = scores.masked_fill(places > places[at, None], HIDDEN_SCORE)
