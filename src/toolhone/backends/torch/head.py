@@ -14,7 +14,9 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 LOGIT_BYTES = {"cpu": 64 * 2**20, "cuda": 512 * 2**20, "mps": 256 * 2**20}
-"""Size of one chunk of float32 logits; larger projections are recomputed in the backward pass."""
+"""Size of one chunk of float32 logits."""
+KEPT_CHUNKS = 3
+"""Chunks that are kept for the backward pass; it computes further ones again."""
 
 
 class FrozenHead(torch.autograd.Function):
@@ -55,15 +57,14 @@ def chunked(
     temperature: float,
     size: int,
 ) -> torch.Tensor:
-    """Apply `project` to `size` positions at a time; chunks are recomputed in the backward pass."""
+    """Apply `project` to `size` positions at a time; few chunks are kept for the backward pass."""
     if len(hidden) <= size:
         return project(hidden, targets, temperature)
     parts = []
     for start in range(0, len(hidden), size):
         inputs = (hidden[start : start + size], targets[start : start + size], temperature)
+        again = torch.is_grad_enabled() and start >= KEPT_CHUNKS * size
         parts.append(
-            checkpoint(project, *inputs, use_reentrant=False)
-            if torch.is_grad_enabled()
-            else project(*inputs)
+            checkpoint(project, *inputs, use_reentrant=False) if again else project(*inputs)
         )
     return torch.cat(parts)
