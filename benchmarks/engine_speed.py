@@ -3,10 +3,11 @@
 
     python benchmarks/engine_speed.py [--work sft sft-block dpo grpo train] [--pairs 5] [--json]
 
-bench-4m: a Qwen3 of 3.9 million parameters (4 layers of width 256, 2,048 words). `toolhone`: rows
-as a prefix forest; `padded`: the same trainer without; `trl`: TRL at its best on a CPU (float32, no
-checkpointing, batches of similar length), the first loss compared with ours. `train` is GRPO's
-update without sampling. A ratio is the median over pairs, with the least and most. Needs `peers`.
+`--model`: a Qwen3 of 3.9 million parameters (bench-4m: 4 layers of width 256, 2,048 words), of 32
+million (bench-32m) or with 151,936 words (bench-151k). `toolhone`: rows as a prefix forest;
+`padded`: the same trainer without; `trl`: TRL at its best on a CPU (float32, no checkpointing,
+batches of similar length), the first loss compared with ours. `train` is GRPO's update without
+sampling. A ratio is the median over pairs, with the least and most. Needs `peers`.
 """
 
 from __future__ import annotations
@@ -44,17 +45,38 @@ from toolhone.training.update import with_loss_weights, with_token_weights
 
 RATE = 1e-4
 SFT_ROWS, BLOCK, PAIRS = 32, 300, 4
-PROMPTS, GROUP, PROMPT, NEW = 8, 8, 150, 64
+GROUP, PROMPT = 8, 150
 
 
-def make_model(folder: Path) -> Path:
+@dataclass(frozen=True)
+class Shape:
+    """Width, layers, MLP width, heads, those of keys, words; GRPO's prompts and new tokens."""
+
+    width: int
+    layers: int
+    inner: int
+    heads: int
+    kv_heads: int
+    words: int
+    prompts: int
+    new: int
+
+
+SHAPES = {
+    "bench-4m": Shape(256, 4, 768, 4, 4, 2048, 8, 64),
+    "bench-32m": Shape(512, 10, 1536, 8, 4, 2048, 2, 32),
+    "bench-151k": Shape(256, 6, 768, 4, 4, 151_936, 2, 32),
+}
+
+
+def make_model(folder: Path, shape: Shape) -> Path:
     config = Qwen3Config(
-        vocab_size=2048,
-        hidden_size=256,
-        intermediate_size=768,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=4,
+        vocab_size=shape.words,
+        hidden_size=shape.width,
+        intermediate_size=shape.inner,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
         head_dim=64,
         max_position_embeddings=4096,
         tie_word_embeddings=True,
@@ -92,10 +114,10 @@ def pair_rows(count: int) -> list[Row]:
     return found
 
 
-def prompts(folder: Path) -> list[str]:
+def prompts(folder: Path, count: int) -> list[str]:
     """Texts of about `PROMPT` tokens."""
     tokenizer, random = AutoTokenizer.from_pretrained(folder), np.random.default_rng(2)
-    return [tokenizer.decode(random.integers(300, 900, PROMPT).tolist()) for _ in range(PROMPTS)]
+    return [tokenizer.decode(random.integers(300, 900, PROMPT).tolist()) for _ in range(count)]
 
 
 def score(tokens: Sequence[int]) -> float:
@@ -155,8 +177,10 @@ def dpo_step(rows: Sequence[Row]) -> Callable[[TorchTrainer, int], float]:
     return step
 
 
-def played(trainer: TorchTrainer, ids: Sequence[list[int]], stop: int, step: int) -> list[Row]:
-    params = SamplingParams(NEW, num_samples=GROUP, seed=step, stop_ids=(stop,))
+def played(
+    trainer: TorchTrainer, ids: Sequence[list[int]], new: int, stop: int, step: int
+) -> list[Row]:
+    params = SamplingParams(new, num_samples=GROUP, seed=step, stop_ids=(stop,))
     rows = []
     for number, (prompt, samples) in enumerate(
         zip(ids, trainer.snapshot().sample(ids, params), strict=True)
@@ -167,17 +191,20 @@ def played(trainer: TorchTrainer, ids: Sequence[list[int]], stop: int, step: int
             row = Row.of([*prompt, *sample.tokens], known != 0)
             row = row.with_arrays(advantages=advantage, old_logprobs=known, behavior_logprobs=known)
             rows.append(replace(row, group=str(number)))
-    return with_loss_weights("dapo", NEW, rows)
+    return with_loss_weights("dapo", new, rows)
 
 
-def grpo_step(folder: Path, fixed: bool) -> Callable[[TorchTrainer, int], float]:
+def grpo_step(folder: Path, shape: Shape, fixed: bool) -> Callable[[TorchTrainer, int], float]:
     """With `fixed` the rows are sampled once, and a step is the update alone."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in prompts(folder)]
+    ids = [
+        tokenizer(text, add_special_tokens=False)["input_ids"]
+        for text in prompts(folder, shape.prompts)
+    ]
     kept: list[Row] = []
 
     def step(trainer: TorchTrainer, done: int) -> float:
-        rows = kept or played(trainer, ids, tokenizer.eos_token_id, done)
+        rows = kept or played(trainer, ids, shape.new, tokenizer.eos_token_id, done)
         if fixed:
             kept[:] = rows
         loss = policy_loss("dapo", 0.2, 0.2, 0.0)
@@ -197,10 +224,10 @@ class Clock(TrainerCallback):
         self.seconds += time.process_time() - self.began
 
 
-def table_of(work: str, folder: Path, rows: Sequence[Row]) -> dict[str, list[Any]]:
+def table_of(work: str, folder: Path, count: int, rows: Sequence[Row]) -> dict[str, list[Any]]:
     """The columns that TRL's trainer reads."""
     if work == "grpo":
-        return {"prompt": prompts(folder)}
+        return {"prompt": prompts(folder, count)}
     if work == "sft":
         return {
             "input_ids": [row.tokens.tolist() for row in rows],
@@ -213,7 +240,7 @@ def table_of(work: str, folder: Path, rows: Sequence[Row]) -> dict[str, list[Any
     }
 
 
-def trl(folder: Path, work: str, rows: Sequence[Row], made: Path) -> Arm:
+def trl(folder: Path, shape: Shape, work: str, rows: Sequence[Row], made: Path) -> Arm:
     """TRL's loop, without its set-up; a new trainer for each turn."""
     import trl
     from datasets import Dataset
@@ -222,13 +249,13 @@ def trl(folder: Path, work: str, rows: Sequence[Row], made: Path) -> Arm:
     kinds = {
         "sft": (trl.SFTConfig, trl.SFTTrainer, SFT_ROWS),
         "dpo": (trl.DPOConfig, trl.DPOTrainer, PAIRS),
-        "grpo": (trl.GRPOConfig, trl.GRPOTrainer, PROMPTS * GROUP),
+        "grpo": (trl.GRPOConfig, trl.GRPOTrainer, shape.prompts * GROUP),
     }
     config_of, trainer_of, size = kinds[work]
     own: dict[str, Any] = {
         "sft": {"train_sampling_strategy": "group_by_length", "completion_only_loss": True},
         "dpo": {"beta": 0.1, "max_length": None},
-        "grpo": {"num_generations": GROUP, "max_completion_length": NEW, "beta": 0.0},
+        "grpo": {"num_generations": GROUP, "max_completion_length": shape.new, "beta": 0.0},
     }[work]
     more: dict[str, Any] = {}
     if work == "grpo":
@@ -261,7 +288,7 @@ def trl(folder: Path, work: str, rows: Sequence[Row], made: Path) -> Arm:
             trainer = trainer_of(
                 model,
                 args=config,
-                train_dataset=Dataset.from_dict(table_of(work, folder, now)),
+                train_dataset=Dataset.from_dict(table_of(work, folder, shape.prompts, now)),
                 processing_class=tokenizer,
                 callbacks=[clock],
                 **more,
@@ -292,9 +319,9 @@ def measure(arms: Sequence[Arm], pairs: int, steps: int) -> dict[str, Any]:
     return {"cpu_seconds": medians, "ratio_median_least_most": ratios, "first_loss": first}
 
 
-def arms_of(work: str, folder: Path, made: Path) -> list[Arm]:
+def arms_of(work: str, folder: Path, shape: Shape, made: Path) -> list[Arm]:
     if work in ("grpo", "train"):
-        steps = [grpo_step(folder, fixed=work == "train") for _ in range(2)]
+        steps = [grpo_step(folder, shape, fixed=work == "train") for _ in range(2)]
         peer, rows = "grpo", []
     elif work == "dpo":
         rows = pair_rows(PAIRS * 8)
@@ -303,7 +330,7 @@ def arms_of(work: str, folder: Path, made: Path) -> list[Arm]:
         rows = sft_rows(SFT_ROWS * 8, BLOCK if work == "sft-block" else 0)
         steps, peer = [sft_step(rows)] * 2, "sft"
     arms = [ours("toolhone", folder, steps[0]), ours("padded", folder, steps[1], forest=False)]
-    return arms if work == "train" else [*arms, trl(folder, peer, rows, made)]
+    return arms if work == "train" else [*arms, trl(folder, shape, peer, rows, made)]
 
 
 def main() -> None:
@@ -312,16 +339,18 @@ def main() -> None:
     )
     works = ("sft", "sft-block", "dpo", "grpo", "train")
     parser.add_argument("--work", nargs="+", choices=works, default=list(works))
+    parser.add_argument("--model", choices=list(SHAPES), default="bench-4m")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--steps", type=int, default=1, help="of one turn")
     parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
     arguments = parser.parse_args()
     found = {}
     with tempfile.TemporaryDirectory() as place:
-        folder = make_model(Path(place) / "model")
+        shape = SHAPES[arguments.model]
+        folder = make_model(Path(place) / "model", shape)
         for work in arguments.work:
             found[work] = measure(
-                arms_of(work, folder, Path(place) / "trl"), arguments.pairs, arguments.steps
+                arms_of(work, folder, shape, Path(place) / "trl"), arguments.pairs, arguments.steps
             )
             if not arguments.json:
                 print(work, json.dumps(found[work]), flush=True)
