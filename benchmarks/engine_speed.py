@@ -104,7 +104,7 @@ def sft_rows(count: int, block: int) -> list[Row]:
 def pair_rows(count: int) -> list[Row]:
     """Chosen and rejected replies, of which the second half differs."""
     random, found = np.random.default_rng(1), []
-    for number, row in enumerate(sft_rows(count, 100)):
+    for number, row in enumerate(sft_rows(count, 0)):
         at = np.flatnonzero(row.mask)
         mask = np.arange(len(row)) >= at[0]
         worse = row.tokens.copy()
