@@ -11,11 +11,12 @@ import pytest
 
 from toolhone.config.experiment import make_experiment
 from toolhone.data.task_files import tasks_from_any
+from toolhone.data.templates import Templates
 from toolhone.doctor.reading import read_file
 from toolhone.sources.files import write_jsonl
 from toolhone.sources.formats import open_source
 from toolhone.tools.loading import tools_of
-from toolhone.training.dataset import load_data
+from toolhone.training.dataset import held_out_tasks, load_data
 
 TOOL = {
     "name": "weather",
@@ -173,3 +174,17 @@ def test_tasks_without_tools_take_those_on_offer_and_are_counted(tmp_path: Path)
     found = tasks_from_any(tmp_path / "tasks.jsonl", offered, notes.append)
     assert [len(one.tools) for one in found] == [1, 1, 1, 0]
     assert notes == ["3 of 4 tasks have no tools, and take the experiment's"]
+
+
+@pytest.mark.parametrize("data", [{"samples": 600}, {"max_samples": 90}])
+def test_the_tasks_of_a_template_run_are_found_with_few_rows(
+    data: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sft, grpo = (
+        make_experiment({"data": data, "training": {"method": method}}, "the test")
+        for method in ("sft", "grpo")
+    )
+    wanted, made = load_data(sft).tasks, list[int]()
+    monkeypatch.setattr(Templates, "conversations", lambda _, n, *__: made.append(n) or [])
+    assert held_out_tasks(grpo) == wanted
+    assert sum(made) <= 400

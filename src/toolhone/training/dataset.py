@@ -3,8 +3,7 @@
     dataset = load_data(experiment)
     dataset.report            # rows read, kept, skipped by reason, held out: kept in RUN/data.json
 
-`data.strategy` says where rows come from: a file, templates for built-in or the user's tools, or
-ToolBench files. Training rows are checked here, before any model is opened.
+`data.strategy` says where rows come from. Training rows are checked before any model is opened.
 """
 
 from __future__ import annotations
@@ -38,8 +37,7 @@ from toolhone.tools.builtin import BUILTIN
 from toolhone.tools.loading import load_tools, tools_of
 
 MAX_HELD_OUT = 200  # conversations made from templates; as many tasks
-RAW_PROMPT_FINDINGS = frozenset({FindingKind.TYPED_CALL, FindingKind.STRAY_MARK})
-"""Findings that `data.raw_prompt` intends."""
+RAW_PROMPT_FINDINGS = frozenset({FindingKind.TYPED_CALL, FindingKind.STRAY_MARK})  # intended
 
 
 @dataclass(frozen=True)
@@ -121,10 +119,13 @@ def held_out_tasks(experiment: Experiment) -> list[Task]:
     data = experiment.data
     if data.chosen_strategy == METHOD and data.teacher.base_url is not None:
         return []
-    if data.chosen_strategy != "templates":
-        data = data.model_copy(update={"answered": 0.0})
-    method = "sft" if plays_tasks(experiment) else experiment.training.method
-    training = experiment.training.model_copy(update={"method": method})
+    changes: dict[str, Any] = {"answered": 0.0}
+    if data.chosen_strategy == "templates":  # rows to train on beyond those held out change no task
+        count = min(MAX_HELD_OUT, data.max_samples or data.samples)
+        changes = {"max_samples": count} if data.validation_fraction is None else {}
+    data = data.model_copy(update=changes)
+    sft = {"method": "sft"} if plays_tasks(experiment) else {}
+    training = experiment.training.model_copy(update=sft)
     return load_data(experiment.model_copy(update={"data": data, "training": training})).tasks
 
 
