@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +26,7 @@ from toolhone.evaluation.bfcl_run import METRIC, BfclOptions, evaluate_bfcl
 from toolhone.evaluation.csv_results import SUMMARY, is_summary, read_results_csv, write_summary
 from toolhone.evaluation.display import bfcl_table, csv_table
 from toolhone.evaluation.folder import plain, refuse_overwriting, write_folder
+from toolhone.evaluation.inspect_log import write_inspect_log
 from toolhone.evaluation.legacy_metrics import playground_summary
 from toolhone.evaluation.metrics import Evaluation
 from toolhone.evaluation.score import score as score_predictions
@@ -107,6 +109,10 @@ BfclPython = Annotated[
 ]
 
 
+class LogFormat(StrEnum):
+    INSPECT = "inspect"
+
+
 @app.command(
     "eval",
     cls=EvalCommand,
@@ -128,6 +134,9 @@ def evaluate(  # noqa: PLR0913 (the options of a command)
     ] = False,
     bfcl: Bfcl = None,
     bfcl_program: BfclPython = None,
+    log: Annotated[
+        LogFormat | None, Option(help="also write a log for `inspect view`, into logs/ or OUT/logs")
+    ] = None,
     as_json: flags.AsJson = False,
 ) -> None:
     """Play tasks with a model and live tools, and score the episodes.
@@ -138,6 +147,8 @@ def evaluate(  # noqa: PLR0913 (the options of a command)
         raise ConfigError("--bfcl-python belongs to --bfcl CATEGORIES; add it")
     if bfcl is not None and tasks is not None:
         raise ConfigError("--bfcl brings its own tasks; leave --tasks out")
+    if bfcl is not None and log is not None:
+        raise ConfigError("--log is a log of Toolhone's own evaluation; leave it out with --bfcl")
     if bfcl is not None and out is not None:
         refuse_overwriting(out)
     keys = flags.with_options(overrides, dialect, constrained)
@@ -159,6 +170,9 @@ def evaluate(  # noqa: PLR0913 (the options of a command)
         with writing(out):
             out.parent.mkdir(parents=True, exist_ok=True)
             write_json(out, plain({**result.to_dict(), **playground_summary(result)}))
+    if log is not None:
+        place = Path("logs") if folder is None else folder / "logs"
+        print_note(f"log: {write_inspect_log(result, opened.name, place)}")
     if as_json:
         print(json.dumps(result.to_dict()))
     else:
