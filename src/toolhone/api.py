@@ -68,7 +68,7 @@ TASKS_FILE = "tasks.jsonl"
 SETTINGS = ("tools", "allowed_tools", "tool_results", "world", "evaluation")
 """Sections of another experiment that replace those of a run when one is given."""
 FORMAT_KEYS = frozenset(
-    f"model.{key}" for key in ("dialect", "markup", "history", "template_switches")
+    f"model.{key}" for key in ("dialect", "markup", "history", "template_switches", "inline_refs")
 )
 """Overrides that request another format on purpose."""
 

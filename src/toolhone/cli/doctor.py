@@ -27,6 +27,7 @@ from toolhone.data.render import encode_rows
 from toolhone.dialects.base import Dialect
 from toolhone.dialects.probe.certificate import Certificate, certify, check_same
 from toolhone.doctor.checks import REMEDIES
+from toolhone.dialects.probe.schema_words import hidden_note
 from toolhone.doctor.diagnose import DataVerdict, Diagnosis, diagnose
 from toolhone.doctor.fix import CleanResult, RowOutcome, check_target, clean, write_cleaned
 from toolhone.doctor.lengths import LengthCheck, ModelParts
@@ -211,11 +212,14 @@ def coloured(row: Row, tokenizer: TextTokenizer) -> Text:
 
 @dataclass(frozen=True)
 class Examination:
-    """The findings; `cleaned` where a cleaned copy was written, to `out`."""
+    """The findings; `cleaned` where a cleaned copy was written, to `out`.
+
+    hidden: a sentence on what the prompt does not show of the tools' schemas."""
 
     diagnosis: Diagnosis
     cleaned: CleanResult | None = None
     out: Path | None = None
+    hidden: str | None = None
 
     @property
     def verdict(self) -> DataVerdict:
@@ -228,6 +232,8 @@ class Examination:
 
     def to_dict(self) -> dict[str, object]:
         result: dict[str, object] = dict(self.diagnosis.to_dict())
+        if self.hidden is not None:
+            result["hidden"] = self.hidden
         if self.cleaned is not None:
             result["fix"] = {**self.cleaned.to_dict(), "out": str(self.out)}
         return result
@@ -255,10 +261,16 @@ def examine_data(
     files = [read_file(path, progress=progress) for path in paths]
     lengths = LengthCheck(model, max_length, workers=os.cpu_count() or 1)
     diagnosis = diagnose(files, lengths, progress)
+    hidden = None
+    if model is not None:
+        rows = (row for file in files for row in file.conversations)
+        hidden = hidden_note(model.dialect, (tool for row in rows for tool in row.tools))
     if show:
         _show_diagnosis(diagnosis)
+        if hidden is not None:
+            console().print(Text(hidden, "yellow"))
     if fix is None:
-        return Examination(diagnosis)
+        return Examination(diagnosis, hidden=hidden)
     cleaned = clean(files, lengths, progress)
     report = write_cleaned(cleaned, fix, paths)
     if show:
@@ -269,7 +281,7 @@ def examine_data(
             for reason, count in cleaned.reasons(outcome).most_common():
                 console().print(Text(f"  {outcome.value} {count:6d}  {reason}"))
         _show_verdict(f"verdict on {fix}", cleaned.after.verdict)
-    return Examination(diagnosis, cleaned, fix)
+    return Examination(diagnosis, cleaned, fix, hidden)
 
 
 def _show_diagnosis(diagnosis: Diagnosis) -> None:

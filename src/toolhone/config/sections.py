@@ -50,6 +50,8 @@ class ModelSection(Section):
     template_switches: dict[str, Any] | None = None
     """keywords for the chat template, such as {'enable_thinking': false}; none: what its
     certificate finds"""
+    inline_refs: bool | None = None
+    """write schemas of tools without $ref into the prompt; none: where the template loses $ref"""
     micro_batch_tokens: int | None = Field(None, gt=0)
     """tokens in one forward pass, each counted once; none: 1024 on a CPU, by its memory on a GPU"""
 

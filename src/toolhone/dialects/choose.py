@@ -32,13 +32,15 @@ class FormatRequest:
     """The format that a model section asks for.
 
     keep_history: earlier turns stay as they were generated where the template rewrites them.
-    template_kwargs: keywords for the template; None uses those that its proof finds.
+    template_kwargs: keywords for the template; None uses those that its proof finds. inline_refs:
+    the template gets schemas of tools without references; None: where it loses these.
     """
 
     dialect: str = "auto"
     markup: str = "auto"
     keep_history: bool = False
     template_kwargs: Mapping[str, Json] | None = None
+    inline_refs: bool | None = None
 
 
 def open_dialect(
@@ -47,6 +49,7 @@ def open_dialect(
     markup: str = "auto",
     keep_history: bool = False,
     template_kwargs: Mapping[str, Json] | None = None,
+    inline_refs: bool | None = None,
 ) -> Dialect:
     """Open a dialect by name: native, json, calls or tagged. `auto` is native.
 
@@ -59,7 +62,7 @@ def open_dialect(
             raise unknown_name(what, name, names)
     if dialect not in PROMPTED:
         if markup in ("auto", "template"):
-            return prove_template(tokenizer, template_kwargs, keep_history)
+            return prove_template(tokenizer, template_kwargs, keep_history, inline_refs)
         raise DialectError(
             f"the native dialect is the model's own template; model.markup={markup} goes with "
             "model.dialect=json, calls or tagged"

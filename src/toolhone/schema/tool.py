@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property, partial
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -24,7 +24,7 @@ from referencing.exceptions import Unresolvable
 from toolhone.errors import DataError
 from toolhone.schema.keys import HARMLESS_OF_TOOLS, SCHEMAS, TOOL_KEYS, check_keys, first_value
 from toolhone.schema.references import Json as Json
-from toolhone.schema.references import find_ref, follow
+from toolhone.schema.references import find_ref, follow, inline_refs
 
 try:
     import regress
@@ -99,6 +99,11 @@ class Tool:
             return [f"arguments: cannot be checked: {error}"]
         errors.sort(key=lambda error: list(map(str, error.path)))
         return [f"{'.'.join(map(str, e.path)) or 'arguments'}: {e.message}" for e in errors]
+
+    @cached_property
+    def inlined(self) -> Tool:
+        """The tool with a schema without references (`inline_refs`)."""
+        return replace(self, parameters=inline_refs(self.parameters))
 
     @cached_property
     def _validator(self) -> jsonschema.protocols.Validator:

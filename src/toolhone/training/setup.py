@@ -33,6 +33,7 @@ from toolhone.data.render import render_rows
 from toolhone.dialects.base import Dialect
 from toolhone.dialects.choose import FormatRequest
 from toolhone.dialects.probe.certificate import check_same, open_certified
+from toolhone.dialects.probe.schema_words import hidden_note
 from toolhone.episodes.episode import EpisodeRules, OnFault, TurnOutcome
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import ConfigError, DataError, ModelError
@@ -120,6 +121,9 @@ class TrainingSetup:
     def rows(self, data: Dataset) -> tuple[list[Row], list[Row], dict[str, Any]]:
         """Rows to train on, held-out rows, and the report with every conversation accounted for."""
         plan = self.plan
+        tools = (tool for row in data.train for tool in row.tools)
+        if (note := hidden_note(self.dialect, tools)) is not None:
+            self.progress.report(f"format: {note}")
         section = plan.training.model_copy(update={"max_length": self._max_length()})
         arguments = (self.dialect, self.tokenizer, section, plan.data.too_long)
         train = render_rows(data.train, *arguments, self.progress)
@@ -359,8 +363,8 @@ def _rules(section: EpisodeSection, max_turns: int, to_the_end: bool) -> Episode
 def format_request(plan: Experiment) -> FormatRequest:
     """The format that an experiment asks for."""
     model = plan.model
-    kept = model.history == "kept"
-    return FormatRequest(model.dialect, model.markup, kept, model.template_switches)
+    kept, switches = model.history == "kept", model.template_switches
+    return FormatRequest(model.dialect, model.markup, kept, switches, model.inline_refs)
 
 
 def check_vocabulary(tokenizer: TextTokenizer, rows: int, name: str) -> None:

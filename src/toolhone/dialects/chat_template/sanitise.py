@@ -251,13 +251,14 @@ class TemplateQuirks:
 
     arguments: a mapping, or JSON text. empty: empty text beside calls, or none. reasoning: the
     field for reasoning; None where it is part of the text. beside_calls_only: the field works in
-    turns with calls only.
+    turns with calls only. inline_refs: schemas of tools are written without references.
     """
 
     arguments: Literal["mapping", "string"] = "mapping"
     empty: Literal["text", "absent"] = "text"
     reasoning: str | None = None
     beside_calls_only: bool = False
+    inline_refs: bool = False
 
 
 @dataclass(frozen=True)
@@ -268,10 +269,9 @@ class ChatWriter:
     quirks: TemplateQuirks
 
     def tools(self, tools: Sequence[Tool]) -> list[Json]:
-        disguise = self.guard.disguise
-        return [
-            {"type": "function", "function": disguise(tool.to_dict()["function"])} for tool in tools
-        ]
+        disguise, inline = self.guard.disguise, self.quirks.inline_refs
+        written = [(tool.inlined if inline else tool).to_dict() for tool in tools]
+        return [{"type": "function", "function": disguise(one["function"])} for one in written]
 
     def chat(self, messages: Sequence[Message]) -> list[ChatMessage]:
         chat: list[ChatMessage] = []

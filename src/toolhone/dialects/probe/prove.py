@@ -35,6 +35,7 @@ from toolhone.dialects.chat_template.sanitise import (
 )
 from toolhone.dialects.chat_template.turns import TemplateBehaviour, Turns, without_stop
 from toolhone.dialects.probe.derive import FIRST, OTHER, PROBE_TOOLS, TOOL, derive
+from toolhone.dialects.probe.schema_words import hidden_words, schema_words
 from toolhone.dialects.syntax.delimited import DelimitedSyntax
 from toolhone.dialects.syntax.model_text import ToolCallTags, read_after_reasoning
 from toolhone.dialects.syntax.unmarked import BareJson
@@ -65,6 +66,7 @@ def describe(dialect: Dialect) -> dict[str, Json]:
             "arguments": quirks.arguments,
             "empty_content": quirks.empty,
             "reasoning_field": quirks.reasoning is not None,
+            **({"inline_refs": True} if quirks.inline_refs else {}),
             "form": asdict(syntax) if isinstance(syntax, DelimitedSyntax) else syntax.name,
         }
     return dict(json.loads(json.dumps(result)))
@@ -127,12 +129,16 @@ def _stage(number: int, reason: str) -> Iterator[None]:
 
 
 def prove_template(
-    tokenizer: TextTokenizer, kwargs: Mapping[str, Json] | None = None, keep_history: bool = False
+    tokenizer: TextTokenizer,
+    kwargs: Mapping[str, Json] | None = None,
+    keep_history: bool = False,
+    inline_refs: bool | None = None,
 ) -> ChatTemplateDialect:
     """Return the proved dialect of this tokenizer's template.
 
     `DialectError` says what the template does wrong. kwargs: keywords for the template; None tries
-    those that it knows. keep_history: earlier turns stay as they were generated.
+    those that it knows. keep_history: earlier turns stay as they were generated. inline_refs:
+    schemas of tools are written without references; None: where the template loses these.
     """
     if not tokenizer.wrapped.chat_template:
         wrong = "the model is without a usable template: its tokenizer has no chat template"
@@ -146,7 +152,7 @@ def prove_template(
     for each, quirks in product(tried, _QUIRKS):
         try:
             proof = _Proof.of(TemplateMarkup(tokenizer, each), ChatWriter(guard, quirks))
-            dialect = proof.find_dialect(tokenizer)
+            dialect = _with_inline_refs(proof.find_dialect(tokenizer), inline_refs)
             with _stage(9, "changes a conversation that goes on"):
                 return _with_history(dialect, keep_history)
         except _FaultError as fault:
@@ -254,6 +260,16 @@ def _with_reasoning(dialect: ChatTemplateDialect, tools: tuple[Tool, ...]) -> Ch
     return dialect
 
 
+def _with_inline_refs(dialect: ChatTemplateDialect, inline: bool | None) -> ChatTemplateDialect:
+    """The same dialect, which writes schemas without references where its template loses them."""
+    reference = next(word for word in schema_words() if word.name == "$ref")
+    if inline is False or (inline is None and reference.is_shown(dialect)):
+        return dialect
+    quirks = replace(dialect.writer.quirks, inline_refs=True)
+    writer = replace(dialect.writer, quirks=quirks)
+    return ChatTemplateDialect(dialect.markup, dialect.behaviour, dialect.syntax, writer)
+
+
 def _with_history(dialect: ChatTemplateDialect, keep_history: bool) -> ChatTemplateDialect:
     """The same dialect, which knows whether its template rewrites earlier turns."""
     thinking = tuple(
@@ -307,6 +323,8 @@ def find_limits(dialect: Dialect) -> Iterator[str]:
     else:
         lost = [part for part, word in probes["parts"].items() if word not in text]
         yield from (f"{part} do not reach the prompt" for part in lost)
+        if words := hidden_words(dialect):
+            yield f"the prompt does not show of a tool's schema: {', '.join(words)}"
     if not isinstance(dialect, ChatTemplateDialect):
         return
     if borrowed := dialect.behaviour.borrowed:
@@ -314,6 +332,8 @@ def find_limits(dialect: Dialect) -> Iterator[str]:
         yield f"the template ends no turn: {marks} of the next message ends it"
     if isinstance(dialect.markup, TemplateMarkup) and dialect.markup.template_kwargs:
         yield f"the template is used with {json.dumps(dialect.markup.template_kwargs)}"
+    if dialect.writer.quirks.inline_refs:
+        yield "schemas of tools are written without $ref, which the template does not show"
     if isinstance(dialect.markup, CheckedMarkup):
         escapes = "the template escapes <, > and & in texts of tools"
         yield f"{escapes}: training stops at rows with such texts"
