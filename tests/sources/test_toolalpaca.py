@@ -15,7 +15,8 @@ from toolhone.schema import ExpectedCall, Task, ToolCall
 from toolhone.schema.references import resolve_refs
 from toolhone.sources.base import Loaded
 from toolhone.sources.formats import detect, detect_format, open_source
-from toolhone.sources.toolalpaca import find_holes, openapi_tools
+from toolhone.sources.toolalpaca import find_holes
+from toolhone.tools.openapi import openapi_tools
 
 TOOLALPACA = SHARED / "datasets" / "toolalpaca" / "eval_simulated.json"
 SEARCH = {

@@ -19,13 +19,13 @@ from toolhone.data.importing import import_file
 from toolhone.data.sft_array_writer import SftRows, read_shares, write_array
 from toolhone.data.templates import Templates
 from toolhone.data.world_tasks import WorldTasks, solve
-from toolhone.errors import DataError
+from toolhone.errors import DataError, RunError
 from toolhone.runs.progress import open_progress
 from toolhone.runs.run import write_json
 from toolhone.schema import Conversation, Task
 from toolhone.sources.files import write_jsonl
 from toolhone.sources.formats import as_markdown, list_sources
-from toolhone.sources.tool_lists import read_tool_file
+from toolhone.sources.tool_lists import list_tools, read_tool_file
 from toolhone.tools.open_world import STATE_WORLDS
 from toolhone.tools.worlds import flat
 from toolhone.training.dataset import load_data
@@ -135,6 +135,34 @@ def import_(
             print(f"wrote    {written.rows:6d}  {kind}: {written.path}")
     if not loaded.kept:
         raise typer.Exit(1)
+
+
+@group.command(
+    epilog="Examples: toolhone data tools 'mcp-server-time' --to tools.json   |   "
+    "toolhone data tools openapi.json --url https://api.example.org/v1 --to tools.json"
+)
+def tools(
+    source: Annotated[
+        str,
+        Argument(
+            help="the command or the address of an MCP server, an OpenAPI document, or a file with "
+            "a list of tools; a command is run"
+        ),
+    ],
+    to: Annotated[Path, Option(help="the file to write; `tools` of an experiment may name it")],
+    url: Annotated[
+        str, Option(help="OpenAPI: the address of the service [default: that of the document]")
+    ] = "",
+    overwrite: Annotated[bool, Option("--overwrite", help="replace an earlier file")] = False,
+) -> None:
+    """Write the tools of an MCP server, of an OpenAPI document or of a list to a file.
+
+    Operations of OpenAPI are entries of type `api`, which run where they are allowed by name."""
+    if to.exists() and not overwrite:
+        raise RunError(f"{to} exists already; name another file, or allow it with --overwrite")
+    found = list_tools(source, url)
+    write_json(to, found)
+    print(f"{len(found):6d} tools  {to}")
 
 
 @group.command(epilog="Examples: toolhone data worlds   |   toolhone data worlds files")

@@ -26,8 +26,8 @@ from toolhone.config.experiment import overridden
 from toolhone.data.render import encode_rows
 from toolhone.dialects.base import Dialect
 from toolhone.dialects.probe.certificate import Certificate, certify, check_same
-from toolhone.doctor.checks import REMEDIES
 from toolhone.dialects.probe.schema_words import hidden_note
+from toolhone.doctor.checks import REMEDIES
 from toolhone.doctor.diagnose import DataVerdict, Diagnosis, diagnose
 from toolhone.doctor.fix import CleanResult, RowOutcome, check_target, clean, write_cleaned
 from toolhone.doctor.lengths import LengthCheck, ModelParts

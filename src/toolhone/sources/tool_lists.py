@@ -6,6 +6,8 @@ read_tool_file("tools.json")               # an OpenAI list, an MCP `tools/list`
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +18,8 @@ from toolhone.sources.base import Context
 from toolhone.sources.files import FileLine, read_json
 from toolhone.sources.log_parts import decode
 from toolhone.sources.messages import fill_tools
-from toolhone.sources.toolalpaca import openapi_tools
+from toolhone.tools.mcp_server import open_server
+from toolhone.tools.openapi import openapi_specs, openapi_tools
 
 _LISTS = ("functionDeclarations", "function_declarations", "tools", "functions", "result")
 """Keys of objects that hold a list of tools."""
@@ -95,3 +98,20 @@ def read_tool_file(path: str | Path) -> list[Tool]:
         right = "wanted a list of tools, an MCP server's tools/list, or an OpenAPI document"
         raise DataError(f"{path}: the file names no tool; {right}")
     return tools
+
+
+def list_tools(source: str, url: str = "") -> list[dict[str, Json]]:
+    """Return the tools of a file, or of the MCP server at an address or behind a command.
+
+    Operations of an OpenAPI document are entries of type `api`; url: their address, where the
+    document names none.
+    """
+    if Path(source).is_file():
+        document = read_json(Path(source))
+        if isinstance(document, Mapping) and "paths" in document:
+            return openapi_specs(document, url)
+        return [tool.to_dict() for tool in read_tool_file(source)]
+    spec: dict[str, Json] = {"command": shlex.split(source), "env": [*os.environ]}
+    spec = {"url": source} if source.startswith(("http://", "https://")) else spec
+    with open_server(spec, Path.cwd()) as server:
+        return [Tool.of(tool, set()).to_dict() for tool in server.tools()]

@@ -11,20 +11,19 @@ tool. Format: Tang et al. 2023, arXiv:2306.05301.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
 
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
-from toolhone.schema.references import resolve_refs
 from toolhone.sources.base import Context, Skip, Source, refuse_misfits
 from toolhone.sources.files import Record
 from toolhone.sources.tool_specs import BAD_TOOLS, decode_text, fit_call
+from toolhone.tools.openapi import openapi_tools
 
 UNREADABLE = "an answer that cannot be read"
 LATER = "calls that need another call's result, or the user's answer, left out"
 _ASKS = "getDetails"
-_METHODS = ("get", "put", "post", "delete", "patch", "head", "options")
 _HOLE = re.compile(r'"?\$\{([^{}",]*)\}?"?|"\{([^{}",]*)\}"')
 """`${id from search}`, with or without quotes or its closing bracket; `"{start date}"`."""
 
@@ -106,48 +105,6 @@ def _call(name: str, given: Json, tools: Sequence[Tool], repairs: set[str]) -> E
     repairs |= fitted | ({"an empty text for what may be left out"} if empty else set())
     accept = {key: [""] for key in given if key in empty}
     return ExpectedCall(call.name, call.arguments, accept)
-
-
-def openapi_tools(document: Json) -> list[Tool]:
-    """Return a tool for each operation of an OpenAPI 3 description; `DataError` for a bad schema.
-
-    A tool is named by its `operationId`, or by method and path (`get_/users/{id}`). Its parameters,
-    of path, query or header, and the fields of a JSON request body become one flat schema with
-    local references resolved. Responses, servers and security are left out.
-    """
-    return [
-        _operation_tool(document, f"{method}_{path}", operation, item.get("parameters"))
-        for path, item in _object(_object(document).get("paths")).items()
-        for method, operation in _object(item).items()
-        if method in _METHODS and isinstance(operation, Mapping)
-    ]
-
-
-def _operation_tool(document: Json, name: str, operation: Mapping[str, Json], shared: Json) -> Tool:
-    properties: Record = {}
-    required: list[str] = []
-    for entry in [*(shared or []), *(operation.get("parameters") or [])]:
-        parameter = _object(resolve_refs(entry, document))
-        key, text = parameter.get("name"), parameter.get("description")
-        if isinstance(key, str):
-            properties[key] = dict(_object(parameter.get("schema")))
-            if isinstance(text, str) and text:
-                properties[key].setdefault("description", text)
-            required += [key] if parameter.get("required") is True else []
-    body = resolve_refs(operation.get("requestBody"), document)
-    for key in ("content", "application/json", "schema"):
-        body = _object(body).get(key)
-    properties |= _object(body).get("properties") or {}
-    in_body = _object(body).get("required") or []
-    required += [key for key in in_body if key in properties and key not in required]
-    parameters = {"type": "object", "properties": properties, "required": required}
-    text = operation.get("description") or operation.get("summary")
-    named = operation.get("operationId") or name
-    return Tool.of({"name": named, "description": text, "parameters": parameters})
-
-
-def _object(value: Json) -> Mapping[str, Json]:
-    return value if isinstance(value, Mapping) else {}
 
 
 TOOLALPACA = Source(

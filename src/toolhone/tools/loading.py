@@ -3,6 +3,7 @@
     "calculator", "tools.py:area", "tools.py", "pkg.mod:area"     built in, functions, marked ones
     {"name", "description", "parameters"}                         a schema alone; nothing runs
     {..., "implementation" or "function": text}                   a schema and what runs for it
+    {"name", "mcp": {"command" or "url"}}                         all tools of an MCP server
 A Python file or module is executed: it is user code.
 """
 
@@ -24,6 +25,7 @@ from toolhone.schema.tool import schema_of_callable
 from toolhone.tools.builtin import BUILTIN
 from toolhone.tools.command import CommandTool
 from toolhone.tools.http import HttpTool
+from toolhone.tools.mcp_server import McpServer, mcp_tools, read_server
 from toolhone.tools.registry import (
     TOOL_MARK,
     Implementation,
@@ -77,9 +79,11 @@ def make_registry(
     if replay is not None and log is not None and log.resolve() == replay.resolve():
         wrong = f"tool_results.log and tool_results.replay are the same file {log}"
         raise ConfigError(f"{wrong}; write the log to another")
-    may_run = () if replay else allowed
-    tools = [tool for spec in list(specs) for tool in load_tools(spec, base, may_run)]
+    may_run, specs = () if replay else allowed, list(specs)
+    tools = [tool for spec in specs for tool in load_tools(spec, base, may_run)]
+    servers = [spec for spec in specs if isinstance(spec, Mapping) and "mcp" in spec]
     names = [tool.name for tool in tools]
+    names += [str(spec.get("name") or read_server(spec["mcp"], base).name) for spec in servers]
     for name in allowed:
         if name not in names:
             known = f"{nearest(name, names)}; tools: {', '.join(names) or 'none'}"
@@ -100,6 +104,8 @@ def load_tools(spec: Spec, base: Path, allowed: Collection[str] = ()) -> list[To
 
     A Python file or module is executed: it is the user's own code, with all rights.
     """
+    if isinstance(spec, Mapping) and "mcp" in spec:
+        return [_of_server(tool, spec, server) for tool, server in mcp_tools(spec, base, allowed)]
     if isinstance(spec, Mapping):
         return [_from_object(spec, base, allowed)]
     code = USER_CODE.fullmatch(spec)
@@ -114,6 +120,20 @@ def load_tools(spec: Spec, base: Path, allowed: Collection[str] = ()) -> list[To
         right = f"mark one, or name one as '{code['file']}:function'"
         raise ConfigError(f"{path} has no function marked with @tool; {right}")
     return [Tool.of(value) for value in marked]
+
+
+def _of_server(tool: Tool, spec: Mapping[str, Json], server: McpServer) -> Tool:
+    _check_keys(f"the MCP server {server.name!r} has", spec, ("name", "mcp", "limits", "cache"))
+    limits, cache = _terms(server.name, spec)
+    limits = replace(limits, timeout=server.timeout + _GRACE)
+
+    def ask(**arguments: Json) -> Json:
+        return server.call(tool.name, arguments)
+
+    definition = json.dumps(dict(spec), sort_keys=True, default=str)
+    accepts = None if any(key in tool.parameters for key in COMPOSED) else tuple(tool.properties)
+    function = Implementation(ask, limits, cache, "", definition, accepts)
+    return replace(tool, function=function)
 
 
 def _from_object(spec: Mapping[str, Json], base: Path, allowed: Collection[str]) -> Tool:
@@ -316,5 +336,10 @@ def _check_number(name: str, key: str, value: Json, whole: bool) -> None:
 
 
 def tools_of(experiment: Experiment) -> list[Tool]:
-    """The tools of an experiment as a model sees them; nothing is run."""
-    return [tool for spec in experiment.tools for tool in load_tools(spec, Path.cwd())]
+    """The tools of an experiment as a model sees them; none of them is run."""
+    allowed = experiment.allowed_tools
+    return [
+        tool
+        for spec in experiment.tools
+        for tool in load_tools(spec, Path.cwd(), allowed if "mcp" in spec else ())
+    ]
