@@ -48,6 +48,7 @@ NOT_RUN = {
     "src/toolhone/": "shows a tree",
     "cli  >  guide": "shows an order",
     **dict.fromkeys(("toolhone eval runs/sft --bfcl", "toolhone eval runs/gsm8k --bfcl"), NETWORK),
+    "toolhone benchmark": "loads each model in a process of its own; tests/cli/test_benchmark.py",
     "toolhone compare evals/bfcl-base": "needs the command before it",
     "300 tasks in both": OUTPUT,
     "Mara buys 7 boxes": OUTPUT,

@@ -23,8 +23,9 @@ from toolhone.errors import ConfigError, DataError
 from toolhone.evaluation.bfcl_checker import official_verdicts
 from toolhone.evaluation.bfcl_official import bfcl_python
 from toolhone.evaluation.bfcl_run import METRIC, BfclOptions, evaluate_bfcl
+from toolhone.evaluation.board_tables import bfcl_table
 from toolhone.evaluation.csv_results import SUMMARY, is_summary, read_results_csv, write_summary
-from toolhone.evaluation.display import bfcl_table, csv_table
+from toolhone.evaluation.display import csv_table
 from toolhone.evaluation.folder import plain, refuse_overwriting, write_folder
 from toolhone.evaluation.inspect_log import write_inspect_log
 from toolhone.evaluation.legacy_metrics import playground_summary

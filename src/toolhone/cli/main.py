@@ -30,6 +30,7 @@ VERBS = {
     "doctor": ("doctor", "Prove the format of a model (--model), examine data (--data), or both"),
     "eval": ("eval", "Play tasks with a model and live tools, and score the episodes."),
     "score": ("eval", "Score answers from anywhere; no model is needed."),
+    "benchmark": ("benchmark", "Run models on task sets: a leaderboard with intervals, resumable."),
     "compare": (
         "comparison",
         "Compare two evaluations of the same tasks: paired differences, gains",

@@ -19,7 +19,7 @@ from itertools import islice
 
 from toolhone.data.task_files import refuse_unplayable
 from toolhone.episodes.episode import Episode, EpisodeRules, Play, Request, SampleRequest, episode
-from toolhone.episodes.policy import TokenPolicy, TurnStream
+from toolhone.episodes.policy import Policy, Turns
 from toolhone.errors import BusyError, UserError
 from toolhone.schema import Json, Task, ToolCall
 from toolhone.tools.open_world import open_world
@@ -91,7 +91,7 @@ def sample_key(index: int, turn: int) -> int:
 
 
 def run_episodes(
-    policy: TokenPolicy,
+    policy: Policy,
     tasks: Sequence[Task],
     registry: Registry,
     rules: EpisodeRules | Sequence[EpisodeRules] = TO_THE_END,
@@ -134,14 +134,14 @@ class _Driver:
     to the worlds of their episodes.
     """
 
-    policy: TokenPolicy
+    policy: Policy
     tasks: Sequence[Task]
     rules: Sequence[EpisodeRules]
     registry: Registry
     on_episode: OnEpisode | None
     first: int
     threads: ThreadPoolExecutor
-    stream: TurnStream
+    stream: Turns
     patience: float = PATIENCE
     plays: dict[int, Play] = field(default_factory=dict)
     sampling: dict[int, int] = field(default_factory=dict)

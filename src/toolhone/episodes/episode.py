@@ -15,7 +15,7 @@ from itertools import count
 
 from toolhone.backends.base import StopReason
 from toolhone.dialects.base import ParseProblem
-from toolhone.episodes.policy import Prompt, TokenPolicy, Turn
+from toolhone.episodes.policy import Policy, Prompt, Turn
 from toolhone.schema import Json, Message, Task, Tool, ToolCall
 from toolhone.tools.result import ToolResult
 
@@ -174,7 +174,7 @@ Answer = Turn | Sequence[ToolResult]
 Play = Generator[Request, Answer, Episode]
 
 
-def episode(task: Task, policy: TokenPolicy, rules: EpisodeRules) -> Play:
+def episode(task: Task, policy: Policy, rules: EpisodeRules) -> Play:
     """Play one task; the return value of the generator is the `Episode`.
 
     A tool that fails does not end an episode: its result goes back to the model. Errors of the
@@ -226,7 +226,7 @@ class _PlayState:
 
 
 def _turns(
-    prompt: Prompt, policy: TokenPolicy, rules: EpisodeRules, history: _PlayState
+    prompt: Prompt, policy: Policy, rules: EpisodeRules, history: _PlayState
 ) -> Generator[Request, Answer, EpisodeStatus]:
     while policy.fits(prompt):
         answer = yield SampleRequest(prompt, len(history.turns))

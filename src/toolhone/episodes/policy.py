@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from toolhone.backends.base import Sample, Sampler, SamplingParams, StopReason, Stream
 from toolhone.dialects.base import Dialect, History, ParseProblem
 from toolhone.errors import DialectError
-from toolhone.schema import Conversation, Message, Tool
+from toolhone.schema import Conversation, Json, Message, Tool
 from toolhone.tokenizer import TextTokenizer
 
 
@@ -51,6 +52,32 @@ class Turn:
     prefill: tuple[int, ...] = ()
 
 
+class Turns(Protocol):
+    """`backends.base.Stream` for turns."""
+
+    def submit(self, key: int, prompt: Prompt) -> None:
+        """Queue a prompt; `key` names it in `poll`, and its random stream."""
+
+    def poll(self) -> list[tuple[int, Turn]]:
+        """Work until a prompt is answered; returns all that are, and [] only when none is left."""
+
+    def close(self) -> None:
+        """Drop all prompts."""
+
+
+class Policy(Protocol):
+    """What episodes and evaluations need: one of our models, or `ChatPolicy` behind an address."""
+
+    @property
+    def seed(self) -> int: ...
+    def describe(self) -> dict[str, Json]: ...
+    def open(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Prompt: ...
+    def extend(self, prompt: Prompt, turn: Turn, results: Sequence[Message]) -> Prompt: ...
+    def fits(self, prompt: Prompt) -> bool: ...
+    def check_tools(self, offers: Iterable[Sequence[Tool]]) -> None: ...
+    def stream(self) -> Turns: ...
+
+
 class TokenPolicy:
     """A policy made of a sampler with its dialect and tokenizer; `seed` is that of its sampling.
 
@@ -75,6 +102,16 @@ class TokenPolicy:
         self._opened: Prompt | None = None
         stop_ids = params.stop_ids or tokenizer.stop_ids(dialect.stop)
         self.params, self.seed = replace(params, stop_ids=stop_ids), params.seed
+
+    def describe(self) -> dict[str, Json]:
+        """How turns are sampled, for a report."""
+        return {
+            "template_switches": getattr(self.dialect, "switches", None),
+            "temperature": self.params.temperature,
+            "max_new_tokens": self.params.max_tokens,
+            "seed": self.seed,
+            "constrained": self.grammar is not None,
+        }
 
     def open(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Prompt:
         """The prompt for the first turn; the same object again for the same tuples."""

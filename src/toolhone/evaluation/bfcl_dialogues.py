@@ -23,7 +23,7 @@ from toolhone.backends.base import StopReason
 from toolhone.dialects.base import ParseProblem
 from toolhone.episodes.driver import sample_key
 from toolhone.episodes.episode import EpisodeStatus
-from toolhone.episodes.policy import Prompt, TokenPolicy, Turn
+from toolhone.episodes.policy import Policy, Prompt, Turn
 from toolhone.errors import DialectError, RunError
 from toolhone.evaluation.bfcl_official import Reply, package_command, package_environment
 from toolhone.evaluation.bfcl_runner import IDENTIFIER
@@ -116,7 +116,7 @@ class _Dialogue:
         docs = [*self.entry["function"], *(one for docs in later for one in docs)]
         return {doc["name"] for doc in docs}
 
-    def next_prompt(self, policy: TokenPolicy, last: Turn | None) -> Prompt | None:
+    def next_prompt(self, policy: Policy, last: Turn | None) -> Prompt | None:
         """The prompt of the next turn of the user; None after the last one."""
         number = len(self.turns)
         questions = self.entry["question"]
@@ -142,7 +142,7 @@ def tools_of(functions: Json) -> tuple[Tool, ...]:
 
 
 def play_dialogues(
-    policy: TokenPolicy,
+    policy: Policy,
     entries: Sequence[Mapping[str, Json]],
     simulation: Simulation,
     progress: Progress | None = None,
@@ -180,7 +180,7 @@ def play_dialogues(
 
 
 def _after(
-    dialogue: _Dialogue, turn: Turn, policy: TokenPolicy, simulation: Simulation
+    dialogue: _Dialogue, turn: Turn, policy: Policy, simulation: Simulation
 ) -> Prompt | None:
     """The prompt after a reply; None where the dialogue is over."""
     is_cut = turn.stop_reason is StopReason.LENGTH

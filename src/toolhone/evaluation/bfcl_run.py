@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from toolhone.episodes.episode import EpisodeStatus
-from toolhone.episodes.policy import TokenPolicy
+from toolhone.episodes.policy import Policy
 from toolhone.errors import DataError
 from toolhone.evaluation.bfcl_checker import category_of
 from toolhone.evaluation.bfcl_dialogues import Simulation, play_dialogues
@@ -60,7 +60,7 @@ class BfclResult:
 
 
 def evaluate_bfcl(
-    policy: TokenPolicy, categories: str, options: BfclOptions, progress: Progress
+    policy: Policy, categories: str, options: BfclOptions, progress: Progress
 ) -> BfclResult:
     """Generate replies to the entries of these categories, and have the package judge them."""
     names = parse_categories(categories, progress.report)
@@ -84,11 +84,7 @@ def evaluate_bfcl(
     settings = {
         "package": f"bfcl-eval {VERSION}",
         "prompt_style": "native",
-        "template_switches": getattr(policy.dialect, "switches", None),
-        "temperature": policy.params.temperature,
-        "max_new_tokens": policy.params.max_tokens,
-        "seed": policy.seed,
-        "constrained": policy.grammar is not None,
+        **policy.describe(),
         "complete": options.samples is None,
     }
     return BfclResult(Evaluation(tuple(judged)), settings | summarise(judged, names))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -68,7 +67,7 @@ def shorten(text: str) -> str:
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}... ({len(line)} characters)"
 
 
-def _new_table(title: str, left: Sequence[str], right: Sequence[str] = ()) -> Table:
+def new_table(title: str, left: Sequence[str], right: Sequence[str] = ()) -> Table:
     """A table with left-aligned columns that fold, then right-aligned ones."""
     table = Table(title=title, title_justify="left")
     for heading in left:
@@ -84,14 +83,14 @@ def metrics_table(evaluation: Evaluation, names: Sequence[str] = ()) -> Renderab
     `names` chooses metrics; those of earlier systems are named "group.name".
     """
     title = f"{len(evaluation.samples)} tasks"
-    table = _new_table(title, ["metric"], ["value", "95 % interval", "n"])
+    table = new_table(title, ["metric"], ["value", "95 % interval", "n"])
     others = list(evaluation.metrics)[len(METRICS) + len(RATES) :]
     for section in [names] if names else [METRICS, RATES, others]:
         for name in section:
             group, dot, rest = name.partition(".")
             found = evaluation.legacy.get(group, {}) if dot else evaluation.metrics
             score = found.get(rest if dot else name, UNMEASURED)
-            value, span = _points(score)
+            value, span = points(score)
             style = "dim" if score.value is None else ""
             table.add_row(Text(clean(name)), value, span, str(score.n), style=style)
         table.add_section()
@@ -101,9 +100,9 @@ def metrics_table(evaluation: Evaluation, names: Sequence[str] = ()) -> Renderab
     ending = Text("\n".join([*_why_empty(evaluation, names), f"ended: {outcomes}"]))
     if len(evaluation.by_category) < 2:
         return Group(table, ending)
-    categories = _new_table("by category", ["category"], [*(_SHORT[name] for name in METRICS), "n"])
+    categories = new_table("by category", ["category"], [*(_SHORT[name] for name in METRICS), "n"])
     for category, metrics in evaluation.by_category.items():
-        values = [_points(metrics[name])[0] for name in METRICS]
+        values = [points(metrics[name])[0] for name in METRICS]
         categories.add_row(Text(clean(category)), *values, str(metrics["valid_format"].n))
     return Group(table, categories, ending)
 
@@ -119,7 +118,7 @@ def _why_empty(evaluation: Evaluation, names: Sequence[str]) -> list[str]:
     return [f"execution_success is empty: nothing runs the wanted tools here ({named})"]
 
 
-def _points(score: Score, sign: str = "") -> tuple[str, str]:
+def points(score: Score, sign: str = "") -> tuple[str, str]:
     """The mean and its interval in points of 100, `93.8` and `77.1 to 98.9`; `-` where
     unmeasured."""
     if score.value is None or score.low is None or score.high is None:
@@ -131,10 +130,10 @@ def _points(score: Score, sign: str = "") -> tuple[str, str]:
 
 def legacy_table(evaluation: Evaluation, groups: Sequence[str] = tuple(LEGACY_METRICS)) -> Table:
     """The metrics of earlier systems, one line per group."""
-    table = _new_table("by the definitions of other systems", ["group", "metrics"], ["n"])
+    table = new_table("by the definitions of other systems", ["group", "metrics"], ["n"])
     for group in groups:
         metrics = evaluation.legacy[group]
-        values = ", ".join(f"{name} {_points(score)[0]}" for name, score in metrics.items())
+        values = ", ".join(f"{name} {points(score)[0]}" for name, score in metrics.items())
         table.add_row(group, values, str(max(score.n for score in metrics.values())))
     return table
 
@@ -144,7 +143,7 @@ def csv_table(tables: Mapping[str, CallTable]) -> Table:
     shares, odd = ("match", "recovered", "tags_right"), ("stray_tag", "nothing_extracted")
     headings = [name.replace("_", " ") for name in (*shares, *odd)]
     headings = ["rows", "skipped", *headings, "file disagrees"]
-    table = _new_table("answers made elsewhere", ["file"], headings)
+    table = new_table("answers made elsewhere", ["file"], headings)
     for name, found in tables.items():
         rows, counts = len(found.rows), {what: found.count(what) for what in shares}
         percents = [
@@ -153,25 +152,6 @@ def csv_table(tables: Mapping[str, CallTable]) -> Table:
         others = [str(found.count(what)) for what in (*odd, "disagrees")]
         table.add_row(Text(clean(name)), str(rows), str(found.read - rows), *percents, *others)
     return table
-
-
-def bfcl_table(report: Mapping[str, Any]) -> RenderableType:
-    """The official verdicts by category, then the means of the leaderboard's sections."""
-    partial = "" if report["complete"] else ", a part of the entries"
-    title = f"{report['package']}, prompts of style {report['prompt_style']}{partial}"
-    table = _new_table(title, ["category"], ["correct", "of", "%", "95 %", "unread", "errors"])
-    for name, found in report["categories"].items():
-        score = Score(found["accuracy"], found["low"], found["high"], found["total"])
-        counts = [str(found[key]) for key in ("correct", "total")]
-        odd = [str(found[key]) for key in ("unread", "errors")]
-        table.add_row(name, *counts, *_points(score), *odd)
-    lines = [f"{name}: {100 * value:.1f}" for name, value in report["sections"].items()]
-    note = (
-        "unread replies (malformed or cut off) count as no call, so as right where none is wanted"
-    )
-    if any(found["unread"] for found in report["categories"].values()):
-        lines.append(note)
-    return Group(table, Text("\n".join(lines))) if lines else table
 
 
 def mismatches(evaluation: Evaluation, k: int = 5) -> Text:
@@ -258,7 +238,7 @@ def comparison_tables(comparison: Comparison, shown: Sequence[str]) -> list[Tabl
 def _cells_table(title: str, first: str, cells: Iterable[tuple[str, Cell]]) -> Table:
     scores = ["base (95 %)", "tuned (95 %)", "difference (95 %)"]
     tests = ["p worse", "p better", "detectable loss"]
-    table = _new_table(title, [first], [*scores, "gained", "lost", "same", "n", *tests])
+    table = new_table(title, [first], [*scores, "gained", "lost", "same", "n", *tests])
     table.add_column("verdict")
     for name, cell in cells:
         n, gained, lost = cell.difference.n, cell.gained, cell.lost
@@ -287,7 +267,7 @@ def show_loss(loss: float | None) -> str:
 
 def show_score(score: Score, sign: str = "") -> str:
     """`81.3 (77.1 to 84.9)`, or `-`."""
-    value, span = _points(score, sign)
+    value, span = points(score, sign)
     return value if span == "-" else f"{value} ({span})"
 
 
@@ -326,7 +306,7 @@ def _some_names(names: Sequence[str]) -> str:
 
 def certificate_table(diff: CertificateDiff) -> Table:
     """Both certificates, with the lines that differ highlighted."""
-    table = _new_table("certificates of the format", ["", "base", "tuned"])
+    table = new_table("certificates of the format", ["", "base", "tuned"])
     for name, base, tuned in diff.rows:
         style = "yellow" if base != tuned else ""
         table.add_row(Text(name), Text(clean(base)), Text(clean(tuned)), style=style)

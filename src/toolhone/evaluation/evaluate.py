@@ -15,7 +15,7 @@ from dataclasses import replace
 from toolhone.data.task_files import check_ids
 from toolhone.episodes.driver import run_episodes
 from toolhone.episodes.episode import Episode, EpisodeRules
-from toolhone.episodes.policy import TokenPolicy
+from toolhone.episodes.policy import Policy
 from toolhone.errors import ConfigError
 from toolhone.evaluation.legacy_metrics import OURS, legacy_scores
 from toolhone.evaluation.metrics import (
@@ -38,7 +38,7 @@ Metric = Callable[[Task, Episode], float | None]
 
 
 def evaluate(
-    policy: TokenPolicy,
+    policy: Policy,
     tasks: Sequence[Task],
     registry: Registry | None = None,
     progress: Progress | None = None,
