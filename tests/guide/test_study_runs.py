@@ -96,6 +96,20 @@ def test_a_wrong_study_is_one_sentence(
         read_study(write(tmp_path / "s.json", **study), over)
 
 
+def test_two_settings_never_share_a_folder(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.json", experiment=TINY, variants={"a b": {}, "a_b": {}})
+    with pytest.raises(ConfigError, match="2 settings have the folder a_b; rename one"):
+        _ = read_study(path, []).settings
+
+
+def test_a_method_that_is_swept_over_fills_in_its_own_rates(tmp_path: Path) -> None:
+    path = tmp_path / "e.json"
+    path.write_text(json.dumps(TINY))
+    study = read_study(str(path), ["training.method=sft,dpo"])
+    rates = [study.plan(one.changes, 0, []).training.learning_rate for one in study.settings]
+    assert rates[0] == pytest.approx(10 * rates[1])
+
+
 def test_an_unknown_study_names_those_that_ship() -> None:
     with pytest.raises(ConfigError, match=r"'method' \(did you mean 'methods'\?\); studies that"):
         read_study("method", [])

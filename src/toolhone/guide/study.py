@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,9 +18,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from toolhone.api import experiment
-from toolhone.config.experiment import is_preset
-from toolhone.config.presets import read_preset
+from toolhone.config.experiment import experiment_of, is_preset, load_experiment
 from toolhone.config.sections import Experiment
 from toolhone.errors import ConfigError, nearest
 from toolhone.runs.run import read_json
@@ -51,16 +50,15 @@ class Setting:
 
 @dataclass(frozen=True)
 class Study:
-    """values: the experiment that all settings change. prepare: changes of runs to start from,
-    by name. over: dotted keys and the values to sweep over."""
+    """source: the experiment that all settings change: its values, a file or a preset. prepare:
+    changes of runs to start from, by name. over: dotted keys and the values to sweep over."""
 
-    values: Mapping[str, Any]
+    source: Mapping[str, Any] | Path
     prepare: Mapping[str, Mapping[str, Any]]
     variants: Mapping[str, Mapping[str, Any]]
     over: Mapping[str, Sequence[Any]]
     metric: str
     by_category: bool
-    folder: Path
 
     @cached_property
     def settings(self) -> list[Setting]:
@@ -74,24 +72,27 @@ class Study:
             trained = not (changes.get(UNTRAINED) or examples)
             label = ", ".join(filter(None, words))
             found.append(Setting(label, name, chosen, {**rest, **chosen}, trained, examples))
+        counts = Counter(setting.folder_name for setting in found)
+        if twice := [place for place, count in counts.items() if count > 1]:
+            raise ConfigError(f"{counts[twice[0]]} settings have the folder {twice[0]}; rename one")
         return found
 
     def plan(
         self, changes: Mapping[str, Any], seed: int, overrides: Sequence[str], **runs: Path
     ) -> Experiment:
-        """The experiment of a setting or a prepared run; overrides of the command line win."""
-        values = json.loads(json.dumps(self.values))
+        """The experiment of a setting or a prepared run; overrides of the command line win.
+
+        runs: the folders that `{name}` in a change stands for.
+        """
+        words = []
         for key, value in {**changes, "seed": seed}.items():
-            place, *path = values, *key.split(".")
-            for part in path[:-1]:
-                place = place.setdefault(part, {})
-                if not isinstance(place, dict):
-                    raise ConfigError(f"{key}: {part} is no section of the experiment")
-            if isinstance(value, str):
-                for name, folder in runs.items():
-                    value = value.replace(f"{{{name}}}", str(folder.resolve()))
-            place[path[-1]] = value
-        return experiment(values, overrides)
+            for name, folder in runs.items() if isinstance(value, str) else ():
+                value = value.replace(f"{{{name}}}", str(folder.resolve()))
+            words.append(f"{key}={json.dumps(value)}")
+        words += overrides
+        if isinstance(self.source, Path):
+            return load_experiment(self.source, words, tell=lambda _: None)
+        return experiment_of(self.source, "the study's experiment", words, tell=lambda _: None)
 
 
 def study_names() -> list[str]:
@@ -113,12 +114,9 @@ def read_study(name: str, over: Sequence[str]) -> Study:
     path = Path(name)
     if name in study_names() and not path.is_file():
         found = json.loads((_STUDIES / f"{name}.json").read_text(encoding="utf-8"))
-    elif is_preset(path):
-        found = {"experiment": read_preset(name)}
-    elif path.is_file():
-        found = read_json(path)
-        if "experiment" not in found:
-            found = {"experiment": experiment(path).model_dump()}
+    elif is_preset(path) or path.is_file():
+        found = {} if is_preset(path) else read_json(path)
+        found = found if "experiment" in found else {"experiment": name}
     else:
         near = nearest(name, study_names())
         known = f"studies that ship: {', '.join(study_names())}"
@@ -127,13 +125,12 @@ def read_study(name: str, over: Sequence[str]) -> Study:
     chosen = {**found.get("over", {}), **dict(map(parse_values, over))}
     base = found["experiment"]
     return Study(
-        values=read_preset(base) if isinstance(base, str) else base,
+        source=Path(base) if isinstance(base, str) else base,
         prepare=found.get("prepare", {}),
         variants=found.get("variants", {"": {}}),
         over=chosen,
         metric=found.get("metric", "exact_match"),
         by_category=bool(found.get("by_category", False)),
-        folder=path.parent,
     )
 
 

@@ -228,8 +228,9 @@ def run_job(job: StudyRun, progress: Progress | None = None) -> TrainStatus:
         existing = (job.folder / "experiment.json").is_file()
         if not existing or FINAL not in Run.open(job.folder).checkpoints():
             _, status = train(job.plan, job.folder, resume=existing, progress=progress)
-            if status is TrainStatus.INTERRUPTED or job.is_done:
-                return status
+            if status is not TrainStatus.FINISHED or job.is_done:
+                stopped = status is not TrainStatus.FINISHED  # also one in the last step
+                return TrainStatus.INTERRUPTED if stopped else status
         model = open_model(job.folder, settings=job.plan)
         _evaluate(job, model, read_tasks(Path(str(job.plan.evaluation.tasks))), progress)
     except UserError as error:

@@ -42,8 +42,10 @@ function curvesCard() {
 function verdictCell(cell) {
   const difference = cell.difference;
   const span = difference.value === null ? "–" : `${(100 * difference.value).toFixed(1)} (${(100 * difference.low).toFixed(1)} to ${(100 * difference.high).toFixed(1)})`;
+  const least = cell.detectable_loss ? `, a loss of ${(100 * cell.detectable_loss).toFixed(0)} would show` : "";
+  const verdict = cell.verdict + (cell.verdict === "undecided" ? least : "");
   return [el("td", { class: "number" }, points(cell.base)), el("td", { class: "number" }, points(cell.tuned)), el("td", { class: "bar" }, intervalBars([cell.base, cell.tuned])),
-    el("td", { class: "number" }, span), el("td", { class: "number" }, `+${cell.gained} −${cell.lost}`), el("td", { class: "number" }, String(cell.n)), el("td", { class: cell.verdict.split(" ")[0] }, cell.verdict)];
+    el("td", { class: "number" }, span), el("td", { class: "number" }, `+${cell.gained} −${cell.lost}`), el("td", { class: "number" }, String(cell.n)), el("td", { class: cell.verdict.split(" ")[0] }, verdict)];
 }
 
 function comparisonCard(comparison) {
