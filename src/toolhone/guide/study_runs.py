@@ -276,32 +276,28 @@ def result_points(study: Study, results: Sequence[SettingResult]) -> tuple[list[
     number that is swept over."""
     metric, label = study.metric, study.metric.replace("_", " ")
     y = "share of tasks, 95 % interval"
-    numbers = [key for key, values in study.over.items() if all(_is_number(v) for v in values)]
+    numbers = [key for key, values in study.over.items() if all(map(_is_number, values))]
+    axis = numbers[0] if len(numbers) == 1 and len(study.over[numbers[0]]) > 1 else None
     points = []
     for result in results:
-        setting, named = result.setting, {"all": result.score}
-        x: float | str = setting.name or "run"
-        series = ""
-        if len(numbers) == 1 and len(study.over[numbers[0]]) > 1:
-            others = [f"{k}={v}" for k, v in setting.values.items() if k != numbers[0]]
-            x, series = (
-                float(setting.values[numbers[0]]),
-                ", ".join(filter(None, [setting.variant, *others])),
-            )
+        setting, series, bars = result.setting, "", {result.setting.name or "run": result.score}
+        if axis is not None:
+            others = [f"{key}={value}" for key, value in setting.values.items() if key != axis]
+            series = ", ".join(filter(None, [setting.variant, *others]))
         elif study.by_category:
-            series, named = setting.name, {**result.categories, "all": result.score}
-        for name, score in named.items():
+            named = {name.replace("_", " "): one for name, one in result.categories.items()}
+            series, bars = setting.name, {**named, "all": result.score}
+        for name, score in bars.items():
             if score.value is not None:
-                place = name.replace("_", " ") if study.by_category and isinstance(x, str) else x
-                points.append(
-                    Point(metric, series, place, score.value, score.low, score.high, score.n)
-                )
-    if isinstance(points[0].x, str):
+                x = name if axis is None else float(setting.values[axis])
+                span = score.value, score.low, score.high, score.n
+                points.append(Point(metric, series, x, *span))
+    if axis is None:
         return points, PanelStyle(label, "", y, unit=True)
     values = [float(point.x) for point in points]
     is_log = min(values) > 0 and max(values) >= 8 * min(values)
     marked = frozenset(point.series for point in points)
-    return points, PanelStyle(label, numbers[0], y, unit=True, marked=marked, log_x=is_log)
+    return points, PanelStyle(label, axis, y, unit=True, marked=marked, log_x=is_log)
 
 
 def _is_number(value: object) -> bool:
