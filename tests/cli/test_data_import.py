@@ -499,3 +499,29 @@ def test_tools_of_a_file_are_those_of_a_log_without_any(run: Run, tmp_path: Path
         tmp_path / "tools.json",
     )
     assert (code, "names no tool" in err) == (2, True)
+
+
+def test_cases_of_a_log_are_frozen_before_the_rows_to_train_on(run: Run, tmp_path: Path) -> None:
+    questions = ["Find the key.", "find the KEY", "Open the door.", "Where is Per?", "Sing!"]
+    lines = []
+    for text in questions:
+        asked = {"messages": [{"role": "user", "content": f"{text} Mail a@corp.com."}]}
+        reply = {"choices": [{"message": {"role": "assistant", "content": "Done."}}]}
+        lines.append(json.dumps({"request": asked, "response": reply}))
+    (tmp_path / "log.jsonl").write_text("\n".join(lines))
+    out, cases = tmp_path / "train.jsonl", tmp_path / "cases.jsonl"
+    words = ["data", "import", tmp_path / "log.jsonl", "--to", out, "--tasks", cases, "--json"]
+    code, printed, _ = run(*words, "--freeze", "2")
+    assert code == 0
+    told = json.loads(printed)
+    assert told["would_redact"] == {"e-mail addresses": told["conversations"]}
+    held = {task.messages[0].content for task in read_tasks(cases)}
+    trained = {row.messages[0].content for row in read_conversations(out)}
+    assert len(held) == 2
+    assert not held & trained
+    assert len({f"{text} Mail a@corp.com." in trained for text in questions[:2]}) == 1
+    code, printed, _ = run(*words, "--freeze", "2", "--redact", "--overwrite")
+    assert "corp.com" not in out.read_text() + cases.read_text()
+    assert json.loads(printed)["redacted"]["e-mail addresses"] >= 4
+    code, _, err = run(*words, "--overwrite")
+    assert (code, "go together" in err) == (2, True)

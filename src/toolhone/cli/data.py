@@ -1,5 +1,5 @@
 """`toolhone data`: generate conversations and tasks (`build`, `write`), and read published data
-(`sources`, `import`)."""
+(`sources`, `import`, `tools`)."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ import typer
 from typer import Argument, Option
 
 from toolhone.cli.console import print_note
+from toolhone.cli.data_import import IMPORT_EXAMPLES, TOOLS_EXAMPLES, import_, tools
 from toolhone.cli.flags import AsJson
 from toolhone.config.experiment import load_experiment
-from toolhone.data.importing import import_file
 from toolhone.data.sft_array_writer import SftRows, read_shares, write_array
 from toolhone.data.templates import Templates
 from toolhone.data.world_tasks import WorldTasks, solve
-from toolhone.errors import DataError, RunError
+from toolhone.errors import DataError
 from toolhone.runs.progress import open_progress
 from toolhone.runs.run import write_json
 from toolhone.schema import Conversation, Task
 from toolhone.sources.files import write_jsonl
 from toolhone.sources.formats import as_markdown, list_sources
-from toolhone.sources.tool_lists import list_tools, read_tool_file
 from toolhone.tools.open_world import STATE_WORLDS
 from toolhone.tools.worlds import flat
 from toolhone.training.dataset import load_data
@@ -37,6 +36,8 @@ ROWS, SHARES = 8000, "calculator=0.25,python_exec=0.25,no_tool=0.5"
 app = typer.Typer(rich_markup_mode=None)
 group = typer.Typer(help="Generate data, and read published data.", no_args_is_help=True)
 app.add_typer(group, name="data")
+group.command("import", epilog=IMPORT_EXAMPLES)(import_)
+group.command(epilog=TOOLS_EXAMPLES)(tools)
 
 
 class Shape(StrEnum):
@@ -68,101 +69,6 @@ def sources(
         options = f"; options: {', '.join(each.options)}" if each.options else ""
         print(f"{each.name:{width}}  {about.title}; licence: {about.licence}{size}")
         print(f"{'':{width}}  {each.gives}: {about.teaches}{options}")
-
-
-@group.command(
-    "import",
-    epilog="Examples: toolhone data import glaive-function-calling-v2.json --to glaive.jsonl   |   "
-    "toolhone data import xlam.parquet --to xlam.jsonl --format xlam --json",
-)
-def import_(
-    file: Annotated[
-        Path,
-        Argument(
-            help="the published file, plain or gzip-compressed, JSON, JSON Lines, CSV or Parquet; "
-            "or a folder"
-        ),
-    ],
-    to: Annotated[
-        Path,
-        Option(help="the file to write, .jsonl or .jsonl.gz; tasks and refused rows go beside it"),
-    ],
-    format_: Annotated[
-        str, Option("--format", help="the format's name, where its rows do not show it")
-    ] = "auto",
-    as_json: AsJson = False,
-    overwrite: Annotated[
-        bool, Option("--overwrite", help="replace the files of an earlier import")
-    ] = False,
-    progress: Annotated[str, Option(help="auto, rich, plain or off")] = "auto",
-    tools: Annotated[
-        Path | None,
-        Option(
-            help="the tools of rows that name none: a list of tools, an MCP server's tools/list, "
-            "or an OpenAPI document"
-        ),
-    ] = None,
-) -> None:
-    """Turn a published file or a log into conversations and tasks. Tasks and refused rows go beside
-    OUT.jsonl, into OUT.tasks.jsonl and OUT.refused.jsonl.
-
-    Exit code 1: no row could be used; the file of refused rows has the reason for each."""
-    with open_progress(progress) as shown:
-        offered = None if tools is None else read_tool_file(tools)
-        imported = import_file(file, to, format_, overwrite, shown, offered)
-    loaded = imported.loaded
-    if as_json:
-        print(json.dumps(imported.to_dict(), ensure_ascii=False))
-    else:
-        kept = f"kept     {loaded.kept:6d}"
-        if loaded.only_tasks:
-            kept += f"  ({loaded.only_tasks} of them only as tasks)"
-        if loaded.merged:
-            kept += f"  ({loaded.merged} of them within longer ones)"
-        if loaded.preferences:
-            kept += f"  ({len(loaded.preferences)} of them as preference pairs)"
-        print(f"format   {imported.format}\nread     {loaded.read:6d}\n{kept}")
-        counts = {
-            "repaired": loaded.repaired,
-            "unchecked": loaded.noted,
-            "not read": loaded.unread,
-            "refused": loaded.skipped,
-        }
-        for word, reasons in counts.items():
-            for reason, count in reasons.most_common():
-                print(f"{word:9s}{count:6d}  {reason}")
-        for kind, written in imported.files.items():
-            print(f"wrote    {written.rows:6d}  {kind}: {written.path}")
-    if not loaded.kept:
-        raise typer.Exit(1)
-
-
-@group.command(
-    epilog="Examples: toolhone data tools 'mcp-server-time' --to tools.json   |   "
-    "toolhone data tools openapi.json --url https://api.example.org/v1 --to tools.json"
-)
-def tools(
-    source: Annotated[
-        str,
-        Argument(
-            help="the command or the address of an MCP server, an OpenAPI document, or a file with "
-            "a list of tools; a command is run"
-        ),
-    ],
-    to: Annotated[Path, Option(help="the file to write; `tools` of an experiment may name it")],
-    url: Annotated[
-        str, Option(help="OpenAPI: the address of the service [default: that of the document]")
-    ] = "",
-    overwrite: Annotated[bool, Option("--overwrite", help="replace an earlier file")] = False,
-) -> None:
-    """Write the tools of an MCP server, of an OpenAPI document or of a list to a file.
-
-    Operations of OpenAPI are entries of type `api`, which run where they are allowed by name."""
-    if to.exists() and not overwrite:
-        raise RunError(f"{to} exists already; name another file, or allow it with --overwrite")
-    found = list_tools(source, url)
-    write_json(to, found)
-    print(f"{len(found):6d} tools  {to}")
 
 
 @group.command(epilog="Examples: toolhone data worlds   |   toolhone data worlds files")

@@ -106,7 +106,7 @@ def list_tools(source: str, url: str = "") -> list[dict[str, Json]]:
     Operations of an OpenAPI document are entries of type `api`; url: their address, where the
     document names none.
     """
-    if Path(source).is_file():
+    if Path(source).is_file() and not os.access(source, os.X_OK):
         document = read_json(Path(source))
         if isinstance(document, Mapping) and "paths" in document:
             return openapi_specs(document, url)

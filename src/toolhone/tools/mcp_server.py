@@ -101,7 +101,7 @@ class McpServer:
                     self._session.open()
                 except Exception as error:
                     self.close()
-                    why = f"it does not start: {_reason(error)}"
+                    why = f"it does not start ({_reason(error)}); run its command to see why"
                     raise CallError(ToolStatus.UNREACHABLE, why) from None
         session = self._session
         future = asyncio.run_coroutine_threadsafe(_dumped(session.client, request), session.loop)
