@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import CapabilityError, ConfigError, RunError
 from toolhone.evaluation.evaluate import evaluate as play_and_score
 from toolhone.evaluation.folder import refuse_overwriting, write_folder
-from toolhone.evaluation.metrics import Evaluation
+from toolhone.evaluation.metrics import Evaluation, JudgedEpisode
 from toolhone.models.resolve import adapter_of, find, resolve_model, trained_format
 from toolhone.rows import Row
 from toolhone.runs.progress import Progress
@@ -251,9 +251,13 @@ def evaluate(
     num_samples: int | None = None,
     out: str | Path | None = None,
     progress: Progress | None = None,
+    tries: int = 1,
 ) -> Evaluation:
     """Play tasks (a file, a list, or the model's held-out ones) and score them; `out` gets the
-    evaluation folder."""
+    evaluation folder. Each task is played `tries` times, with one seed after the other."""
+    if tries > 1 and not model.experiment.evaluation.temperature:
+        wrong = f"{tries} samples of a task would be equal, since evaluation.temperature is 0"
+        raise ConfigError(f"{wrong}; set it, to 0.7 say")
     if out is not None:
         refuse_overwriting(Path(out))
     if tasks is None:
@@ -264,12 +268,16 @@ def evaluate(
         request = source_request(model.experiment)
         tasks = tasks_from_any(tasks, model.registry.tools, report, request)
     chosen = in_world(list(tasks)[:num_samples], model.experiment.world)
-    policy = model.policy()
-    policy.check_tools(task.tools for task in chosen)
     metrics, turns = UserMetrics.of(model.experiment), model.experiment.evaluation.max_turns
-    result = play_and_score(
-        policy, chosen, model.registry, progress, turns, metrics.metrics, metrics.rewards
-    )
+    own = metrics.metrics, metrics.rewards
+    samples: list[JudgedEpisode] = []
+    for number in range(tries):
+        plan = model.experiment
+        plan = plan.model_copy(update={"seed": (plan.seed + number) % 2**32})
+        policy = replace(model, experiment=plan).policy()
+        policy.check_tools(task.tools for task in chosen)
+        samples += play_and_score(policy, chosen, model.registry, progress, turns, *own).samples
+    result = Evaluation(tuple(samples))
     if out is not None:
         write_folder(result, Path(out), format_of_run(model.certificate, model.experiment))
     return result

@@ -138,7 +138,7 @@ def test_a_benchmark_is_resumed_and_writes_tables_of_every_sample(
     assert (entry["metric"], entry["score"]["value"], entry["correct"]) == ("exact_match", 1.0, 2)
     assert entry["peak_mb"] is None
     asked = len(Server.seen)
-    code, out, err = run(capsys, monkeypatch, *words[:4], "--tasks", "two.jsonl", *words[4:])
+    code, out, err = run(capsys, monkeypatch, *words[:4], "two.jsonl", *words[4:])
     assert (code, len(json.loads(out)["entries"])) == (0, 2)
     assert "2 sets, 1 of them done before" in err
     assert len(Server.seen) == asked + 1

@@ -212,7 +212,11 @@ def test_score_gives_the_official_verdict_of_bfcl_tasks(tmp_path, capsys, monkey
 def test_wrong_use_of_bfcl_is_one_sentence(capsys, monkeypatch):
     for words, sentence in (
         (("--bfcl-python", "x"), "--bfcl-python belongs to --bfcl CATEGORIES"),
-        (("--bfcl", "live", "--tasks", "x"), "--bfcl brings its own tasks"),
+        (
+            ("--bfcl", "live", "--tasks", "x"),
+            "--bfcl brings its own tasks and verdicts; leave --tasks out",
+        ),
+        (("--bfcl", "live", "--tries", "2"), "--bfcl plays each entry once; leave --tries out"),
         (("--bfcl", "live", "--bfcl-python", "no"), "there is no program no"),
     ):
         code, out, err = run(capsys, monkeypatch, "eval", "pico", *words)

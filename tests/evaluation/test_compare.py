@@ -689,3 +689,48 @@ def test_a_wrong_use_is_one_sentence_and_exit_code_2(
     assert err.startswith("error: ")
     assert len(err.splitlines()) == 1
     assert sentence in err
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"id": None}, "the key 'id' is missing"),
+        ({"id": ""}, "'id' and 'category' must not be empty"),
+        ({"category": ""}, "'id' and 'category' must not be empty"),
+        ({"id": "t1"}, "the task t1 (seed 0) occurs more than once"),
+        ({"scores": {"exact_match": float("nan")}}, "NaN is not JSON"),
+        ({"scores": {"exact_match": 2}}, "scores must lie in [0, 1]"),
+        ({"scores": None}, "the key 'scores' is missing"),
+        ({"calls": 3}, "not a sample of an evaluation"),
+    ],
+)
+def test_a_damaged_evaluation_is_one_sentence_and_exit_code_2(
+    change: dict[str, Any],
+    sentence: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paths = folders(tmp_path, both(1, 1, 5))
+    file = paths[0] / "samples.jsonl"
+    first, *others = file.read_text().splitlines()
+    record = {**json.loads(first), **change}
+    record = {key: value for key, value in record.items() if value is not None}
+    file.write_text("\n".join([json.dumps(record), *others]) + "\n")
+    code, out, err = run(capsys, monkeypatch, "compare", *paths, "--guard")
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 1
+    assert sentence in err
+
+
+def test_several_samples_of_a_task_give_pass_hat_k_and_wider_intervals() -> None:
+    once = evaluation([1, 1, 0, 0] * 5)
+    thrice = Evaluation(tuple(replace(s, seed=seed) for s in once.samples for seed in range(3)))
+    assert once.pass_hat == {}
+    assert thrice.pass_hat == {"exact_match": {1: 0.5, 2: 0.5, 3: 0.5}}
+    assert thrice.to_dict()["pass_hat_k"] == thrice.pass_hat
+    score, same = thrice.metrics["exact_match"], once.metrics["exact_match"]
+    assert (score.value, score.n, same.n) == (same.value, 60, 20)
+    assert score.high - score.low == pytest.approx(same.high - same.low, abs=0.02)
+    comparison = compare(thrice, thrice)
+    assert comparison.seed_spreads("exact_match")["base"] == (0.5, 0.0)

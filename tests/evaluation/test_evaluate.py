@@ -16,7 +16,8 @@ from toolhone.errors import DataError, DialectError, RunError
 from toolhone.evaluation.display import metrics_table, mismatches, predictions
 from toolhone.evaluation.evaluate import evaluate
 from toolhone.evaluation.folder import plain, read_folder, write_folder
-from toolhone.evaluation.metrics import METRICS, RATES, Evaluation, read_leniently
+from toolhone.evaluation.lenient_reading import read_leniently
+from toolhone.evaluation.metrics import METRICS, RATES, Evaluation
 from toolhone.evaluation.score import score
 from toolhone.evaluation.statistics import UNMEASURED
 from toolhone.rewards.values import carries_answer, find_numbers

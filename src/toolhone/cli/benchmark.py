@@ -10,10 +10,11 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer import Argument, Option
+from typer.core import TyperCommand
 
 from toolhone.api import Model, evaluate, open_model
 from toolhone.cli import flags
@@ -40,7 +41,7 @@ BFCL = "bfcl:"
 
 
 @dataclass(frozen=True)
-class Job:
+class BenchmarkJob:
     """A model and the sets that it has not been run on yet, each with the folder of its results."""
 
     model: str
@@ -50,10 +51,18 @@ class Job:
     bfcl_python: Path | None
 
 
+class BenchmarkCommand(TyperCommand):
+    """A command that takes several sets after one `--tasks`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        parsed: list[str] = super().parse_args(ctx, flags.several_after("--tasks", args))
+        return parsed
+
+
 @app.command(
+    cls=BenchmarkCommand,
     epilog="Examples: toolhone benchmark pico runs/sft --tasks tasks.jsonl --out boards/a   |   "
-    "toolhone benchmark runs/sft http://127.0.0.1:8000/v1#qwen3 --tasks a.jsonl --tasks "
-    "bfcl:live_simple"
+    "toolhone benchmark runs/sft http://127.0.0.1:8000/v1#qwen3 --tasks a.jsonl bfcl:live_simple",
 )
 def benchmark(
     models: Annotated[
@@ -65,7 +74,7 @@ def benchmark(
     ],
     tasks: Annotated[
         list[str],
-        Option(help="a task file of any known format, or bfcl:CATEGORIES; may be repeated"),
+        Option(help="a task file of any known format, or bfcl:CATEGORIES; several may follow"),
     ],
     out: Annotated[Path, Option(help="the folder of all results")] = Path("benchmark"),
     num_samples: Annotated[
@@ -103,7 +112,9 @@ def benchmark(
         done = len(tasks) - len(missing)
         to_stderr(f"{model}: {len(tasks)} sets, {done} of them done before")
         if missing:
-            job = Job(model, tuple(missing), tuple(set_key or ()), num_samples, bfcl_program)
+            job = BenchmarkJob(
+                model, tuple(missing), tuple(set_key or ()), num_samples, bfcl_program
+            )
             if _is_address(model):
                 run_job(job)
                 continue
@@ -134,7 +145,7 @@ def _entry(model: str, tasks: str, place: Path) -> Entry:
     return entry_of(*names, read_folder(place), cost["seconds"], cost["peak_mb"])
 
 
-def run_job(job: Job) -> None:
+def run_job(job: BenchmarkJob) -> None:
     """Play the sets of a job in this process."""
     opened = None if _is_address(job.model) else open_model(job.model, overrides=job.overrides)
     for name, place in job.sets:
@@ -148,7 +159,7 @@ def run_job(job: Job) -> None:
 
 
 def _play(
-    job: Job, opened: Model | None, name: str, place: Path
+    job: BenchmarkJob, opened: Model | None, name: str, place: Path
 ) -> tuple[Evaluation, dict[str, object] | None]:
     note = None if opened is None else format_of_run(opened.certificate, opened.experiment)
     with open_progress("auto") as progress:
@@ -165,7 +176,7 @@ def _play(
         return play_and_score(policy, tasks, progress=progress), note
 
 
-def _policy(job: Job) -> ChatPolicy:
+def _policy(job: BenchmarkJob) -> ChatPolicy:
     """The policy behind an address, with the sampling that --set names."""
     known = {"evaluation.max_new_tokens": "max_tokens", "evaluation.temperature": "temperature"}
     given: dict[str, float] = {}

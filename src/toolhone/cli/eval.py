@@ -62,11 +62,7 @@ class ScoreCommand(TyperCommand):
     """A command that takes several files after one `--csv`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        spread: list[str] = []
-        for previous, word in zip(["", *args], args, strict=False):
-            follows = spread[-2:-1] == ["--csv"] and previous != "--csv"
-            spread += ["--csv", word] if follows and not word.startswith("-") else [word]
-        parsed: list[str] = super().parse_args(ctx, spread)
+        parsed: list[str] = super().parse_args(ctx, flags.several_after("--csv", args))
         return parsed
 
 
@@ -133,6 +129,9 @@ def evaluate(  # noqa: PLR0913 (the options of a command)
     base: Annotated[
         bool, Option("--base", help="score the model that the run started from, on its tasks")
     ] = False,
+    tries: Annotated[
+        int, Option(min=1, help="play each task so often, with other seeds, and show pass^k")
+    ] = 1,
     bfcl: Bfcl = None,
     bfcl_program: BfclPython = None,
     log: Annotated[
@@ -144,12 +143,7 @@ def evaluate(  # noqa: PLR0913 (the options of a command)
 
     MODEL_OR_RUN may also be given as --model-path.
     """
-    if bfcl is None and bfcl_program is not None:
-        raise ConfigError("--bfcl-python belongs to --bfcl CATEGORIES; add it")
-    if bfcl is not None and tasks is not None:
-        raise ConfigError("--bfcl brings its own tasks; leave --tasks out")
-    if bfcl is not None and log is not None:
-        raise ConfigError("--log is a log of Toolhone's own evaluation; leave it out with --bfcl")
+    _check_bfcl(bfcl, {"--bfcl-python": bfcl_program}, {"--tasks": tasks, "--log": log}, tries)
     if bfcl is not None and out is not None:
         refuse_overwriting(out)
     keys = flags.with_options(overrides, dialect, constrained)
@@ -166,7 +160,7 @@ def evaluate(  # noqa: PLR0913 (the options of a command)
         chosen = tasks_from_any(tasks, opened.registry.tools, to_stderr, source_request(plan))
     folder = None if out is None or out.suffix == ".json" else out
     with open_progress("off" if as_json else plan.tracking.progress) as progress:
-        result = run_evaluation(opened, chosen, num_samples, folder, progress)
+        result = run_evaluation(opened, chosen, num_samples, folder, progress, tries)
     if out is not None and folder is None:  # one file, in the form of the playground's evaluation
         with writing(out):
             out.parent.mkdir(parents=True, exist_ok=True)
@@ -179,6 +173,19 @@ def evaluate(  # noqa: PLR0913 (the options of a command)
     else:
         metrics = plan.evaluation.metrics or ()
         show_evaluation(result, plan.tracking.samples, metrics, opened.dialect.name)
+
+
+def _check_bfcl(
+    bfcl: str | None, needed: dict[str, object], others: dict[str, object], tries: int
+) -> None:
+    """Refuse options that belong to `--bfcl` without it, and those that it has no use for."""
+    for name, value in (needed if bfcl is None else others).items():
+        if value is not None and bfcl is None:
+            raise ConfigError(f"{name} belongs to --bfcl CATEGORIES; add it")
+        if value is not None:
+            raise ConfigError(f"--bfcl brings its own tasks and verdicts; leave {name} out")
+    if bfcl is not None and tries > 1:
+        raise ConfigError("--bfcl plays each entry once; leave --tries out")
 
 
 def _evaluate_bfcl(

@@ -240,3 +240,12 @@ def experiment_and_keys(
     named = chosen is not None or any(key.startswith("training.method=") for key in keys)
     flags = overrides_of(context.meta.get("flags", {}), guess_method=not named)
     return (None if chosen is None else Path(chosen)), [*flags, *keys]
+
+
+def several_after(flag: str, args: Sequence[str]) -> list[str]:
+    """The words of a command line with this flag before each of the values that follow it."""
+    spread: list[str] = []
+    for previous, word in zip(["", *args], args, strict=False):
+        follows = spread[-2:-1] == [flag] and previous != flag
+        spread += [flag, word] if follows and not word.startswith("-") else [word]
+    return spread

@@ -19,7 +19,7 @@ from itertools import islice
 
 from toolhone.data.task_files import refuse_unplayable
 from toolhone.episodes.episode import Episode, EpisodeRules, Play, Request, SampleRequest, episode
-from toolhone.episodes.policy import Policy, Turns
+from toolhone.episodes.policy import Policy, PolicyStream
 from toolhone.errors import BusyError, UserError
 from toolhone.schema import Json, Task, ToolCall
 from toolhone.tools.open_world import open_world
@@ -141,7 +141,7 @@ class _Driver:
     on_episode: OnEpisode | None
     first: int
     threads: ThreadPoolExecutor
-    stream: Turns
+    stream: PolicyStream
     patience: float = PATIENCE
     plays: dict[int, Play] = field(default_factory=dict)
     sampling: dict[int, int] = field(default_factory=dict)

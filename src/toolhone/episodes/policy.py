@@ -52,7 +52,7 @@ class Turn:
     prefill: tuple[int, ...] = ()
 
 
-class Turns(Protocol):
+class PolicyStream(Protocol):
     """`backends.base.Stream` for turns."""
 
     def submit(self, key: int, prompt: Prompt) -> None:
@@ -75,7 +75,7 @@ class Policy(Protocol):
     def extend(self, prompt: Prompt, turn: Turn, results: Sequence[Message]) -> Prompt: ...
     def fits(self, prompt: Prompt) -> bool: ...
     def check_tools(self, offers: Iterable[Sequence[Tool]]) -> None: ...
-    def stream(self) -> Turns: ...
+    def stream(self) -> PolicyStream: ...
 
 
 class TokenPolicy:

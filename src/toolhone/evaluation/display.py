@@ -82,7 +82,9 @@ def metrics_table(evaluation: Evaluation, names: Sequence[str] = ()) -> Renderab
 
     `names` chooses metrics; those of earlier systems are named "group.name".
     """
-    title = f"{len(evaluation.samples)} tasks"
+    tasks = len({sample.id for sample in evaluation.samples})
+    each = len(evaluation.samples) // max(1, tasks)
+    title = f"{tasks} tasks" + (f", {each} samples of each" if each > 1 else "")
     table = new_table(title, ["metric"], ["value", "95 % interval", "n"])
     others = list(evaluation.metrics)[len(METRICS) + len(RATES) :]
     for section in [names] if names else [METRICS, RATES, others]:
@@ -97,7 +99,11 @@ def metrics_table(evaluation: Evaluation, names: Sequence[str] = ()) -> Renderab
     for name, mean in evaluation.rewards.items():
         table.add_row(Text(clean(name)), f"{mean:.3f}", "", "")
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in evaluation.outcomes.items())
-    ending = Text("\n".join([*_why_empty(evaluation, names), f"ended: {outcomes}"]))
+    hats = [
+        f"pass^k of {metric}: {', '.join(f'{k}: {100 * value:.1f}' for k, value in found.items())}"
+        for metric, found in evaluation.pass_hat.items()
+    ]
+    ending = Text("\n".join([*hats, *_why_empty(evaluation, names), f"ended: {outcomes}"]))
     if len(evaluation.by_category) < 2:
         return Group(table, ending)
     categories = new_table("by category", ["category"], [*(_SHORT[name] for name in METRICS), "n"])

@@ -13,18 +13,16 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from toolhone.dialects.base import ParsedReply, ParseProblem
-from toolhone.dialects.choose import SYNTAXES
-from toolhone.dialects.syntax.model_text import as_call, decode, read_after_reasoning
+from toolhone.dialects.base import ParseProblem
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.evaluation.error_kinds import ErrorKind, error_kind
-from toolhone.evaluation.statistics import Score, interval
+from toolhone.evaluation.lenient_reading import read_leniently
+from toolhone.evaluation.statistics import Score, interval, pass_hat_k
 from toolhone.rewards.final_state import compare_states
 from toolhone.rewards.matching import Match, judges_calls, match_calls, show, show_call
 from toolhone.rewards.tool_use import select_reference
 from toolhone.rewards.values import carries_answer
 from toolhone.schema import Expect, Json, Task, ToolCall
-from toolhone.schema.keys import ARGUMENTS
 from toolhone.tools.failing_world import FailureKind
 from toolhone.tools.result import ToolStatus, truncate
 
@@ -35,6 +33,8 @@ METRICS = (
 WORLD_SCORES = ("solved", "state_match", "recovered")
 """Scores of tasks in a world: the state and the answer are right; the state is; the share of failed
 calls that were made again."""
+SOLVING = frozenset(("exact_match", "answer_quality", "solved", "bfcl_accuracy"))
+"""Scores that say whether a task is solved, for pass^k."""
 RATES = ("content_right", "format_right", "both_right")
 LEGACY_METRICS: Mapping[str, tuple[str, ...]] = {
     "json_answers": ("valid_json", "correct_format", "correct_tool"),
@@ -45,8 +45,6 @@ LEGACY_METRICS: Mapping[str, tuple[str, ...]] = {
 """Metrics of earlier systems by group; `legacy_metrics` computes them."""
 NO_CATEGORY = "uncategorised"
 NO_MATCH = Match(False, 0.0, 0.0)
-MAX_OBJECTS = 1000
-"""Opening braces tried in one text, which bounds the time."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +92,11 @@ class JudgedEpisode:
     def all_scores(self) -> dict[str, float]:
         return {**self.legacy_scores, **self.scores}
 
+    @property
+    def group(self) -> str:
+        """Samples of one group are no independent witnesses: of a cluster, or of one task."""
+        return self.cluster or self.id
+
     def to_dict(self) -> dict[str, Json]:
         """A line of samples.jsonl."""
         record: dict[str, Json] = dict(vars(self))
@@ -138,23 +141,39 @@ class Evaluation:
     @cached_property
     def metrics(self) -> dict[str, Score]:
         """Mean and interval of every score over the samples that have it: ours, then by name."""
-        return _aggregate([sample.scores for sample in self.samples])
+        return _aggregate([(sample.group, sample.scores) for sample in self.samples])
 
     @cached_property
     def by_category(self) -> dict[str, dict[str, Score]]:
-        groups: dict[str, list[Mapping[str, float]]] = {}
+        groups: dict[str, list[tuple[str, Mapping[str, float]]]] = {}
         for sample in sorted(self.samples, key=lambda sample: sample.category):
-            groups.setdefault(sample.category, []).append(sample.scores)
+            groups.setdefault(sample.category, []).append((sample.group, sample.scores))
         return {name: _aggregate(scores) for name, scores in groups.items()}
 
     @cached_property
     def legacy(self) -> dict[str, dict[str, Score]]:
         """The metrics of earlier systems, by group."""
-        scores = [sample.legacy_scores for sample in self.samples]
+        scores = [(sample.group, sample.legacy_scores) for sample in self.samples]
         return {
             group: {name: _average(scores, f"{group}.{name}") for name in names}
             for group, names in LEGACY_METRICS.items()
         }
+
+    @cached_property
+    def pass_hat(self) -> dict[str, dict[int, float]]:
+        """By metric and k, the chance that k tries of a task all succeed; nothing where each task
+        was tried once."""
+        tries: dict[tuple[str, str], list[float]] = {}
+        for sample in self.samples:
+            for name in SOLVING & sample.scores.keys():
+                tries.setdefault((name, sample.id), []).append(sample.scores[name])
+        most = max(map(len, tries.values()), default=1)
+        found: dict[str, dict[int, float]] = {}
+        for metric in sorted({name for name, _ in tries} if most > 1 else ()):
+            counts = [(v.count(1.0), len(v)) for (name, _), v in tries.items() if name == metric]
+            values = {k: pass_hat_k(counts, k) for k in range(1, most + 1)}
+            found[metric] = {k: value for k, value in values.items() if value is not None}
+        return found
 
     @cached_property
     def rewards(self) -> dict[str, float]:
@@ -183,16 +202,24 @@ class Evaluation:
             "familiar": {group: plain(found) for group, found in self.legacy.items()},
             "outcomes": self.outcomes,
             **({"rewards": self.rewards} if self.rewards else {}),
+            **({"pass_hat_k": self.pass_hat} if self.pass_hat else {}),
         }
 
 
-def _aggregate(scores: Sequence[Mapping[str, float]]) -> dict[str, Score]:
-    others = sorted({name for found in scores for name in found} - {*METRICS, *RATES})
+Grouped = Sequence[tuple[str, Mapping[str, float]]]
+"""Scores of samples, each with its `group`."""
+
+
+def _aggregate(scores: Grouped) -> dict[str, Score]:
+    others = sorted({name for _, found in scores for name in found} - {*METRICS, *RATES})
     return {name: _average(scores, name) for name in (*METRICS, *RATES, *others)}
 
 
-def _average(scores: Sequence[Mapping[str, float]], name: str) -> Score:
-    return interval([found[name] for found in scores if name in found])
+def _average(scores: Grouped, name: str) -> Score:
+    measured = [(group, found[name]) for group, found in scores if name in found]
+    groups = [group for group, _ in measured]
+    shared = len({*groups}) < len(groups)
+    return interval([score for _, score in measured], groups if shared else None)
 
 
 def plays_to_the_end(task: Task, runnable: Collection[str]) -> bool:
@@ -364,35 +391,3 @@ class _Judging:
             yield f"the final text does not carry {self.expect.answer!r}"
         if self.episode.reason:
             yield self.episode.reason
-
-
-def read_leniently(
-    texts: Sequence[str], offered: Collection[str] | None = None
-) -> list[list[ToolCall]]:
-    """The calls that each call syntax, and a search for JSON objects, finds in an episode's texts.
-
-    Only calls of tools `offered` count (None: all). This separates a model that knows the call but
-    writes it in a wrong format from one that does not know it; no tool runs.
-    """
-    readers = [*(make().read for make in SYNTAXES.values()), read_json_calls]
-    calls = [[call for text in texts for call in read(text).calls] for read in readers]
-    return [[call for call in one if offered is None or call.name in offered] for one in calls]
-
-
-def read_json_calls(text: str) -> ParsedReply:
-    """Read the calls written as JSON objects anywhere in the text."""
-
-    def objects(body: str) -> Iterator[ToolCall]:
-        start = body.find("{")
-        for _ in range(MAX_OBJECTS):
-            if start < 0:
-                return
-            found, calls = decode(body, start), tuple[ToolCall, ...]()
-            if found.ok:
-                calls = as_call(found.value, "name", ARGUMENTS).calls or (
-                    as_call(found.value, "tool", ARGUMENTS).calls
-                )
-            yield from calls
-            start = body.find("{", found.end if calls else start + 1)
-
-    return read_after_reasoning(text, lambda body: ParsedReply(None, tuple(objects(body))))
