@@ -44,7 +44,7 @@ from toolhone.training.losses import cross_entropy, policy_loss, preference_loss
 from toolhone.training.update import with_loss_weights, with_token_weights
 
 RATE = 1e-4
-SFT_ROWS, BLOCK, PAIRS = 32, 300, 4
+SFT_ROWS, SFT_STEPS, BLOCK, PAIRS = 32, 4, 300, 4
 GROUP, PROMPT = 8, 150
 
 
@@ -327,7 +327,7 @@ def arms_of(work: str, folder: Path, shape: Shape, made: Path) -> list[Arm]:
         rows = pair_rows(PAIRS * 8)
         steps, peer = [dpo_step(rows)] * 2, "dpo"
     else:
-        rows = sft_rows(SFT_ROWS * 8, BLOCK if work == "sft-block" else 0)
+        rows = sft_rows(SFT_ROWS * SFT_STEPS, BLOCK if work == "sft-block" else 0)
         steps, peer = [sft_step(rows)] * 2, "sft"
     arms = [ours("toolhone", folder, steps[0]), ours("padded", folder, steps[1], forest=False)]
     return arms if work == "train" else [*arms, trl(folder, shape, peer, rows, made)]
@@ -341,7 +341,7 @@ def main() -> None:
     parser.add_argument("--work", nargs="+", choices=works, default=list(works))
     parser.add_argument("--model", choices=list(SHAPES), default="bench-4m")
     parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=1, help="of one turn")
+    parser.add_argument("--steps", type=int, default=1, help="of one turn, except SFT")
     parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
     arguments = parser.parse_args()
     found = {}
@@ -349,9 +349,10 @@ def main() -> None:
         shape = SHAPES[arguments.model]
         folder = make_model(Path(place) / "model", shape)
         for work in arguments.work:
-            found[work] = measure(
-                arms_of(work, folder, shape, Path(place) / "trl"), arguments.pairs, arguments.steps
-            )
+            # A length-grouped epoch starts with its longest rows, so SFT is measured by epochs.
+            steps = SFT_STEPS if work.startswith("sft") else arguments.steps
+            arms = arms_of(work, folder, shape, Path(place) / "trl")
+            found[work] = measure(arms, arguments.pairs, steps)
             if not arguments.json:
                 print(work, json.dumps(found[work]), flush=True)
     if arguments.json:
