@@ -49,6 +49,7 @@ NOT_RUN = {
     "you        What is 48 * 17?": OUTPUT,
     "src/toolhone/": "shows a tree",
     "cli  >  guide": "shows an order",
+    "rows of a batch": "draws a tree",
     **dict.fromkeys(("toolhone eval runs/sft --bfcl", "toolhone eval runs/gsm8k --bfcl"), NETWORK),
     "toolhone benchmark": "loads each model in a process of its own; tests/cli/test_benchmark.py",
     "toolhone compare evals/bfcl-base": "needs the command before it",
