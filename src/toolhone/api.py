@@ -137,8 +137,7 @@ def train(
     if not data.texts:
         check_ids(data.tasks)
     refuse_unplayable(data.tasks)
-    begun = None if run is None else Certificate.read(run.folder)
-    setup = TrainingSetup(plan, registry, metrics, progress, begun)
+    setup = TrainingSetup(plan, registry, metrics, progress)
     setup.check_tools(data.tasks)
     rows, held_out, pairs, report = _prepare(setup, data, checkpoint and folder)
     plan = setup.plan
@@ -147,7 +146,8 @@ def train(
         _check_unchanged(run, report, setup.certificate)
         started_at = int(run.state(checkpoint).get("step", 0)) if checkpoint else 0
     opening = (plan.tracking, folder, plan.model_dump(), started_at, progress.report)
-    with open_trackers(*opening) if plan.tracking.services else nullcontext() as trackers:
+    tracking = open_trackers(*opening) if plan.tracking.services else nullcontext()
+    with tracking as trackers, setup.playing:
         run = run or Run.create(folder, plan)
         run.on_log = None if trackers is None else trackers.log
         _write_inputs(folder, report, data.tasks, setup, rows)
@@ -330,8 +330,8 @@ def open_model(
     sampler = open_sampler(name, plan.model, adapter, plan.seed)
     tokenizer = open_tokenizer(plan.model, name)
     check_vocabulary(tokenizer, sampler.info.vocab_size, name)
+    dialect, certificate = open_certified(tokenizer, format_request(plan))
     trained = trained_format(plan, weights)
-    dialect, certificate = open_certified(tokenizer, format_request(plan, trained))
     if trained is not None:
         check_same(trained, certificate, str(ref), on_purpose=bool(named & FORMAT_KEYS))
     elif weights is not None:

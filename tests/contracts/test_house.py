@@ -11,7 +11,8 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src" / "toolhone"
 ORDER = (
-    *("cli", "guide", "serve", "export", "reports", "api", "training", "evaluation", "rewards"),
+    *("cli", "guide", "serve", "export", "reports", "api", "training", "agents"),
+    *("evaluation", "rewards"),
     *(
         "models",
         "data.rl_tasks",

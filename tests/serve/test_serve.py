@@ -23,6 +23,8 @@ from typer.testing import CliRunner
 
 from support.dialect_models import THINKING, small_tokenizer
 from support.scripted import ScriptedStream
+from toolhone.agents.gateway import address_of, check_installed, listen, open_app
+from toolhone.agents.openai import read_request
 from toolhone.api import Model
 from toolhone.api import open_model as open_any
 from toolhone.backends.base import Sample, SamplingParams, StopReason
@@ -31,8 +33,7 @@ from toolhone.config.experiment import experiment_of
 from toolhone.dialects.choose import FormatRequest
 from toolhone.dialects.probe.certificate import open_certified
 from toolhone.errors import CapabilityError, RunError, UserError
-from toolhone.serve.app import address_of, check_installed, listen, open_app
-from toolhone.serve.openai import read_request
+from toolhone.serve.app import ModelService
 from toolhone.serve.worker import Worker
 from toolhone.tools.registry import Registry
 
@@ -116,10 +117,10 @@ class Script:
 class Live:
     """A server on a free port of this machine, for as long as a test takes."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, service: ModelService | None = None) -> None:
         self.sock = listen("127.0.0.1", 0)
         self.url, self.port = address_of(self.sock), self.sock.getsockname()[1]
-        self.app = open_app(model)
+        self.app = open_app(service or ModelService(model))
         self.server = uvicorn.Server(uvicorn.Config(self.app, log_level="error", lifespan="on"))
         self.thread = threading.Thread(
             target=self.server.run, kwargs={"sockets": [self.sock]}, daemon=True
@@ -391,7 +392,7 @@ def test_requests_that_wait_are_answered_in_one_batch_and_each_gets_its_own() ->
                 time.sleep(0.01)
             words = ["call", "two", "text", "think"] * 2
             rest = [pool.submit(server.say, word) for word in words]
-            worker = server.app.state.service.worker
+            worker = server.app.state.answerer.worker
             while worker._waiting.qsize() < len(words):
                 time.sleep(0.01)
             mine.gate.set()
@@ -442,7 +443,7 @@ def test_a_request_whose_client_has_gone_is_not_sampled() -> None:
                 json.dumps(GOOD),
                 {"Content-Type": "application/json"},
             )
-            worker = server.app.state.service.worker
+            worker = server.app.state.answerer.worker
             while not worker._waiting.qsize():
                 time.sleep(0.01)
             leaving.close()
@@ -703,7 +704,7 @@ def test_without_the_libraries_one_sentence_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(
-        "toolhone.serve.app.find_spec", lambda name: None if name == "uvicorn" else object()
+        "toolhone.agents.gateway.find_spec", lambda name: None if name == "uvicorn" else object()
     )
     with pytest.raises(CapabilityError, match=r"needs uvicorn.*pip install .*'uvicorn>=0\.40'"):
         check_installed()

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from toolhone.serve.app import address_of, listen
+from toolhone.agents.gateway import address_of, listen
 from toolhone.serve.tinker_server import TinkerOptions, open_service, open_tinker_app
 
 KEY = "tml-local"

@@ -42,8 +42,7 @@ ExperimentName = Annotated[
 ModelName = Annotated[
     str,
     Argument(
-        metavar="MODEL_OR_RUN",
-        help="a run, a checkpoint, a model folder, a hub name, pico or pico-trained",
+        metavar="MODEL_OR_RUN", help="a run, a checkpoint, a model folder, a hub name or 'pico'"
     ),
 ]
 Overrides = Annotated[

@@ -10,14 +10,17 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
+from toolhone.agents.gateway import address_of, check_installed, listen
 from toolhone.api import open_model
 from toolhone.cli import flags
 from toolhone.cli.console import print_note
 from toolhone.errors import ConfigError
 from toolhone.export.merged import check_place, to_of
 from toolhone.export.merged import export as write_export
-from toolhone.serve.app import address_of, check_installed, listen
+from toolhone.rewards.reward_registry import Reward, load_rewards
+from toolhone.serve.app import ModelService
 from toolhone.serve.app import serve as run_server
+from toolhone.serve.record import RecordingService
 from toolhone.serve.tinker_server import (
     TinkerOptions,
     check_tinker_installed,
@@ -31,7 +34,7 @@ app = typer.Typer(rich_markup_mode=None)
 @app.command(
     epilog="Examples: toolhone serve runs/sft   |   "
     "toolhone serve runs/sft --port 9000 --constrained   |   "
-    "toolhone serve --tinker pico --port 8787"
+    "toolhone serve runs/sft --record recorded   |   toolhone serve --tinker pico --port 8787"
 )
 def serve(  # noqa: PLR0913 (the options of a command)
     model: flags.ModelName,
@@ -46,6 +49,13 @@ def serve(  # noqa: PLR0913 (the options of a command)
     max_new_tokens: Annotated[
         int | None,
         Option(min=1, help="tokens of a reply where a request has no limit [default: the run's]"),
+    ] = None,
+    record: Annotated[
+        Path | None, Option(help="write the sessions of agents into this new folder")
+    ] = None,
+    reward: Annotated[
+        list[str] | None,
+        Option(help="with --record: a reward of each session: a name or file.py:function"),
     ] = None,
     tinker: Annotated[
         bool, Option("--tinker", help="speak the Tinker protocol: train and sample with its SDK")
@@ -67,29 +77,51 @@ def serve(  # noqa: PLR0913 (the options of a command)
     """Answer OpenAI's chat requests, with tools and calls, until Ctrl-C.
 
     Stops before the first answer where tokenizer or template differ from those the model was
-    trained with. With --tinker: the protocol of the Tinker SDK, so that programs written for it
-    train and sample here."""
+    trained with. With --record: each session, named by its API key or x-session-id, becomes an
+    episode with its token ids (docs/agents.md). With --tinker: the protocol of the Tinker SDK, so
+    that programs written for it train and sample here."""
     check_installed()
     if tinker:
-        refuse_chat_options(dialect, constrained, max_new_tokens)
+        refuse_chat_options(dialect, constrained, max_new_tokens, record)
         limit = None if memory is None else int(memory * 1e9)
         options = TinkerOptions(out, limit, key, custom_losses)
         serve_sdk(model, overrides, (host, port), checkpoint, options)
         return
-    with listen(host, port) as sock:
-        keys = flags.with_options(overrides, dialect, constrained)
-        keys += [] if max_new_tokens is None else [f"evaluation.max_new_tokens={max_new_tokens}"]
+    recording = None if record is None else (record, load_rewards(reward or []))
+    if reward and record is None:
+        raise ConfigError("--reward scores recorded sessions; add --record FOLDER")
+    keys = flags.with_options(overrides, dialect, constrained)
+    keys += [] if max_new_tokens is None else [f"evaluation.max_new_tokens={max_new_tokens}"]
+    serve_chat(model, keys, (host, port), checkpoint, recording)
+
+
+def serve_chat(
+    model: str,
+    keys: list[str],
+    address: tuple[str, int],
+    checkpoint: str | None,
+    recording: tuple[Path, list[Reward]] | None,
+) -> None:
+    """Serve OpenAI's forms; `recording` is the folder of its sessions, and their rewards."""
+    with listen(*address) as sock:
         opened = open_model(model, checkpoint, keys)
         what = f"{opened.certificate.verdict}, dialect {opened.dialect.name}"
         if opened.experiment.evaluation.constrained:
             what += ", calls constrained to their schemas"
+        service = ModelService(opened)
+        if recording is not None:
+            service = RecordingService(opened, *recording)
+            what += f", sessions recorded in {recording[0]}"
         print_note(f"{model} at {address_of(sock)}/v1 ({what}); Ctrl-C ends it")
-        run_server(opened, sock)
+        run_server(service, sock)
 
 
-def refuse_chat_options(dialect: str | None, constrained: bool, max_tokens: int | None) -> None:
+def refuse_chat_options(
+    dialect: str | None, constrained: bool, max_tokens: int | None, record: Path | None
+) -> None:
     """Refuse what only has a meaning for chat requests."""
     given = {"--dialect": dialect, "--constrained": constrained, "--max-new-tokens": max_tokens}
+    given |= {"--record": str(record)} if record else {}
     if names := [name for name, value in given.items() if value]:
         raise ConfigError(f"--tinker serves token ids; leave out {', '.join(names)}")
 

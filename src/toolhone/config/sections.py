@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from toolhone.config.agent import AgentSection, fault_of
 from toolhone.config.evaluation_section import EvaluationSection
 from toolhone.config.fields import AnchoredPath, Flag, Mark, Section, UserCode, text_for
 from toolhone.config.rl import RlSection
@@ -60,12 +61,15 @@ class DataSection(Section):
     """What to train on, and what to hold out."""
 
     strategy: Annotated[
-        Literal["file", "templates", "manual_templates", "toolbench", "teacher_mode", "world"]
+        Literal[
+            "file", "templates", "manual_templates", "toolbench", "teacher_mode", "world", "agent"
+        ]
         | None,
         BeforeValidator(full_name),
     ] = None
     """where rows come from; none: file where data.path is given, else templates (the built-in
-    tools); teacher_mode: `data.teacher`; world: tasks of `world.name`, done by its solver"""
+    tools); teacher_mode: `data.teacher`; world: tasks of `world.name`, done by its solver; agent:
+    a program of yours plays (`agent`)"""
     path: Annotated[AnchoredPath | None, Flag("--data")] = None
     """training file; none: conversations come from templates"""
     format: UserCode = "auto"
@@ -343,6 +347,7 @@ class Experiment(Section):
     tool_results: ToolResultsSection = ToolResultsSection()
     world: WorldSection = WorldSection()
     data: DataSection = DataSection()
+    agent: AgentSection = AgentSection()
     training: TrainingSection = TrainingSection()
     teacher: TeacherSection = TeacherSection()
     evaluation: EvaluationSection = EvaluationSection()
@@ -359,6 +364,8 @@ class Experiment(Section):
                 f"data.strategy 'world' needs world.name, one of {', '.join(STATEFUL)}; "
                 f"it is {self.world.name!r}"
             )
+        if fault := fault_of(self):
+            raise ValueError(fault)
         training, filled = self.training, dict[str, Any]()
         is_dpo = training.method == "dpo"
         if is_dpo and not training.rl.beta:

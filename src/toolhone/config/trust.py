@@ -24,8 +24,9 @@ def restrict_untrusted_run(
     """Return the experiment of a run, to sample with; note what is off. `named`: the keys of
     overrides."""
     run = run_folder(ref)
-    # an algorithm and a loss are not loaded to sample
-    for key, spec in _foreign_code(plan, run, {*named, "training.method", "training.loss"}):
+    # an algorithm and a loss are not loaded to sample, and no agent is started
+    unused = {*named, "training.method", "training.loss", "agent.command"}
+    for key, spec in _foreign_code(plan, run, unused):
         raise RunError(
             f"{run} names code to run ({key}: {spec}); if it is yours, name it yourself: {key}=..."
         )
@@ -53,6 +54,8 @@ def refuse_to_resume_unnamed(plan: Experiment, folder: Path) -> None:
     reasons += ["runs code that comes with the model"] if plan.model.trust_remote_code else []
     if address := plan.data.teacher.base_url:
         reasons.append(f"asks a model at {address}")
+    if agent := plan.agent.command:
+        reasons.append(f"starts the agent {' '.join(agent)}")
     keeps = plan.tool_results != ToolResultsSection()
     reasons += ["keeps results of tools in files"] if keeps else []
     for key, spec in _foreign_code(plan, run_folder(folder), ()):

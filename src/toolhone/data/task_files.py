@@ -37,7 +37,7 @@ def tasks_from_any(
     skipped: gets a sentence on each row that gives no task.
     """
     stream = open_records(source)
-    if _is_own_form(stream):
+    if is_own_form(stream):
         unread = None if report is None else Counter[str]()
         tasks = read_tasks(stream, unread, tools, report, skipped)
         if unread and report is not None:
@@ -61,7 +61,7 @@ def tasks_from_any(
 def gives_only_tasks(source: str | Path | RecordStream) -> bool:
     """Tell whether a file holds tasks alone: our own form, or a format made for evaluation."""
     stream = open_records(source)
-    if _is_own_form(stream):
+    if is_own_form(stream):
         return True
     name = detect_format(stream)
     if name != toolbench.TOOLBENCH.name:
@@ -71,7 +71,8 @@ def gives_only_tasks(source: str | Path | RecordStream) -> bool:
     return isinstance(first, dict) and toolbench.is_query(first)
 
 
-def _is_own_form(stream: RecordStream) -> bool:
+def is_own_form(stream: RecordStream) -> bool:
+    """Tell whether at least half of the first rows of a file have `expect`."""
     if stream.path.is_dir() or is_table(stream.path):
         return False
     records = [row for _, row in stream.first if isinstance(row, dict)]

@@ -16,9 +16,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
+from typing import Any, Protocol
 
 from toolhone.data.task_files import refuse_unplayable
-from toolhone.episodes.episode import Episode, EpisodeRules, Play, Request, SampleRequest, episode
+from toolhone.episodes.episode import (
+    Awaited,
+    Episode,
+    EpisodeRules,
+    Play,
+    Request,
+    SampleRequest,
+    episode,
+)
 from toolhone.episodes.policy import Policy, PolicyStream
 from toolhone.errors import BusyError, UserError
 from toolhone.schema import Json, Task, ToolCall
@@ -43,6 +52,20 @@ TO_THE_END = EpisodeRules()
 NO_TOOLS = Registry([])
 
 OnEpisode = Callable[[int, Episode], None]
+
+
+class PlayTasks(Protocol):
+    """`run_episodes`, or another that plays tasks."""
+
+    def __call__(
+        self,
+        policy: Policy,
+        tasks: Sequence[Task],
+        registry: Registry,
+        rules: EpisodeRules | Sequence[EpisodeRules],
+        on_episode: OnEpisode | None = None,
+        clock: Clock | None = None,
+    ) -> list[Episode]: ...
 
 
 @dataclass
@@ -96,9 +119,9 @@ def run_episodes(
     registry: Registry,
     rules: EpisodeRules | Sequence[EpisodeRules] = TO_THE_END,
     on_episode: OnEpisode | None = None,
+    clock: Clock | None = None,
     at_once: int = AT_ONCE,
     first: int = 0,
-    clock: Clock | None = None,
 ) -> list[Episode]:
     """Play each task once, under common rules or one for each; episodes in the order of the tasks.
 
@@ -111,7 +134,13 @@ def run_episodes(
     assert len(each) == len(tasks), f"{len(each)} rules for {len(tasks)} tasks"
     stream = policy.stream()
     threads = ThreadPoolExecutor(TOOL_THREADS, thread_name_prefix="tool")
-    driver = _Driver(policy, tasks, each, registry, on_episode, first, threads, stream)
+    worlds: dict[int, World] = {}
+
+    def play(index: int) -> Play:
+        worlds[index] = open_world(tasks[index], registry)
+        return episode(tasks[index], policy, each[index])
+
+    driver = Driver(tasks, play, stream, threads, worlds, on_episode, first)
     try:
         driver.run(at_once, clock or Clock())
     finally:
@@ -127,26 +156,24 @@ def run_calls(world: World, task: Task, calls: Sequence[ToolCall]) -> list[ToolR
 
 
 @dataclass
-class _Driver:
-    """The episodes that are alive.
+class Driver:
+    """The episodes that are alive; `play(index)` starts that of a task.
 
     `sampling` maps keys of prompts to tasks, `working` tasks to their running calls, `worlds` tasks
-    to the worlds of their episodes.
+    to the worlds of their episodes, where they have any.
     """
 
-    policy: Policy
     tasks: Sequence[Task]
-    rules: Sequence[EpisodeRules]
-    registry: Registry
-    on_episode: OnEpisode | None
-    first: int
-    threads: ThreadPoolExecutor
+    play: Callable[[int], Play]
     stream: PolicyStream
+    threads: ThreadPoolExecutor
+    worlds: dict[int, World] = field(default_factory=dict)
+    on_episode: OnEpisode | None = None
+    first: int = 0
     patience: float = PATIENCE
     plays: dict[int, Play] = field(default_factory=dict)
     sampling: dict[int, int] = field(default_factory=dict)
-    working: dict[int, list[Future[list[ToolResult]]]] = field(default_factory=dict)
-    worlds: dict[int, World] = field(default_factory=dict)
+    working: dict[int, list[Future[list[Any]]]] = field(default_factory=dict)
     states: dict[int, list[Mapping[str, Json] | None]] = field(default_factory=dict)
     done: dict[int, Episode] = field(default_factory=dict)
 
@@ -154,8 +181,7 @@ class _Driver:
         waiting = iter(range(len(self.tasks)))
         while len(self.done) < len(self.tasks):
             for index in islice(waiting, at_once - len(self.plays)):
-                self.worlds[index] = open_world(self.tasks[index], self.registry)
-                self.plays[index] = episode(self.tasks[index], self.policy, self.rules[index])
+                self.plays[index] = self.play(index)
                 try:
                     self._advance(index, partial(next, self.plays[index]))
                 except UserError as error:
@@ -201,7 +227,8 @@ class _Driver:
                 self._advance(index, partial(self.plays[index].throw, errors[0]))
             else:
                 results = [result for future in futures for result in future.result()]
-                self.states.setdefault(index, []).append(self.worlds[index].state())
+                if index in self.worlds:
+                    self.states.setdefault(index, []).append(self.worlds[index].state())
                 self._advance(index, partial(self.plays[index].send, results))
 
     def _advance(self, index: int, advance: Callable[[], Request]) -> None:
@@ -210,8 +237,10 @@ class _Driver:
             request = advance()
         except StopIteration as stop:
             del self.plays[index]
-            state, states = self.worlds.pop(index).state(), tuple(self.states.pop(index, ()))
-            ended = replace(stop.value, state=state, states=states)
+            ended: Episode = stop.value
+            if world := self.worlds.pop(index, None):
+                states = tuple(self.states.pop(index, ()))
+                ended = replace(ended, state=world.state(), states=states)
             self.done[index] = ended
             if self.on_episode:
                 self.on_episode(index, ended)
@@ -220,6 +249,8 @@ class _Driver:
             key = sample_key(self.first + index, request.turn)
             self.sampling[key] = index
             self.stream.submit(key, request.prompt)
+        elif isinstance(request, Awaited):
+            self.working[index] = [request.future]
         else:
             world, calls = self.worlds[index], request.calls
             batches = [calls] if world.in_order else [(call,) for call in calls]

@@ -9,9 +9,11 @@ At the end, `StopIteration` carries the `Episode`.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from itertools import count
+from typing import Any
 
 from toolhone.backends.base import StopReason
 from toolhone.dialects.base import ParseProblem
@@ -106,12 +108,29 @@ class EpisodeRules:
 
 
 @dataclass(frozen=True)
+class Recording:
+    """What an episode holds beside its turns where a program outside, an agent, played it.
+
+    messages, tools: the conversation at its end, as the agent saw it. reward: what it posted, a
+    number or named parts. breaks: requests that did not continue the last turn, by kind. ignored:
+    settings of requests in place of which the policy's held. failure: how the agent failed, or "".
+    """
+
+    messages: tuple[Message, ...] = ()
+    tools: tuple[Tool, ...] = ()
+    reward: float | Mapping[str, float] | None = None
+    breaks: Mapping[str, int] = field(default_factory=dict)
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    failure: str = ""
+
+
+@dataclass(frozen=True)
 class Episode:
     """One played task; `outcomes[i]` and `results[i]` belong to `turns[i]`.
 
     `penalties` counts the turns that the rules penalise; `final_call` is the answer to a stop tool.
     `state` is that of the episode's world at its end, None for a world without one; `states` are
-    those after each round of calls.
+    those after each round of calls. `recording`: of an episode that an agent played.
     """
 
     task_id: str
@@ -124,6 +143,7 @@ class Episode:
     final_call: str | None = None
     state: Mapping[str, Json] | None = None
     states: tuple[Mapping[str, Json] | None, ...] = ()
+    recording: Recording | None = None
 
     def prefix(self, turns: int) -> Episode:
         """The episode as it was after its first turns, with the state of then."""
@@ -169,8 +189,16 @@ class ToolRequest:
     calls: tuple[ToolCall, ...]
 
 
-Request = SampleRequest | ToolRequest
-Answer = Turn | Sequence[ToolResult]
+@dataclass(frozen=True)
+class Awaited:
+    """Something outside, such as the next request of an agent; the answer is its result."""
+
+    future: Future[list[Any]]
+
+
+Request = SampleRequest | ToolRequest | Awaited
+Answer = Turn | Sequence[Any]
+"""A turn, the results of tools, or what was awaited."""
 Play = Generator[Request, Answer, Episode]
 
 
@@ -181,36 +209,25 @@ def episode(task: Task, policy: Policy, rules: EpisodeRules) -> Play:
     program once the task is under way (or that the driver throws in) end the episode as `FAILED`; a
     first prompt that cannot be written is raised.
     """
-    history = _PlayState()
+    history = PlayState()
     prompt = policy.open(task.messages, task.tools)
     prompt = replace(prompt, prefill=rules.prefill) if rules.prefill else prompt
     try:
         ending, reason = (yield from _turns(prompt, policy, rules, history)), ""
     except Exception as error:
         ending, reason = EpisodeStatus.FAILED, f"{type(error).__name__}: {error}"
-    turns, outcomes, final_call = tuple(history.turns), tuple(history.outcomes), None
-    if outcomes[-1:] == (TurnOutcome.FINAL_CALL,):
-        # The answer in a call of a stop tool: its argument `answer`, its only one, or all as text.
-        call = next(call for call in turns[-1].message.tool_calls if call.name in rules.stop_tools)
-        values = dict(call.arguments)
-        only = next(iter(values.values())) if len(values) == 1 else values
-        final_call = str(values.get("answer", only))
-    faults = (*FAULTS, TurnOutcome.TRUNCATED)
-    penalties = sum(one in faults and rules.then.get(one) is OnFault.PENALISE for one in outcomes)
-    penalties += ending is EpisodeStatus.TOO_MANY_TURNS and rules.too_many_turns is OnFault.PENALISE
-    results = tuple(history.results)
-    return Episode(task.id, turns, results, ending, reason, outcomes, penalties, final_call)
+    return history.episode(task.id, rules, ending, reason)
 
 
 @dataclass
-class _PlayState:
-    """The turns so far."""
+class PlayState:
+    """The turns so far, and what they become: an `Episode`."""
 
     turns: list[Turn] = field(default_factory=list)
     results: list[tuple[ToolResult, ...]] = field(default_factory=list)
     outcomes: list[TurnOutcome] = field(default_factory=list)
 
-    def add(self, turn: Turn) -> Turn:
+    def add(self, turn: Turn, tools: Sequence[Tool], rules: EpisodeRules) -> TurnOutcome:
         """Append a turn, with an id on each call: the model's if it is new, else a counted one."""
         used = [call.id for earlier in self.turns for call in earlier.message.tool_calls]
         calls: list[ToolCall] = []
@@ -222,28 +239,40 @@ class _PlayState:
             used.append(call.id)
         self.turns.append(replace(turn, message=replace(turn.message, tool_calls=tuple(calls))))
         self.results.append(())
-        return self.turns[-1]
+        self.outcomes.append(outcome_of(self.turns[-1], tools, rules.stop_tools))
+        return self.outcomes[-1]
+
+    def episode(
+        self, task_id: str, rules: EpisodeRules, ending: EpisodeStatus, reason: str = ""
+    ) -> Episode:
+        """The episode of these turns, with its final call and the penalties of the rules."""
+        turns, outcomes, final_call = tuple(self.turns), tuple(self.outcomes), None
+        if outcomes[-1:] == (TurnOutcome.FINAL_CALL,):
+            # The answer in a call of a stop tool: its argument `answer`, its only one, or all.
+            calls = turns[-1].message.tool_calls
+            values = dict(next(call for call in calls if call.name in rules.stop_tools).arguments)
+            only = next(iter(values.values())) if len(values) == 1 else values
+            final_call = str(values.get("answer", only))
+        faults, then = (*FAULTS, TurnOutcome.TRUNCATED), rules.then
+        penalties = sum(one in faults and then.get(one) is OnFault.PENALISE for one in outcomes)
+        too_many = ending is EpisodeStatus.TOO_MANY_TURNS
+        penalties += too_many and rules.too_many_turns is OnFault.PENALISE
+        results = tuple(self.results)
+        return Episode(task_id, turns, results, ending, reason, outcomes, penalties, final_call)
 
 
 def _turns(
-    prompt: Prompt, policy: Policy, rules: EpisodeRules, history: _PlayState
+    prompt: Prompt, policy: Policy, rules: EpisodeRules, history: PlayState
 ) -> Generator[Request, Answer, EpisodeStatus]:
     while policy.fits(prompt):
         answer = yield SampleRequest(prompt, len(history.turns))
         assert isinstance(answer, Turn), "a sample request needs a Turn"
-        turn = history.add(answer)
-        outcome = outcome_of(turn, prompt.tools, rules.stop_tools)
-        history.outcomes.append(outcome)
-        if outcome is TurnOutcome.TRUNCATED:
-            return EpisodeStatus.TRUNCATED
-        if outcome in (TurnOutcome.ANSWER, TurnOutcome.FINAL_CALL):
-            return EpisodeStatus.ANSWERED
-        malformed = outcome is TurnOutcome.MALFORMED
-        if {**FAULTS, **rules.then}.get(outcome, OnFault.FEED_BACK) is not OnFault.FEED_BACK:
-            return EpisodeStatus.MALFORMED if malformed else EpisodeStatus.BAD_CALL
-        if malformed:
-            advice = _ADVICE.get(turn.problem, "your message could not be read")
-            messages = [Message("user", f"Error: {advice}. Write it again.")]
+        outcome = history.add(answer, prompt.tools, rules)
+        turn = history.turns[-1]
+        if (ending := ending_after(outcome, rules)) is not None:
+            return ending
+        if outcome is TurnOutcome.MALFORMED:
+            messages = [Message("user", advice_on(turn.problem))]
         else:
             calls = turn.message.tool_calls
             answer = yield ToolRequest(calls)
@@ -261,6 +290,24 @@ def _turns(
             return EpisodeStatus.TOO_MANY_TURNS
         prompt = policy.extend(prompt, turn, messages)
     return EpisodeStatus.NO_ROOM
+
+
+def ending_after(outcome: TurnOutcome, rules: EpisodeRules) -> EpisodeStatus | None:
+    """How the episode ends after a turn with this outcome; None where it goes on."""
+    if outcome is TurnOutcome.TRUNCATED:
+        return EpisodeStatus.TRUNCATED
+    if outcome in (TurnOutcome.ANSWER, TurnOutcome.FINAL_CALL):
+        return EpisodeStatus.ANSWERED
+    if {**FAULTS, **rules.then}.get(outcome, OnFault.FEED_BACK) is OnFault.FEED_BACK:
+        return None
+    malformed = outcome is TurnOutcome.MALFORMED
+    return EpisodeStatus.MALFORMED if malformed else EpisodeStatus.BAD_CALL
+
+
+def advice_on(problem: ParseProblem) -> str:
+    """What the model is told about a turn that could not be read."""
+    advice = _ADVICE.get(problem, "your message could not be read")
+    return f"Error: {advice}. Write it again."
 
 
 def outcome_of(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from toolhone.data.task_files import check_ids
-from toolhone.episodes.driver import run_episodes
+from toolhone.episodes.driver import PlayTasks, run_episodes
 from toolhone.episodes.episode import Episode, EpisodeRules
 from toolhone.episodes.policy import Policy
 from toolhone.errors import ConfigError
@@ -45,11 +45,12 @@ def evaluate(
     max_turns: int = MAX_TURNS,
     own: Mapping[str, Metric] | None = None,
     rewards: Sequence[Reward] = (),
+    play: PlayTasks = run_episodes,
 ) -> Evaluation:
     """Play each task once and score it; the same policy, tasks and seed give the same result.
 
     `own` metrics join the scores, for example `{"brief": lambda task, episode: 1.0}`. `rewards` are
-    computed too and change no score.
+    computed too and change no score. `play` plays the tasks in another way, such as by agents.
     """
     check_ids(tasks)
     if taken := [name for name in own or {} if name in OURS]:
@@ -60,7 +61,7 @@ def evaluate(
     live = [plays_to_the_end(task, context.runnable) for task in tasks]
     rules = [EpisodeRules(max_turns, first_call_only=not to_the_end) for to_the_end in live]
     with progress.inside("evaluating", len(tasks)):
-        episodes = run_episodes(policy, tasks, registry, rules, lambda *_: progress.advance())
+        episodes = play(policy, tasks, registry, rules, lambda *_: progress.advance())
     return Evaluation(
         tuple(
             judge_episode(task, episode, replace(context, live=to_the_end), own, rewards)

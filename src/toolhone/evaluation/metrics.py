@@ -114,7 +114,7 @@ class JudgedEpisode:
             seed=int(record["seed"]),
             query=str(record.get("query", "")),
             calls=tuple(ToolCall.from_dict(call) for call in record["calls"]),
-            expected=Expect.from_dict(record["expected"]),
+            expected=Expect.from_dict(record["expected"]) if record["expected"] else Expect(),
             scores={str(name): float(value) for name, value in record["scores"].items()},
             reasons=tuple(map(str, record.get("reasons", ()))),
             offered=tuple(map(str, record.get("offered", ()))),

@@ -16,6 +16,7 @@ from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
+from toolhone.config.agent import POSTED
 from toolhone.config.user_code import USER_CODE, import_callable
 from toolhone.episodes.episode import Episode
 from toolhone.errors import BusyError, ConfigError, nearest
@@ -142,12 +143,21 @@ class RewardResult:
     turns: tuple[float, ...] = ()
 
 
+def posted_reward(task: Task, episode: Episode) -> float | Mapping[str, float]:  # noqa: ARG001
+    """What the agent posted for its session; 0 where the rules ended the episode before."""
+    if episode.recording is None:
+        return {}
+    return 0.0 if episode.recording.reward is None else episode.recording.reward
+
+
 def load_rewards(specs: Sequence[str], weights: Sequence[float] = ()) -> list[Reward]:
     """Load rewards by name, `file.py:function` or `module:function`; default weights are 1."""
     weights = weights or [1.0] * len(specs)
     rewards = []
     for spec, weight in zip(specs, weights, strict=True):
-        if spec in BUILTIN:
+        if spec == POSTED:
+            rewards.append(Reward(spec, posted_reward, weight))
+        elif spec in BUILTIN:
             rewards.append(Reward(spec, BUILTIN[spec].function, weight))
         elif USER_CODE.fullmatch(spec):
             function = import_callable(spec, Path.cwd(), "a reward")
@@ -155,7 +165,7 @@ def load_rewards(specs: Sequence[str], weights: Sequence[float] = ()) -> list[Re
         else:
             raise ConfigError(
                 f"there is no reward {spec!r}{nearest(spec, BUILTIN)}; known: "
-                f"{', '.join(BUILTIN)}, and your own as 'file.py:function'"
+                f"{', '.join(BUILTIN)}, {POSTED} (agents), and your own as 'file.py:function'"
             )
     names = [reward.name for reward in rewards]
     for name in names:

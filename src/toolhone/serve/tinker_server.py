@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolhone.agents.gateway import LOOPBACK, SHUTDOWN_SECONDS
 from toolhone.config.experiment import make_experiment, overridden
 from toolhone.errors import (
     BusyError,
@@ -30,7 +31,6 @@ from toolhone.errors import (
 )
 from toolhone.models.resolve import ADAPTER, adapter_of, find, resolve_model
 from toolhone.schema import Json
-from toolhone.serve.app import LOOPBACK, SHUTDOWN_SECONDS
 from toolhone.serve.tinker_checkpoints import Checkpoints, TinkerPath
 from toolhone.serve.tinker_models import ServedBase, TinkerModels
 from toolhone.serve.tinker_service import EndedSessionError, TinkerService, failure

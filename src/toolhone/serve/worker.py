@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from itertools import count
 
+from toolhone.agents.openai import ChatRequest
 from toolhone.api import Model
 from toolhone.backends.base import SamplingParams
 from toolhone.episodes.policy import Prompt, TokenPolicy, Turn
 from toolhone.errors import CapabilityError
-from toolhone.serve.openai import ChatRequest
 
 MOST_WAITING = 1024
 
@@ -31,76 +31,93 @@ class _ChatJob:
     params: SamplingParams
     key: int
     future: Future[Turn]
+    record: Callable[[Turn], Turn]
+
+
+Opened = tuple[Prompt, int, Callable[[Turn], Turn]]
+"""The prompt of a request, the key of its random stream (0: any), and what notes its turn."""
+OpenPrompt = Callable[[ChatRequest, str], Opened]
+_Waiting = tuple[ChatRequest, str, Future[Turn]]
 
 
 class Worker:
-    """Answers requests with one model."""
+    """Answers requests with one model. `open_prompt` is called in the thread for each request."""
 
-    def __init__(self, model: Model) -> None:
-        self._model, self._policy = model, model.policy()
-        self.defaults = self._policy.params
-        self._waiting = queue.SimpleQueue[tuple[ChatRequest, Future[Turn]] | None]()
+    def __init__(self, model: Model, open_prompt: OpenPrompt | None = None) -> None:
+        self._model, self.policy = model, model.policy()
+        self.defaults = self.policy.params
+        self._open = open_prompt or self._open_alone
+        self._waiting = queue.SimpleQueue[_Waiting | None]()
         self._keys = count(1)
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         self._thread.start()
 
-    def submit(self, request: ChatRequest) -> Future[Turn]:
+    def submit(self, request: ChatRequest, session: str = "") -> Future[Turn]:
         """Queue a request."""
         if self._waiting.qsize() >= MOST_WAITING:
             raise CapabilityError(f"{MOST_WAITING} requests are waiting already; try again later")
         future: Future[Turn] = Future()
-        self._waiting.put((request, future))
+        self._waiting.put((request, session, future))
         return future
 
     def close(self) -> None:
         """End the thread after the requests of its current batch; cancel those that wait."""
         self._waiting.put(None)
 
+    def join(self) -> None:
+        """Wait until the thread has ended."""
+        self._thread.join()
+
+    def _open_alone(self, request: ChatRequest, session: str) -> Opened:  # noqa: ARG002
+        return self.policy.open(request.messages, request.tools), 0, lambda turn: turn
+
     def _work(self) -> None:
         while (first := self._waiting.get()) is not None:
-            arrived: list[tuple[ChatRequest, Future[Turn]] | None] = [first]
+            arrived: list[_Waiting | None] = [first]
             while arrived[-1] is not None and not self._waiting.empty():
                 arrived.append(self._waiting.get())
             requests = [one for one in arrived if one is not None]
             if arrived[-1] is None:
-                for _, future in requests:
+                for *_, future in requests:
                     future.cancel()
                 return
-            jobs = [self._job(*one) for one in requests if one[1].set_running_or_notify_cancel()]
+            jobs = [self._job(*one) for one in requests if one[2].set_running_or_notify_cancel()]
             for batch in batches_of([job for job in jobs if job is not None]):
                 self._answer(batch)
 
-    def _job(self, request: ChatRequest, future: Future[Turn]) -> _ChatJob | None:
+    def _job(self, request: ChatRequest, session: str, future: Future[Turn]) -> _ChatJob | None:
         """Return the request as a job; None if it cannot be answered: the future has the error."""
         try:
-            prompt = self._policy.open(request.messages, request.tools)
-            if not self._policy.fits(prompt):
+            prompt, key, record = self._open(request, session)
+            if not self.policy.fits(prompt):
                 size = f"{len(prompt.tokens)} tokens and the model's context holds"
                 right = "shorten the messages or offer fewer tools"
                 raise CapabilityError(f"the prompt has {size} {self._model.max_context}; {right}")
-            self._policy.check_tools([request.tools])
+            self.policy.check_tools([request.tools])
         except Exception as error:  # of any kind: it belongs to whoever waits for the future
             future.set_exception(error)
             return None
         most = request.params.max_tokens
         params = replace(request.params, max_tokens=min(most, self._model.max_context or most))
-        return _ChatJob(prompt, params, 0 if request.seeded else next(self._keys), future)
+        key = key or (0 if request.seeded else next(self._keys))
+        return _ChatJob(prompt, params, key, future, record)
 
     def _answer(self, batch: Sequence[_ChatJob]) -> None:
-        model, params, grammar = self._model, batch[0].params, self._policy.grammar
+        model, params, grammar = self._model, batch[0].params, self.policy.grammar
         shared = (model.sampler, model.dialect, model.tokenizer)
         policy = TokenPolicy(*shared, params, model.max_context, grammar)
-        waiting = {job.key: job.future for job in batch}
+        waiting = {job.key: job for job in batch}
         try:
             stream = policy.stream()
             for job in batch:
                 stream.submit(job.key, job.prompt)
             while waiting:
                 for key, turn in stream.poll():
-                    waiting.pop(key).set_result(turn)
+                    job = waiting.pop(key)
+                    job.future.set_result(job.record(turn))
         except Exception as error:  # the next batch starts anew
-            for future in waiting.values():
-                future.set_exception(error)
+            for job in waiting.values():
+                job.future.set_exception(error)
 
 
 def batches_of(jobs: Sequence[_ChatJob]) -> list[list[_ChatJob]]:

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -295,8 +295,9 @@ def run_program(
     folder: Path,
     timeout: float,
     max_bytes: int,
+    unwanted: Callable[[], bool] = lambda: False,
 ) -> Finished:
-    """Run a program to its end. `argv[0]` is its path."""
+    """Run a program to its end, or until it is `unwanted`. `argv[0]` is its path."""
     stdout, stderr = Output(max_bytes), Output(max_bytes)
     deadline = time.monotonic() + timeout
     with tempfile.TemporaryFile() as file:
@@ -318,7 +319,8 @@ def run_program(
     assert process.stdout is not None and process.stderr is not None  # noqa: PT018
     with process.stdout, process.stderr:
         try:
-            stopped = _watch(process, {process.stdout: stdout, process.stderr: stderr}, deadline)
+            outputs = {process.stdout: stdout, process.stderr: stderr}
+            stopped = _watch(process, outputs, deadline, unwanted)
         finally:
             # The group is empty, or holds only the ended program (macOS).
             with suppress(ProcessLookupError, PermissionError):
@@ -328,14 +330,17 @@ def run_program(
 
 
 def _watch(
-    process: subprocess.Popen[bytes], outputs: Mapping[IO[bytes], Output], deadline: float
+    process: subprocess.Popen[bytes],
+    outputs: Mapping[IO[bytes], Output],
+    deadline: float,
+    unwanted: Callable[[], bool],
 ) -> Stopped:
     """Read the output until the program ends or must be stopped."""
     with selectors.DefaultSelector() as selector:
         for stream, output in outputs.items():
             os.set_blocking(stream.fileno(), False)
             selector.register(stream, selectors.EVENT_READ, output)
-        while (left := deadline - time.monotonic()) > 0:
+        while (left := deadline - time.monotonic()) > 0 and not unwanted():
             ended = _has_ended(process)
             tick = _TICK if selector.get_map() else _SHORT_TICK
             ready = selector.select(0 if ended else min(left, tick))

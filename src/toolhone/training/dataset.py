@@ -17,6 +17,7 @@ from typing import Any
 from toolhone.config.sections import DataSection, Experiment
 from toolhone.config.teachers import METHOD
 from toolhone.config.user_code import USER_CODE
+from toolhone.data.agent_tasks import agent_tasks
 from toolhone.data.plain_texts import PlainText, load_texts
 from toolhone.data.splits import opening, split_by_tools, split_rows
 from toolhone.data.task_files import distinct, gives_only_tasks, tasks_beside, tasks_from_any
@@ -107,7 +108,7 @@ def load_data(experiment: Experiment, progress: Progress | None = None) -> Datas
         return replace(dataset, tasks=in_world(dataset.tasks, experiment.world))
     if strategy == "templates":
         dataset = _with_new_phrasings(dataset, experiment)
-    elif strategy != "world":
+    elif strategy not in ("world", "agent"):
         play = [task for conversation in dataset.train for task in tasks_of(conversation)]
         play = distinct(environments(play, dataset.train, experiment.world))
         dataset = replace(dataset, play=play)
@@ -130,20 +131,17 @@ def held_out_tasks(experiment: Experiment) -> list[Task]:
 
 
 def plays_tasks(experiment: Experiment) -> bool:
-    """Tell whether the method plays tasks: GRPO, PPO, teacher mode on its own episodes, and DPO on
-    ranked samples of its own."""
+    """Tell whether the method plays tasks; DPO does for ranked samples of its own."""
     method = experiment.training.method
     if method == METHOD:
         return not learns_texts(experiment)
-    return method in ("grpo", "ppo") or (
-        method == "dpo" and experiment.data.preferences == "own_ranked"
-    )
+    ranks = method == "dpo" and experiment.data.preferences == "own_ranked"
+    return ranks or method in ("grpo", "ppo")
 
 
 def learns_texts(experiment: Experiment) -> bool:
     """Tell whether the method puts calls into plain texts."""
-    training = experiment.training
-    return training.method == METHOD and experiment.teacher.source == "text"
+    return experiment.training.method == METHOD and experiment.teacher.source == "text"
 
 
 def learns_labels(experiment: Experiment) -> bool:
@@ -167,6 +165,9 @@ def _read_or_make(
             plays, labels = plays_tasks(experiment), learns_labels(experiment)
             train, held_out, tasks, play = rows_of_world(experiment, MAX_HELD_OUT, plays, labels)
             return _counted(Dataset(train, held_out, tasks, {"source": "world"}, play=play))
+        case "agent":
+            play, tasks = agent_tasks(experiment)
+            return Dataset([], [], tasks, {"source": "agent"}, play=play)
         case "manual_templates" | "teacher_mode":
             return _from_user_tools(experiment, progress)
         case "toolbench" if data.path is None:
@@ -184,8 +185,7 @@ def _from_templates(experiment: Experiment) -> Dataset:
             f"{', '.join(map(repr, others))}; make rows with data.strategy 'manual_templates', "
             "or name a file with data.path"
         )
-    templates = _templates(experiment)
-    count = data.max_samples or data.samples
+    templates, count = _templates(experiment), data.max_samples or data.samples
     held = min(MAX_HELD_OUT, count)
     if data.validation_fraction is not None:
         held = min(count - 1, max(1, round(count * data.held_out_share)))

@@ -14,6 +14,7 @@ from toolhone.backends.base import Metrics
 from toolhone.config.rl import RlSection
 from toolhone.config.sections import Experiment
 from toolhone.episodes.driver import Clock
+from toolhone.episodes.episode import Episode
 from toolhone.rewards.matching import judges_calls
 from toolhone.rewards.reward_registry import RewardResult
 from toolhone.rewards.schedule import PREFIX
@@ -77,6 +78,23 @@ def rollout_metrics(groups: Sequence[RolloutGroup]) -> Metrics:
     for kind, counts in (("ending", statuses), ("outcome", outcomes)):
         total = len(episodes) if kind == "ending" else outcomes.total()
         metrics |= {f"{kind}/{name}": n / total for name, n in sorted(counts.items())}
+    return metrics | agent_counts(episodes)
+
+
+def agent_counts(episodes: Sequence[Episode]) -> Metrics:
+    """Of episodes that agents played: prefix breaks, ignored settings and failures, by name."""
+    records = [episode.recording for episode in episodes if episode.recording is not None]
+    if not records:
+        return {}
+    breaks, ignored = Counter[str](), Counter[str]()
+    for record in records:
+        breaks.update(record.breaks)
+        ignored.update(record.ignored)
+    failed = Counter(record.failure for record in records if record.failure)
+    counts = {"prefix_breaks": breaks, "ignored": ignored, "failed": failed}
+    metrics = {f"agent/{kind}": float(named.total()) for kind, named in counts.items()}
+    for kind, named in counts.items():
+        metrics |= {f"agent/{kind}/{name}": float(n) for name, n in sorted(named.items())}
     return metrics
 
 

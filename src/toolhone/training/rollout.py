@@ -16,10 +16,11 @@ from itertools import islice, pairwise
 
 import numpy as np
 
+from toolhone.agents.agent_player import as_played
 from toolhone.backends.base import Sampler
 from toolhone.config.rl import RlSection
 from toolhone.config.sections import Experiment
-from toolhone.episodes.driver import Clock, run_episodes
+from toolhone.episodes.driver import Clock, PlayTasks, run_episodes
 from toolhone.episodes.episode import Episode, EpisodeRules, EpisodeStatus
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import BusyError
@@ -46,7 +47,8 @@ class RLEnv:
     episode of a task. reference: policy of the KL term, None where its weight is 0. decode: ids to
     text, for logs. rewards: the schedule behind `score`, where rewards change during training.
     labelled: rows of PPO-ptx. by_turn: whether turns are credited with what they add to the reward.
-    clock: where the time of a step goes.
+    play: plays tasks: with the tools of the registry, or by agents. clock: where the time of a step
+    goes.
     """
 
     tasks: Sequence[Task]
@@ -60,6 +62,7 @@ class RLEnv:
     rewards: RewardSchedule | None = None
     labelled: Sequence[Row] = ()
     by_turn: bool = False
+    play: PlayTasks = run_episodes
     clock: Clock = field(default_factory=Clock)
 
     def advance_rewards(self, state: TrainState, metrics: Mapping[str, float]) -> None:
@@ -173,7 +176,7 @@ def rollout(
         ratio = curriculum_ratio(rl.curriculum, step)
         prefills = [gold_prefix(policy, task, ratio) for task in tasks]
         rules = [replace(own, prefill=ids) for own, ids in zip(rules, prefills, strict=True)]
-    episodes = run_episodes(
+    episodes = env.play(
         policy,
         [task for task in tasks for _ in range(rl.group_size)],
         env.registry,
@@ -181,9 +184,10 @@ def rollout(
         clock=env.clock,
     )
     starts = range(0, len(episodes), rl.group_size)
+    played = [tuple(episodes[start : start + rl.group_size]) for start in starts]
     groups = [
-        RolloutGroup(task, tuple(episodes[start : start + rl.group_size]))
-        for task, start in zip(tasks, starts, strict=True)
+        RolloutGroup(as_played(task, group), group)
+        for task, group in zip(tasks, played, strict=True)
     ]
     return with_retries(groups, env, policy, rl) if rl.two_phase_samples_per_group else groups
 
@@ -221,6 +225,8 @@ def score(groups: Sequence[RolloutGroup], env: RLEnv) -> list[RolloutGroup]:
             episodes, results = [], []
             for episode in group.episodes:
                 try:
+                    if episode.recording is not None and episode.recording.failure:
+                        raise BusyError(episode.reason)
                     result = env.score(group.task, episode)
                     if env.by_turn:
                         turns = turn_rewards(env.score, group.task, episode, result.total)

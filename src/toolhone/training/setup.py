@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from toolhone.agents.agent_player import AgentPlayer
 from toolhone.backends.base import Sampler, SamplingParams, check_unconstrained
 from toolhone.backends.constraint import Grammars
 from toolhone.backends.open import (
@@ -25,15 +27,17 @@ from toolhone.backends.open import (
     open_trainer,
 )
 from toolhone.backends.usage import Metered, describe
-from toolhone.config.rl import EpisodeSection, RewardSection
+from toolhone.config.agent import STRATEGY, reward_section
+from toolhone.config.rl import EpisodeSection
 from toolhone.config.sections import Experiment
 from toolhone.config.teachers import METHOD
 from toolhone.config.user_code import USER_CODE, import_callable
 from toolhone.data.render import render_rows
 from toolhone.dialects.base import Dialect
 from toolhone.dialects.choose import FormatRequest
-from toolhone.dialects.probe.certificate import Certificate, check_same, open_certified
+from toolhone.dialects.probe.certificate import check_same, open_certified
 from toolhone.dialects.probe.schema_words import hidden_note
+from toolhone.episodes.driver import PlayTasks, run_episodes
 from toolhone.episodes.episode import EpisodeRules, OnFault, TurnOutcome
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import ConfigError, DataError, ModelError
@@ -85,7 +89,8 @@ class UserMetrics:
                 )
             else:
                 own[key] = import_callable(name, Path.cwd(), "a metric")
-        section = plan.training.rl.reward
+        by_agents = plan.data.chosen_strategy == STRATEGY
+        section = reward_section(plan) if by_agents else plan.training.rl.reward
         if not section.functions and not section.phases:
             return UserMetrics(own, ())
         schedule = PhaseSchedule.of(section, validation_names(plan, own))
@@ -96,24 +101,15 @@ class TrainingSetup:
     """Trainer, tokenizer, dialect and tools of one training, opened as the experiment says."""
 
     def __init__(
-        self,
-        plan: Experiment,
-        registry: Registry,
-        metrics: UserMetrics,
-        progress: Progress,
-        begun: Certificate | None = None,
+        self, plan: Experiment, registry: Registry, metrics: UserMetrics, progress: Progress
     ) -> None:
-        """`begun`: the certificate of the run that is resumed."""
         self.plan, self.registry, self.metrics, self.progress = plan, registry, metrics, progress
         name = resolve_model(plan)
         self.tokenizer = open_tokenizer(plan.model, name)
-        trained = trained_format(plan)
-        self.dialect, self.certificate = open_certified(
-            self.tokenizer, format_request(plan, begun or trained)
-        )
+        self.dialect, self.certificate = open_certified(self.tokenizer, format_request(plan))
         for limit in self.certificate.limits:
             progress.report(f"format: {limit}")
-        if trained is not None:
+        if (trained := trained_format(plan)) is not None:
             on_purpose = plan.model.dialect != "auto"
             check_same(trained, self.certificate, plan.model.adapter or name, on_purpose=on_purpose)
         self.trainer = open_trainer(plan.model, plan.training, name, adapter_of(plan), plan.seed)
@@ -126,6 +122,9 @@ class TrainingSetup:
             model = plan.model.model_copy(update={"micro_batch_tokens": tokens})
             self.plan = plan.model_copy(update={"model": model})
         check_vocabulary(self.tokenizer, self.trainer.info.vocab_size, name)
+        agents = AgentPlayer.of(plan, progress.report)
+        self.play: PlayTasks = agents.play if agents else run_episodes
+        self.playing = closing(agents) if agents else nullcontext()
 
     def rows(self, data: Dataset) -> tuple[list[Row], list[Row], dict[str, Any]]:
         """Rows to train on, held-out rows, and the report with every conversation accounted for."""
@@ -229,9 +228,8 @@ class TrainingSetup:
     ) -> RLEnv:
         """The environment of an RL method; saves or loads the reference policy."""
         rl, prefix = self.plan.training.rl, self._thinking_prefix()
-        section = reward_section(self.plan)
         rewards = RewardSchedule(self._phases(), penalty=rl.episode.penalty)
-        for sentence in warnings_of(section):
+        for sentence in warnings_of(reward_section(self.plan)):
             self.progress.report(f"note: {sentence}")
 
         def policy(sampler: Sampler, seed: int) -> TokenPolicy:
@@ -263,6 +261,7 @@ class TrainingSetup:
             rewards=rewards,
             labelled=labelled,
             by_turn=rl.reward.credit == "turn",
+            play=self.play,
         )
 
     def _thinking_prefix(self) -> tuple[int, ...]:
@@ -317,6 +316,7 @@ class TrainingSetup:
             self.plan.evaluation.max_turns,
             self.metrics.metrics,
             self.metrics.rewards,
+            self.play,
         )
 
     def validate(self, sampler: Sampler, tasks: Sequence[Task]) -> Validation:
@@ -349,14 +349,6 @@ def named_metrics(plan: Experiment) -> dict[str, str]:
     return {one if one not in METRICS else name: name for one, name in full.items()}
 
 
-def reward_section(plan: Experiment) -> RewardSection:
-    """The rewards of the experiment; `tool_use` where it names none."""
-    section = plan.training.rl.reward
-    if section.functions or section.phases:
-        return section
-    return section.model_copy(update={"functions": ["tool_use"]})
-
-
 def _rules(section: EpisodeSection, max_turns: int, to_the_end: bool) -> EpisodeRules:
     on_fault = {
         TurnOutcome.MALFORMED: OnFault(section.malformed),
@@ -369,13 +361,11 @@ def _rules(section: EpisodeSection, max_turns: int, to_the_end: bool) -> Episode
     return EpisodeRules(turns, not to_the_end, on_fault, stop_tools, too_many)
 
 
-def format_request(plan: Experiment, trained: Certificate | None = None) -> FormatRequest:
-    """The format that an experiment asks for; what it leaves open is as in `trained`."""
-    model, inline = plan.model, plan.model.inline_refs
-    if inline is None and trained is not None:
-        inline = bool(trained.dialect.get("inline_refs"))
+def format_request(plan: Experiment) -> FormatRequest:
+    """The format that an experiment asks for."""
+    model = plan.model
     kept, switches = model.history == "kept", model.template_switches
-    return FormatRequest(model.dialect, model.markup, kept, switches, inline)
+    return FormatRequest(model.dialect, model.markup, kept, switches, model.inline_refs)
 
 
 def check_vocabulary(tokenizer: TextTokenizer, rows: int, name: str) -> None:

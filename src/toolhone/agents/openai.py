@@ -18,6 +18,7 @@ from typing import Any
 
 from toolhone.backends.base import SamplingParams, StopReason
 from toolhone.dialects.base import ParseProblem
+from toolhone.episodes.episode import advice_on
 from toolhone.episodes.policy import Turn
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Json, Message, Tool
@@ -132,6 +133,8 @@ def _messages(body: Mapping[str, Json]) -> tuple[Message, ...]:
         try:
             if isinstance(message, dict) and message.get("function_call"):
                 raise DataError("'function_call' is not read here; write calls as 'tool_calls'")
+            if isinstance(message, dict):  # a reply of ours may come back as it was
+                message = {key: value for key, value in message.items() if key != "toolhone"}
             read.append(Message.from_dict(message))
         except DataError as error:
             raise DataError(f"messages[{index}]: {error}") from None
@@ -193,7 +196,8 @@ def answer_of(turn: Turn, request: ChatRequest) -> Answer:
     """Turn a sampled turn into an answer.
 
     A turn that cannot be parsed, or that calls where no tool is on offer, is returned as its text;
-    calls that do not fit their tool, as calls. `toolhone` in the message describes both.
+    calls that do not fit their tool, as calls. `toolhone` in the message describes both, with
+    what to answer as the user so that the model writes it again.
     """
     said, cut = turn.message, turn.stop_reason is StopReason.LENGTH
     prompt, sampled = len(turn.prompt) + len(turn.prefill), len(turn.tokens)
@@ -203,7 +207,9 @@ def answer_of(turn: Turn, request: ChatRequest) -> Answer:
     if not problem and said.tool_calls and not request.tools:
         problem = NOT_ON_OFFER
     if problem:
-        whole = {"role": "assistant", "content": turn.text, "toolhone": {"problem": problem}}
+        about = {"problem": problem}
+        about |= {} if problem == NOT_ON_OFFER else {"advice": advice_on(turn.problem)}
+        whole = {"role": "assistant", "content": turn.text, "toolhone": about}
         return Answer(whole, "length" if cut else "stop", usage)
     calls: list[dict[str, Json]] = []
     faults: list[str] = []
