@@ -137,7 +137,8 @@ def train(
     if not data.texts:
         check_ids(data.tasks)
     refuse_unplayable(data.tasks)
-    setup = TrainingSetup(plan, registry, metrics, progress)
+    begun = None if run is None else Certificate.read(run.folder)
+    setup = TrainingSetup(plan, registry, metrics, progress, begun)
     setup.check_tools(data.tasks)
     rows, held_out, pairs, report = _prepare(setup, data, checkpoint and folder)
     plan = setup.plan
@@ -330,8 +331,8 @@ def open_model(
     sampler = open_sampler(name, plan.model, adapter, plan.seed)
     tokenizer = open_tokenizer(plan.model, name)
     check_vocabulary(tokenizer, sampler.info.vocab_size, name)
-    dialect, certificate = open_certified(tokenizer, format_request(plan))
     trained = trained_format(plan, weights)
+    dialect, certificate = open_certified(tokenizer, format_request(plan, trained))
     if trained is not None:
         check_same(trained, certificate, str(ref), on_purpose=bool(named & FORMAT_KEYS))
     elif weights is not None:

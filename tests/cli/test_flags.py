@@ -203,24 +203,26 @@ def choices_of(line: str, has_file: bool = False) -> list[str]:
 
 CALLS = "model.dialect=calls"
 ONCE = "training.rl.episode.max_turns=1"
+FLAT = "training.schedule.shape=constant"
 EXACT_AND_FUNCTION = 'training.rl.reward.functions=["tool_call_exact", "tool_call_function"]'
 
 
 @pytest.mark.parametrize(
     ("line", "chosen"),
     [
-        ("--reward-functions tool_call_exact tool_call_overall", [CALLS, ONCE]),
-        ("--reward-functions tool_call_params,mine.py:polite", [CALLS, ONCE]),
+        ("--reward-functions tool_call_exact tool_call_overall", [CALLS, ONCE, FLAT]),
+        ("--reward-functions tool_call_params,mine.py:polite", [CALLS, ONCE, FLAT]),
         ("--reward-functions json_answer", ["model.dialect=json"]),
         ("--reward-functions tool_use", []),
-        ("--reward-functions tool_call_exact model.dialect=native", [ONCE]),
-        ("--reward-functions tool_call_exact data.raw_prompt=true --data rows.jsonl", [ONCE]),
-        ("--reward-functions tool_call_exact --tools calculator", [CALLS]),
-        ("--reward-functions tool_call_exact training.rl.episode.max_turns=3", [CALLS]),
+        ("--reward-functions tool_call_exact model.dialect=native", [ONCE, FLAT]),
+        ("--reward-functions tool_call_exact data.raw_prompt=true --data rows.jsonl", [ONCE, FLAT]),
+        ("--reward-functions tool_call_exact --tools calculator", [CALLS, FLAT]),
+        ("--reward-functions tool_call_exact training.rl.episode.max_turns=3", [CALLS, FLAT]),
         ("--reward-functions tool_call_exact --train-mode ppo", []),
-        ("--group-size 4", [EXACT_AND_FUNCTION, CALLS, ONCE]),
-        ("--train-mode grpo", [EXACT_AND_FUNCTION, CALLS, ONCE]),
-        ("--temperature 0.7 model.dialect=json", [EXACT_AND_FUNCTION, ONCE]),
+        ("--reward-functions tool_call_exact training.schedule.shape=cosine", [CALLS, ONCE]),
+        ("--group-size 4", [EXACT_AND_FUNCTION, CALLS, ONCE, FLAT]),
+        ("--train-mode grpo", [EXACT_AND_FUNCTION, CALLS, ONCE, FLAT]),
+        ("--temperature 0.7 model.dialect=json", [EXACT_AND_FUNCTION, ONCE, FLAT]),
         ("--group-size 4 'training.rl.reward.functions=[\"tool_use\"]'", []),
         ("--lora-rank 4", []),
         ("training.method=grpo", []),

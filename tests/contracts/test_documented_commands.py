@@ -30,6 +30,8 @@ SERVES = "serves until Ctrl-C; tests/serve"
 OUTPUT = "shows output"
 NOT_RUN = {
     "make demo": LONG,
+    "make core": NETWORK,
+    ". .venv/bin/activate": "sets the path for the commands below it",
     "make test": "runs these tests",
     "./setup.sh": NETWORK,
     "toolhone demo": LONG,

@@ -62,6 +62,8 @@ def test_the_installed_wheel_checks_itself_and_trains(command: Path, tmp_path: P
     where = run(str(command.parent / "python"), "-c", "import toolhone; print(toolhone.__file__)")
     assert where.startswith(str(command.parents[1]))
     assert json.loads(run(str(command), "check", "--json", cwd=tmp_path))["ok"]
+    said = run(str(command), "chat", "--prompt", "What is 48 * 17?", "--no-save", cwd=tmp_path)
+    assert "calculator -> 816" in said
     run(str(command), *TRAIN.split(), cwd=tmp_path)
     steps = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
     assert max(line["step"] for line in steps) == 20

@@ -18,6 +18,7 @@ from typer import Option
 from toolhone.api import open_model
 from toolhone.cli import flags
 from toolhone.cli.console import Terminal, print_note
+from toolhone.config.presets import PICO_TRAINED
 from toolhone.episodes.chat_session import ChatEnd, ChatSession, Transcript, transcript_of
 from toolhone.episodes.policy import Turn
 from toolhone.errors import RunError, UserError, nearest
@@ -38,11 +39,11 @@ COMMANDS = {
 
 
 @app.command(
-    epilog="Examples: toolhone chat runs/sft   |   "
+    epilog="Examples: toolhone chat --prompt 'What is 48 * 17?'   |   toolhone chat runs/sft   |   "
     "toolhone chat runs/sft --prompt 'What is 12 * 7?' --save chat.jsonl"
 )
 def chat(
-    model: flags.ModelName,
+    model: flags.ModelName = PICO_TRAINED,
     overrides: flags.Overrides = None,
     checkpoint: flags.Checkpoint = None,
     dialect: flags.DialectName = None,
@@ -58,8 +59,10 @@ def chat(
     ] = None,
     no_save: Annotated[bool, Option("--no-save", help="keep nothing without /save")] = False,
 ) -> None:
-    """Chat with a model; its calls and their results are shown as they happen. /help lists
-    commands; Ctrl-D ends the chat."""
+    """Chat with a model; its calls and their results are shown as they happen. Without a model,
+    the small one that ships answers. /help lists commands; Ctrl-D ends the chat."""
+    if "=" in model and not Path(model).exists():
+        model, overrides = PICO_TRAINED, [model, *(overrides or [])]
     opened = open_model(model, checkpoint, flags.with_options(overrides, dialect, constrained))
     if save is None and (Path(model) / "experiment.json").is_file():
         save = Path(model) / "chats" / f"{time.strftime('%Y-%m-%d_%H%M%S')}.jsonl"

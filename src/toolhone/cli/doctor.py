@@ -133,8 +133,8 @@ def open_format(name: str, overrides: Sequence[str]) -> ModelFormat:
     whole = weights is not None and (weights / "config.json").is_file()
     base = str(weights) if whole else resolve_model(plan)
     tokenizer = TextTokenizer.load(base)
-    dialect, certificate = certify(tokenizer, format_request(plan))
     trained = trained_format(plan, weights)
+    dialect, certificate = certify(tokenizer, format_request(plan, trained))
     if trained is not None:
         named = {text.partition("=")[0] for text in overrides}
         check_same(trained, certificate, name, on_purpose=bool(named & FORMAT_KEYS))

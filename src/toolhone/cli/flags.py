@@ -42,7 +42,8 @@ ExperimentName = Annotated[
 ModelName = Annotated[
     str,
     Argument(
-        metavar="MODEL_OR_RUN", help="a run, a checkpoint, a model folder, a hub name or 'pico'"
+        metavar="MODEL_OR_RUN",
+        help="a run, a checkpoint, a model folder, a hub name, pico or pico-trained",
     ),
 ]
 Overrides = Annotated[

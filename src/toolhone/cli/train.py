@@ -125,7 +125,7 @@ def load_command(context: Any, path: Path | None, keys: Sequence[str]) -> Experi
 
 def grpo_choices(plan: Experiment, given: dict[str, str], has_file: bool) -> dict[str, str]:
     """Return what the flags of MLX-GRPO leave to choose, as overrides with their reasons: its
-    rewards, the dialect that they read, and one completion for each sample."""
+    rewards, the dialect that they read, one completion for each sample, a constant rate."""
     is_rl = any(flag.key.startswith("training.rl.") for flag in FLAGS if flag.slot in given)
     if plan.training.method != "grpo" or not (is_rl or "train_mode" in given):
         return {}
@@ -142,6 +142,8 @@ def grpo_choices(plan: Experiment, given: dict[str, str], has_file: bool) -> dic
     free = "tools" not in plan.model_fields_set and plan.training.rl.episode.max_turns is None
     if its_own and not has_file and free:
         choices["training.rl.episode.max_turns=1"] = "a sample of MLX-GRPO is one completion"
+    if its_own and not has_file and "schedule" not in plan.training.model_fields_set:
+        choices["training.schedule.shape=constant"] = "the rate of MLX-GRPO does not fall"
     return choices
 
 

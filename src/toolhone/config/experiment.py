@@ -23,6 +23,7 @@ from toolhone.config.fields import SHORT, Mark, field_types, map_marked, section
 from toolhone.config.presets import (
     ONLY_ADAPTERS,
     PICO,
+    PICO_TRAINED,
     bfloat16_is_slow,
     differences,
     for_pico,
@@ -101,7 +102,7 @@ def _read_preset(name: str, changes: Sequence[Mapping[str, Any]], tell: Tell) ->
         adapted = any(next(start.glob(place), None) for place in places)
     if adapted and "lora" in values["training"]:
         tell("training.lora of the preset has no effect: model.adapter brings its own")
-    if values["model"]["name"] != PICO == model["name"]:
+    if values["model"]["name"] != PICO and model["name"] in (PICO, PICO_TRAINED):
         own, values = values, for_pico(values, model.get("backend") in ONLY_ADAPTERS)
         tell(f"{name}, in the sizes of {PICO}: {'; '.join(differences(own, values))}")
     if adapted:

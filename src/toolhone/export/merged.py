@@ -91,7 +91,8 @@ def export(
     check_place(out, model.name, overwrite)
     with writing(out), whole_folder(out) as partial:
         model.tokenizer.save(partial)
-        written = open_certified(TextTokenizer.load(partial), format_request(model.experiment))[1]
+        request = format_request(model.experiment, model.certificate)
+        written = open_certified(TextTokenizer.load(partial), request)[1]
         check_same(model.certificate, written, model.name)
         if to is ExportFormat.PEFT:
             sampler.write_adapter(partial)

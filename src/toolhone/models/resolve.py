@@ -3,7 +3,8 @@
     plan, weights = find("runs/first", None)    # its experiment and the folder of its weights
     base = resolve_model(plan)                  # the folder or hub name of the experiment's model
 
-`pico` is the embedded model, an untrained Qwen3 with 0.8 million parameters, made from a seed.
+`pico` is the embedded model, an untrained Qwen3 with 0.8 million parameters, made from a seed;
+`pico-trained` ships as files: what the demo makes of it (benchmarks/ship_pico.py).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from toolhone.config.experiment import make_experiment, run_folder, stored_experiment
-from toolhone.config.presets import PICO
+from toolhone.config.presets import PICO, PICO_TRAINED
 from toolhone.config.sections import Experiment
 from toolhone.data.templates import Templates
 from toolhone.dialects.probe.certificate import Certificate
@@ -52,8 +53,10 @@ def resolve_model(plan: Experiment) -> str:
         return str(start)
     if name == PICO:
         return str(pico_folder(plan.seed))
+    if name == PICO_TRAINED:
+        return str(resources.files("toolhone.models") / "pico_trained")
     if not Path(name).exists() and not _may_be_on_the_hub(name):
-        right = "give a model folder, a hub name such as Qwen/Qwen3-0.6B, or 'pico'"
+        right = "give a model folder, a hub name such as Qwen/Qwen3-0.6B, pico or pico-trained"
         raise ModelError(f"model.name: no model at {name!r}; {right}")
     return name
 
@@ -90,8 +93,9 @@ def find(ref: str, checkpoint: str | None) -> tuple[Experiment, Path | None]:
     if checkpoint is not None:
         wrong = f"{ref} is no run folder (it holds no experiment.json)"
         raise RunError(f"--checkpoint names a checkpoint of a run, but {wrong}")
-    if ref != PICO and not path.exists() and not _may_be_on_the_hub(ref):
-        right = "give a run folder, a checkpoint, a model folder, a hub name or 'pico'"
+    shipped = ref in (PICO, PICO_TRAINED)
+    if not shipped and not path.exists() and not _may_be_on_the_hub(ref):
+        right = "give a run folder, a checkpoint, a model folder, a hub name, pico or pico-trained"
         raise ModelError(f"no model or run at {ref!r}; {right}")
     if (path / ADAPTER).is_file():
         base = read_json(path / ADAPTER).get("base_model_name_or_path") or ""

@@ -35,7 +35,7 @@ from toolhone.config.user_code import USER_CODE, import_callable
 from toolhone.data.render import render_rows
 from toolhone.dialects.base import Dialect
 from toolhone.dialects.choose import FormatRequest
-from toolhone.dialects.probe.certificate import check_same, open_certified
+from toolhone.dialects.probe.certificate import Certificate, check_same, open_certified
 from toolhone.dialects.probe.schema_words import hidden_note
 from toolhone.episodes.driver import PlayTasks, run_episodes
 from toolhone.episodes.episode import EpisodeRules, OnFault, TurnOutcome
@@ -101,15 +101,24 @@ class TrainingSetup:
     """Trainer, tokenizer, dialect and tools of one training, opened as the experiment says."""
 
     def __init__(
-        self, plan: Experiment, registry: Registry, metrics: UserMetrics, progress: Progress
+        self,
+        plan: Experiment,
+        registry: Registry,
+        metrics: UserMetrics,
+        progress: Progress,
+        begun: Certificate | None = None,
     ) -> None:
+        """`begun`: the certificate of the run that is resumed."""
         self.plan, self.registry, self.metrics, self.progress = plan, registry, metrics, progress
         name = resolve_model(plan)
         self.tokenizer = open_tokenizer(plan.model, name)
-        self.dialect, self.certificate = open_certified(self.tokenizer, format_request(plan))
+        trained = trained_format(plan)
+        self.dialect, self.certificate = open_certified(
+            self.tokenizer, format_request(plan, begun or trained)
+        )
         for limit in self.certificate.limits:
             progress.report(f"format: {limit}")
-        if (trained := trained_format(plan)) is not None:
+        if trained is not None:
             on_purpose = plan.model.dialect != "auto"
             check_same(trained, self.certificate, plan.model.adapter or name, on_purpose=on_purpose)
         self.trainer = open_trainer(plan.model, plan.training, name, adapter_of(plan), plan.seed)
@@ -361,11 +370,13 @@ def _rules(section: EpisodeSection, max_turns: int, to_the_end: bool) -> Episode
     return EpisodeRules(turns, not to_the_end, on_fault, stop_tools, too_many)
 
 
-def format_request(plan: Experiment) -> FormatRequest:
-    """The format that an experiment asks for."""
-    model = plan.model
+def format_request(plan: Experiment, trained: Certificate | None = None) -> FormatRequest:
+    """The format that an experiment asks for; what it leaves open is as in `trained`."""
+    model, inline = plan.model, plan.model.inline_refs
+    if inline is None and trained is not None:
+        inline = bool(trained.dialect.get("inline_refs"))
     kept, switches = model.history == "kept", model.template_switches
-    return FormatRequest(model.dialect, model.markup, kept, switches, model.inline_refs)
+    return FormatRequest(model.dialect, model.markup, kept, switches, inline)
 
 
 def check_vocabulary(tokenizer: TextTokenizer, rows: int, name: str) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 _FOLDER = resources.files("toolhone.config.presets") / "experiments"
-PICO = "pico"
+PICO, PICO_TRAINED = "pico", "pico-trained"
 PICO_STEPS, PICO_ROWS, PICO_TOKENS, PICO_REPLY = 300, 2000, 1024, 96
 """Limits for pico, which trains in a minute or two: steps, generated rows, tokens of a row, tokens
 of a reply.
@@ -75,8 +75,8 @@ def _parse(name: str) -> dict[str, Any]:
 def is_pico(name: str) -> bool:
     """Tell whether a model is pico: by its name, or a folder whose model has pico's sizes."""
     file = Path(name) / "config.json"
-    if name == PICO or not file.is_file():
-        return name == PICO
+    if name in (PICO, PICO_TRAINED) or not file.is_file():
+        return name in (PICO, PICO_TRAINED)
     file_of_sizes = resources.files("toolhone.config.presets") / "pico.json"
     sizes = json.loads(file_of_sizes.read_text(encoding="utf-8"))["config"]
     found = json.loads(file.read_text(encoding="utf-8"))
