@@ -190,6 +190,15 @@ def test_the_version_is_printed(
     assert run(capsys, monkeypatch, "--version") == (0, f"toolhone {__version__}\n", "")
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_gets_its_completion(shell: str) -> None:
+    command = [sys.executable, "-m", "toolhone", "--show-completion", shell]
+    environment = {**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "_TOOLHONE_COMPLETE" in done.stdout or "complete" in done.stdout
+
+
 @pytest.mark.parametrize("stops", [True, False])
 def test_the_last_line_of_the_doctor_says_what_its_exit_code_says(
     stops: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -89,7 +89,7 @@ def test_a_mistake_gets_one_sentence_with_place_and_remedy(override: str, said: 
     ("text", "said"),
     [
         ("{", "is not JSON"),
-        ("[]", "must hold a JSON object"),
+        ("[]", "must hold an object with the keys of an experiment, not list"),
         ('{"modle": {}}', "did you mean 'model'"),
     ],
 )
@@ -99,6 +99,42 @@ def test_a_broken_file_is_named(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as caught:
         load_experiment(path)
     assert "broken.json" in str(caught.value)
+
+
+YAML = """
+# an experiment
+model: {name: pico}
+training:
+  steps: 7
+  schedule: {warmup_ratio: 0.1}
+"""
+
+
+@pytest.mark.parametrize("ending", ["yaml", "yml"])
+def test_a_yaml_file_is_an_experiment(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"sft.{ending}"
+    path.write_text(YAML)
+    plan = load_experiment(path, ["training.batch_size=3"])
+    assert (plan.model.name, plan.training.steps, plan.training.batch_size) == ("pico", 7, 3)
+    assert plan.training.schedule.warmup_ratio == 0.1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model: [", "is not YAML that can be read"),
+        ("- model", "keys of an experiment, not list"),
+        ("1: 2", "not keys that are no text"),
+        ("!!python/object/apply:os.getcwd []", "is not YAML that can be read"),
+    ],
+)
+def test_a_broken_yaml_file_is_named_in_one_line(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=said) as caught:
+        load_experiment(path)
+    assert "broken.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_missing_file_names_the_nearest_one(tmp_path: Path) -> None:

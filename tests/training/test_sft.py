@@ -133,6 +133,11 @@ def test_the_rate_warms_up_stays_and_falls_to_nearly_zero() -> None:
     assert rates[4:15] == [1.0] * 11
     assert rates[-1] == pytest.approx(0.1)
     assert learning_rate_factor(ScheduleSection(shape="constant", warmup_steps=0), 23, 24) == 1.0
+    share = ScheduleSection(warmup_ratio=0.21, warmup_steps=3)  # ceil(0.21 * 24) = 6 steps
+    steps = ScheduleSection(warmup_steps=6)
+    assert [learning_rate_factor(share, step, 24) for step in range(24)] == [
+        learning_rate_factor(steps, step, 24) for step in range(24)
+    ]
     assert learning_rate_factor(
         ScheduleSection(shape="cosine", warmup_steps=0), 12, 24
     ) == pytest.approx(0.5)

@@ -77,7 +77,6 @@ app = typer.Typer(
     help="Train open language models to call tools, and prove that it worked.",
     epilog="Start with: toolhone demo",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )

@@ -1,4 +1,4 @@
-"""The experiment file: one JSON object that describes a run, read and checked.
+"""The experiment file: one JSON (or YAML) object that describes a run, read and checked.
 
     experiment = load_experiment(Path("sft.json"), ["training.steps=100", "model.name=pico"])
     experiment = load_experiment(Path("calculator"))          # a preset, by name
@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
 from pydantic import BaseModel, ValidationError
 
 from toolhone.config.aliases import translate
@@ -234,19 +235,23 @@ def plain_json(text: str) -> str:
 def read_values(path: Path) -> dict[str, Any]:
     """Return the plain values of an experiment file, in the keys of the system it was written for.
 
-    The JSON may have comments and trailing commas."""
+    The JSON may have comments and trailing commas; a file named .yaml or .yml is YAML."""
+    kind = "YAML" if path.suffix in (".yaml", ".yml") else "JSON"
     try:
-        values = json.loads(plain_json(path.read_text(encoding="utf-8-sig")))
+        text = path.read_text(encoding="utf-8-sig")
+        values = yaml.safe_load(text) if kind == "YAML" else json.loads(plain_json(text))
     except FileNotFoundError:
         beside = [p.name for p in path.parent.glob("*.json")] if path.parent.is_dir() else []
         near, presets = nearest(path.name, [*beside, *preset_names()]), ", ".join(preset_names())
         raise ConfigError(f"no experiment file {path}{near}; presets: {presets}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the experiment file {path} cannot be read: {error}") from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not JSON that can be read: {error}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} must hold a JSON object, it holds {type(values).__name__}")
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        what = " ".join(str(error).split())
+        raise ConfigError(f"{path} is not {kind} that can be read: {what}") from None
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        held = "keys that are no text" if isinstance(values, dict) else type(values).__name__
+        raise ConfigError(f"{path} must hold an object with the keys of an experiment, not {held}")
     return {key: value for key, value in values.items() if key not in ("$schema", "$comment")}
 
 

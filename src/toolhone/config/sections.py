@@ -205,6 +205,8 @@ class ScheduleSection(Section):
     shape: Literal["linear", "cosine", "constant"] = "linear"
     """form of the decay"""
     warmup_steps: int = Field(10, ge=0)
+    warmup_ratio: float | None = Field(None, ge=0, lt=1)
+    """warm-up as a share of all steps, in place of `warmup_steps`"""
     decay_share: float = Field(1.0, ge=0, le=1)
     """share of the steps after warm-up in which the rate falls"""
 

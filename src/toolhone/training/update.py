@@ -39,11 +39,13 @@ def seeded_batch(items: Sequence[T], size: int, seed: int, step: int, *path: int
 
 def learning_rate_factor(schedule: ScheduleSection, step: int, total: int) -> float:
     """The factor of the learning rate at a step (0-based): warm-up, constant, decay to 0."""
-    if step < schedule.warmup_steps:
-        return (step + 1) / (schedule.warmup_steps + 1)
+    share, warmup = schedule.warmup_ratio, schedule.warmup_steps
+    warmup = warmup if share is None else math.ceil(share * total)
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
     if schedule.shape == "constant":
         return 1.0
-    decay = max(1.0, (total - schedule.warmup_steps) * schedule.decay_share)
+    decay = max(1.0, (total - warmup) * schedule.decay_share)
     left = min(1.0, (total - step) / decay)
     return left if schedule.shape == "linear" else 0.5 - 0.5 * math.cos(math.pi * left)
 
