@@ -11,7 +11,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src" / "toolhone"
 ORDER = (
-    *("cli", "guide", "serve", "export", "reports", "api", "training", "agents"),
+    *("__main__", "cli", "guide", "serve", "export", "reports", "api", "training", "agents"),
     *("evaluation", "rewards"),
     *(
         "models",
