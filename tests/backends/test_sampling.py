@@ -20,6 +20,7 @@ from transformers import (
 
 from backends.test_torch_models import CONFIGS, CPU, SIZES, save_model
 from toolhone.backends.base import Adam, Lora, Sample, SamplingParams, train_step
+from toolhone.backends.torch import cascade_decoder
 from toolhone.backends.torch.cascade import DecodePass
 from toolhone.backends.torch.cascade_decoder import CascadeDecoder
 from toolhone.backends.torch.draw import BLOCK, _inverse
@@ -117,7 +118,7 @@ def test_a_sample_and_its_log_probabilities_do_not_depend_on_its_neighbours(fold
     prompts, params = some_prompts(4, 2), SamplingParams(max_tokens=16, seed=9)
     together = sampler.sample(prompts, params)
     for key, (prompt, (sample,)) in enumerate(zip(prompts, together, strict=True)):
-        sampler._cache = PrefixCache()
+        sampler.forget()
         ((alone,),) = sampler.sample([prompt], params, [key])
         assert alone.tokens == sample.tokens
         np.testing.assert_allclose(alone.logprobs, sample.logprobs, rtol=0, atol=5e-6)
@@ -237,6 +238,10 @@ def test_adapters_are_merged_to_decode_in_float32(qwen: Path, merges: bool) -> N
     assert isinstance(decoder, CascadeDecoder)
     names = [name for name, _ in decoder._engine.model.named_parameters()]
     assert any("lora_A" in name for name in names) is not merges
+    adapted = [
+        trainer.engine.model.get_submodule(name).weight for name in trainer.engine.lora_layers
+    ]
+    assert cascade_decoder.merged_bytes(trainer.engine) == 4 * sum(map(torch.numel, adapted))
     ((sample,),) = sampler.sample([[3, 4]], params)
     row = Row.of([3, 4, *sample.tokens], [False] * 2 + [True] * 12)
     np.testing.assert_allclose(trainer.logprobs([row]).value[0][2:], sample.logprobs, atol=1e-5)
@@ -336,7 +341,7 @@ def test_what_was_not_used_for_longest_is_dropped_first_and_what_is_read_never()
     reading = Reading(set(parts[0].path))
     cache.readers.add(reading)
     cache.match([*parts[1].tokens, 1])
-    cache.shrink(30)
+    cache.shrink(34)
     assert cache.tokens == 30
     assert cache.match([*parts[0].tokens, 1]) is parts[0]
     assert cache.match([*parts[1].tokens, 1]) is parts[1]

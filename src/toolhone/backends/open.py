@@ -151,6 +151,7 @@ def check_memory(
     """
     if plan.model.backend != "torch":
         return None
+    from toolhone.backends.torch.cascade_decoder import merged_bytes
     from toolhone.backends.torch.device import device_bytes, peak_bytes
     from toolhone.backends.torch.trainer import TorchTrainer
 
@@ -161,7 +162,8 @@ def check_memory(
     rows = [*rows, *played()]
     longest = max(map(len, rows), default=0)
     tokens = trainer.kept_tokens(rows, whole_groups=plan.training.method == "dpo")
-    needed = peak_bytes(engine.model, engine.device, tokens, engine.token_bytes, copies) / 1e9
+    peak = peak_bytes(engine.model, engine.device, tokens, engine.token_bytes, copies)
+    needed = (peak + plays * merged_bytes(engine)) / 1e9
     there = device_bytes(engine.device) / 1e9
     figures = f"about {needed:.1f} GB of the {there:.1f} GB of this device"
     if needed > MEMORY_ERROR * there:

@@ -54,7 +54,7 @@ def decoding_engine(engine: Engine, merges: bool) -> Engine:
     AttentionInterface.register(NAME, cascade_attention)
     engine.set_learning(False)
     twin = engine.with_weights(dict(engine.trainable()))
-    if twin.lora is not None and merges and twin.model.dtype is torch.float32:
+    if merges and merged_bytes(engine):
         merge_adapters(twin.model, twin.lora_layers)
     twin.model.set_attn_implementation(NAME)
     return twin
@@ -101,6 +101,14 @@ def _agrees(engine: Engine) -> bool:
     except (AttributeError, TypeError, RuntimeError, ValueError, KeyError):
         return False
     return True
+
+
+def merged_bytes(engine: Engine) -> int:
+    """Bytes of the weights that adapters are merged into to decode; 0 where they stay apart."""
+    if engine.lora is None or engine.model.dtype is not torch.float32:
+        return 0
+    weights = [engine.model.get_submodule(name).weight for name in engine.lora_layers]
+    return sum(weight.numel() * weight.element_size() for weight in weights)
 
 
 @dataclass(eq=False)

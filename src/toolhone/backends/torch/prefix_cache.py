@@ -111,14 +111,17 @@ class PrefixCache:
         return node
 
     def shrink(self, limit: int) -> None:
-        """Drop nodes that nothing reads until at most `limit` tokens are left."""
+        """Drop nodes that nothing reads once there are more than `limit` tokens; a tenth of it
+        becomes free, so that this is seldom."""
+        if self.tokens <= limit:
+            return
         keep = {node for reader in self.readers for node in reader.nodes}
-        while self.tokens > limit:
+        while self.tokens > 0.9 * limit:
             leaves = [node for node in _nodes(self._root) if not node.children and node not in keep]
             if not leaves:
                 return
             for node in sorted(leaves, key=lambda node: node.used):
-                if self.tokens > limit:
+                if self.tokens > 0.9 * limit:
                     _unlink(node)
                     self.tokens -= len(node.tokens)
 

@@ -60,6 +60,10 @@ class TorchSampler:
             self._decoding = engine, decoding_engine(engine, self._merges)
         return CascadeDecoder(self._decoding[1], self._cache)
 
+    def forget(self) -> None:
+        """Drop what is kept of former samples for prompts that go on with them."""
+        self._cache = PrefixCache()
+
     def write_merged(self, folder: Path) -> None:
         """Write a plain transformers model into an existing folder, adapters merged."""
         self._engine.write_merged(folder)
