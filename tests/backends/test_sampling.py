@@ -228,6 +228,26 @@ def test_two_streams_of_one_sampler_share_what_is_kept_and_do_not_disturb_each_o
         assert fresh.sample([whole], params, [key])[0][0].tokens == sample.tokens
 
 
+def test_a_pass_that_fails_leaves_nothing_behind_that_is_not_filled(
+    qwen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampler, params, run = (
+        open_sampler(qwen, CPU),
+        SamplingParams(max_tokens=4),
+        CascadeDecoder._run,
+    )
+    prompts = [[*range(10, 30), number] for number in (3, 4)]
+    wanted = sampler.sample(prompts, params)
+    sampler.forget()
+    monkeypatch.setattr(CascadeDecoder, "_run", lambda *_: torch.empty(0)[1])
+    with pytest.raises(IndexError):
+        sampler.sample(prompts, params)
+    monkeypatch.setattr(CascadeDecoder, "_run", run)
+    assert [one.tokens for (one,) in sampler.sample(prompts, params)] == [
+        one.tokens for (one,) in wanted
+    ]
+
+
 @pytest.mark.parametrize("merges", [True, False])
 def test_adapters_are_merged_to_decode_in_float32(qwen: Path, merges: bool) -> None:
     trainer = open_trainer(qwen, Lora(rank=2), CPU)

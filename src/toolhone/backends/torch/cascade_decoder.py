@@ -77,7 +77,7 @@ def _agrees(engine: Engine) -> bool:
     config = engine.model.config.get_text_config()
     rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
     devices = {value.device for value in engine.model.parameters()}
-    if not engine.split or rope in ("dynamic", "longrope") or len(devices) > 1:
+    if not engine.shares_prefixes or rope in ("dynamic", "longrope") or len(devices) > 1:
         return False
     ids = [token % engine.info.vocab_size for token in range(1, 8)]
     prompts = [(*ids, *ids[:2]), (*ids, *ids[:2]), (*ids, *ids[::-1], ids[0])]
@@ -98,7 +98,7 @@ def _agrees(engine: Engine) -> bool:
                 size = float(expected.abs().max().clamp(min=1.0))
                 if not torch.allclose(ours, expected, rtol=0.0, atol=close * size):
                     return False
-    except (AttributeError, TypeError, RuntimeError, ValueError, KeyError):
+    except (AttributeError, TypeError, RuntimeError, ValueError, LookupError):
         return False
     return True
 
@@ -154,12 +154,12 @@ class CascadeDecoder:
         """
         nodes, count = sum(len(node.tokens) for node in self.nodes), len(self._slots)
         room = max((_room(slot.row) for slot in self._slots), default=0)
-        prompts = set[tuple[int, ...]]()
+        before: tuple[int, ...] = ()
         for number, rows in enumerate(waiting):
             count, room, prompt = count + len(rows), max(room, _room(rows[0])), rows[0].prompt
-            if prompt not in prompts and (len(rows) > 1 or len(prompt) >= LONG):
-                prompts.add(prompt)
-                nodes += len(prompt)
+            if len(rows) > 1 or len(prompt) >= LONG:
+                nodes += len(prompt) - _common((before, prompt))
+            before = prompt
             if count > len(rows) and nodes + count * room > limit:
                 return number
         return len(waiting)
@@ -192,8 +192,12 @@ class CascadeDecoder:
             if slot.tokens
         ]
         ends = dict[int, torch.Tensor]()
-        for chunk in _chunks(segments):
-            ends |= self._prefill(chunk)
+        try:
+            for chunk in _chunks(segments):
+                ends |= self._prefill(chunk)
+        except BaseException:
+            self._cache.clear()  # new nodes have no keys
+            raise
         states = list[torch.Tensor]()
         for place, slot in enumerate(joined, first):
             state = ends.get(place, None if slot.leaf is None else slot.leaf.state)
@@ -228,7 +232,7 @@ class CascadeDecoder:
             slot = self._slots[place]
             if id(slot.row) not in gone:
                 continue
-            if slot.filled >= SHORTEST:
+            if slot.filled >= SHORTEST and self._cache.holds(slot.leaf):
                 node = self._cache.add(slot.leaf, slot.tokens[: slot.filled])
                 self._storage.store(place, node)
             last = self._slots.pop()

@@ -110,6 +110,14 @@ class PrefixCache:
         self.tokens += len(node.tokens)
         return node
 
+    def holds(self, node: PrefixNode | None) -> bool:
+        """Whether a node (None: the root) was not cleared away."""
+        return node is None or node.path[0].parent is self._root
+
+    def clear(self) -> None:
+        """Forget all nodes; rows that read some go on."""
+        self._root, self.tokens = PrefixNode(None, (), 0), 0
+
     def shrink(self, limit: int) -> None:
         """Drop nodes that nothing reads once there are more than `limit` tokens; a tenth of it
         becomes free, so that this is seldom."""

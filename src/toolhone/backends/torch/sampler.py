@@ -62,7 +62,7 @@ class TorchSampler:
 
     def forget(self) -> None:
         """Drop what is kept of former samples for prompts that go on with them."""
-        self._cache = PrefixCache()
+        self._cache.clear()
 
     def write_merged(self, folder: Path) -> None:
         """Write a plain transformers model into an existing folder, adapters merged."""
