@@ -71,15 +71,18 @@ def differences_from_generate(folder: Path, prompts: list[list[int]], length: in
     model, odd = AutoModelForCausalLM.from_pretrained(folder), []
     settings = {"do_sample": False, "eos_token_id": None, "pad_token_id": 0}
     params = SamplingParams(max_tokens=length, temperature=0.0)
+    wanted = dict[tuple[int, ...], list[int]]()
     for row, (prompt, (sample,)) in enumerate(
         zip(prompts, sampler.sample(prompts, params), strict=True)
     ):
-        ids = torch.tensor([prompt])
-        wanted = model.generate(ids, max_new_tokens=length, **settings)[0, len(prompt) :].tolist()
-        if wanted != sample.tokens:
-            same = next(i for i in range(length) if wanted[i] != sample.tokens[i])
-            before = torch.tensor([[*prompt, *wanted[:same]]])
-            best = model(before).logits[0, -1].topk(2).values
+        if tuple(prompt) not in wanted:
+            ids = model.generate(torch.tensor([prompt]), max_new_tokens=length, **settings)
+            wanted[tuple(prompt)] = ids[0, len(prompt) :].tolist()
+        right = wanted[tuple(prompt)]
+        if right != sample.tokens:
+            same = next(i for i in range(length) if right[i] != sample.tokens[i])
+            best = model(torch.tensor([[*prompt, *right[:same]]])).logits[0, -1].topk(2).values
+            print(f"row {row} differs at a gap of {float(best[0] - best[1]):.1e}")
             odd += [row] if best[0] - best[1] >= NEAR else []
     return odd
 

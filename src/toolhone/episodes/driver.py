@@ -44,8 +44,8 @@ TOOL_THREADS = 64
 PATIENCE, PATIENCE_SHARE = 2.0, 0.1
 """How long sampling waits for running calls, in all: seconds, and this share of its own time.
 
-Rows with quick tools so share the same batches each time, on which the last bits depend, on a busy
-machine too; slow tools cost no more."""
+Rows with quick tools so join together, in one pass over their prompts, and mostly share the same
+batches each time, on a busy machine too; slow tools cost no more."""
 GRACE = 0.02
 """Seconds that a call which has ended waits for others when nothing else can be sampled."""
 TO_THE_END = EpisodeRules()
