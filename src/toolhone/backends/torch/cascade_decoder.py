@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,6 +130,22 @@ class _Slot:
         return [] if self.leaf is None else self.leaf.path
 
 
+def _own_nodes(slot: _Slot, readers: Mapping[PrefixNode, int]) -> list[PrefixNode]:
+    """The short nodes at the end of a path that no other row reads: they go into the slot."""
+    nodes = list[PrefixNode]()
+    while (
+        slot.leaf is not None
+        and slot.tokens
+        and readers[slot.leaf] == 1
+        and len(slot.leaf.tokens) + len(slot.tokens) < LONG
+        and slot.leaf.keys
+    ):
+        nodes.insert(0, slot.leaf)
+        slot.tokens = [*slot.leaf.tokens, *slot.tokens]
+        slot.leaf = slot.leaf.path[-2] if len(slot.leaf.path) > 1 else None
+    return nodes
+
+
 class CascadeDecoder:
     def __init__(self, engine: Engine, cache: PrefixCache) -> None:
         self._engine, self._cache = engine, cache
@@ -178,7 +194,8 @@ class CascadeDecoder:
             self._slots += [_Slot(row, leaf, list(prompt[start:])) for row in own]
         self._levels, self._splits = [], -1
         joined = self._slots[first:]
-        alone = [(place, self._own_nodes(slot)) for place, slot in enumerate(joined, first)]
+        readers = Counter(node for slot in self._slots for node in slot.path)
+        alone = [(place, _own_nodes(slot, readers)) for place, slot in enumerate(joined, first)]
         self._storage.reserve(len(self._slots), max(len(slot.tokens) for slot in self._slots) + 1)
         for place, nodes in alone:
             for node in nodes:
@@ -273,22 +290,6 @@ class CascadeDecoder:
                 leaves |= dict.fromkeys(alike, node)
                 if len(alike) > 1:
                     todo.append((node, alike))
-
-    def _own_nodes(self, slot: _Slot) -> list[PrefixNode]:
-        """The short nodes at the end of a path that no other row reads: they go into the slot."""
-        readers = Counter(node for other in self._slots for node in other.path)
-        nodes = list[PrefixNode]()
-        while (
-            slot.leaf is not None
-            and slot.tokens
-            and readers[slot.leaf] == 1
-            and len(slot.leaf.tokens) + len(slot.tokens) < LONG
-            and slot.leaf.keys
-        ):
-            nodes.insert(0, slot.leaf)
-            slot.tokens = [*slot.leaf.tokens, *slot.tokens]
-            slot.leaf = slot.leaf.path[-2] if len(slot.leaf.path) > 1 else None
-        return nodes
 
     def _prefill(self, segments: Sequence[Segment]) -> dict[int, torch.Tensor]:
         """Run segments; returns the state of the last token by slot, and keeps those of nodes."""
