@@ -74,6 +74,7 @@ def test_a_setting_starts_from_the_prepared_run_of_its_seed(tmp_path: Path) -> N
     expected = (tmp_path / "out" / "prepare" / "first" / "seed-1").resolve()
     assert settings[2].plan.model.adapter == str(expected)
     assert settings[2].plan.seed == 1
+    assert not settings[2].plan.evaluation.baseline
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,10 @@ class Sweep:
 
     def _plan(self, changes: Any, seed: int) -> Experiment:
         prepared = {name: self._place("prepare", name, seed) for name in self.study.prepare}
-        shared = {"evaluation.tasks": str((self.folder / TASKS_FILE).resolve())}
+        own = self.study.plan({}, seed, self.overrides).evaluation
+        asked = own.guard != "off" or own.baseline_examples or own.baseline_constrained
+        shared: dict[str, Any] = {} if asked else {"evaluation.baseline": False}
+        shared["evaluation.tasks"] = str((self.folder / TASKS_FILE).resolve())
         return self.study.plan({**shared, **changes}, seed, self.overrides, **prepared)
 
     def _place(self, *parts: str | int) -> Path:
