@@ -342,6 +342,7 @@ def main() -> None:
     parser.add_argument("--model", choices=list(SHAPES), default="bench-4m")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--steps", type=int, default=1, help="of one turn, except SFT")
+    parser.add_argument("--arms", nargs="+", default=["toolhone", "padded", "trl"])
     parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
     arguments = parser.parse_args()
     found = {}
@@ -352,6 +353,7 @@ def main() -> None:
             # A length-grouped epoch starts with its longest rows, so SFT is measured by epochs.
             steps = SFT_STEPS if work.startswith("sft") else arguments.steps
             arms = arms_of(work, folder, shape, Path(place) / "trl")
+            arms = [arm for arm in arms if arm.name in arguments.arms]
             found[work] = measure(arms, arguments.pairs, steps)
             if not arguments.json:
                 print(work, json.dumps(found[work]), flush=True)

@@ -51,6 +51,7 @@ def test_a_group_without_advantages_is_left_out_and_the_gradient_stays(variant: 
     assert slopes[1].any()
 
 
-def test_a_kl_term_keeps_every_group() -> None:
+def test_a_kl_term_and_a_loss_of_the_users_own_keep_every_group() -> None:
     loss, parts = policy_loss("dapo", 0.2, 0.2, 0.1), groups([0.0, 0.0], [1.0, -1.0])
-    assert len(weighed_with_signal(parts, partial(with_loss_weights, "dapo", 9), loss)) == 4
+    for kept in (loss, replace(policy_loss("dapo", 0.2, 0.2, 0.0), name="mine")):
+        assert len(weighed_with_signal(parts, partial(with_loss_weights, "dapo", 9), kept)) == 4

@@ -20,7 +20,7 @@ from toolhone.config.rl import PtxSection
 from toolhone.config.sections import Experiment, ScheduleSection, TrainingSection
 from toolhone.config.teachers import METHOD
 from toolhone.rows import Row
-from toolhone.training.losses import Variant, cross_entropy, reply_shares, token_weights
+from toolhone.training.losses import VARIANTS, Variant, cross_entropy, reply_shares, token_weights
 
 T = TypeVar("T")
 TASK_ORDER = 7
@@ -129,14 +129,16 @@ def weighed_with_signal(
     """The rows of a mini-batch with their weights, without groups that have no gradient.
 
     A group has none where all its advantages are 0 and no KL term holds the policy; its tokens
-    count in the weights of the others, so that leaving it out changes nothing but the time.
+    count in the weights of the others, so that leaving it out changes nothing but the time. A
+    loss of the user's own keeps every group.
     """
+    exact = loss.name in (*VARIANTS, "ppo") and not loss.config.get("beta")
     weighed = iter(weigh([row for group in groups for row in group]))
     each = [[next(weighed) for _ in group] for group in groups]
     return [
         row
         for group in each
-        if loss.config.get("beta") or any(row.arrays["advantages"].any() for row in group)
+        if not exact or any(row.arrays["advantages"].any() for row in group)
         for row in group
     ]
 
