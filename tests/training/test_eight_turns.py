@@ -508,7 +508,9 @@ def flipped(row: Row, name: str) -> Row:
     return row.with_arrays(**{name: values})
 
 
-@pytest.mark.parametrize("array", ["mask", "weights", "advantages", "old_logprobs", "ref_logprobs"])
+@pytest.mark.parametrize(
+    "array", ["mask", "weights", "advantages", "behavior_logprobs", "ref_logprobs"]
+)
 def test_one_tool_token_that_is_trained_is_noticed(
     array: str, watched: Any, tmp_path: Path
 ) -> None:
