@@ -18,10 +18,10 @@ import numpy as np
 
 from toolhone.agents.agent_player import as_played
 from toolhone.backends.base import Sampler
-from toolhone.config.rl import RlSection
+from toolhone.config.rl import EpisodeSection, RlSection
 from toolhone.config.sections import Experiment
 from toolhone.episodes.driver import Clock, PlayTasks, run_episodes
-from toolhone.episodes.episode import Episode, EpisodeRules, EpisodeStatus
+from toolhone.episodes.episode import Episode, EpisodeRules, EpisodeStatus, OnFault, TurnOutcome
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import BusyError
 from toolhone.rewards.reward_registry import RewardResult
@@ -284,6 +284,19 @@ def rows_of(episode: Episode, group: str | None = None) -> list[Row]:
         row = row.with_arrays(behavior_logprobs=behavior, old_logprobs=behavior)
         found.append(replace(row, group=group))
     return found
+
+
+def rules_of(section: EpisodeSection, max_turns: int, to_the_end: bool) -> EpisodeRules:
+    """The rules of an episode that an experiment asks for."""
+    on_fault = {
+        TurnOutcome.MALFORMED: OnFault(section.malformed),
+        TurnOutcome.UNKNOWN_TOOL: OnFault(section.unknown_tool),
+        TurnOutcome.BAD_ARGUMENTS: OnFault(section.bad_arguments),
+        TurnOutcome.TRUNCATED: OnFault(section.truncated),
+    }
+    stop_tools, too_many = frozenset(section.stop_tools), OnFault(section.too_many_turns)
+    turns = section.max_turns or max_turns
+    return EpisodeRules(turns, not to_the_end, on_fault, stop_tools, too_many)
 
 
 def rows_in_prospect(

@@ -28,7 +28,6 @@ from toolhone.backends.open import (
 )
 from toolhone.backends.usage import Metered, describe
 from toolhone.config.agent import STRATEGY, reward_section
-from toolhone.config.rl import EpisodeSection
 from toolhone.config.sections import Experiment
 from toolhone.config.teachers import METHOD
 from toolhone.config.user_code import USER_CODE, import_callable
@@ -38,7 +37,7 @@ from toolhone.dialects.choose import FormatRequest
 from toolhone.dialects.probe.certificate import Certificate, check_same, open_certified
 from toolhone.dialects.probe.schema_words import hidden_note
 from toolhone.episodes.driver import PlayTasks, run_episodes
-from toolhone.episodes.episode import EpisodeRules, OnFault, TurnOutcome
+from toolhone.episodes.episode import EpisodeRules
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import ConfigError, DataError, ModelError
 from toolhone.evaluation.evaluate import Metric
@@ -62,7 +61,7 @@ from toolhone.training.preference_pairs import PairSource
 from toolhone.training.prefill import check_curriculum, thinking_prefix
 from toolhone.training.reference import open_reference
 from toolhone.training.reward_check import check_rewards
-from toolhone.training.rollout import RLEnv, rows_in_prospect
+from toolhone.training.rollout import RLEnv, rows_in_prospect, rules_of
 from toolhone.training.teacher import Lessons
 from toolhone.training.text_lessons import TextLessons
 from toolhone.training.update import expected_usage
@@ -252,7 +251,7 @@ class TrainingSetup:
         def rules(task: Task) -> EpisodeRules:
             live = plays_to_the_end(task, self.registry.runnable)
             to_the_end = live if rl.episode.to_the_end is None else rl.episode.to_the_end
-            return _rules(rl.episode, self.plan.evaluation.max_turns, to_the_end)
+            return rules_of(rl.episode, self.plan.evaluation.max_turns, to_the_end)
 
         def validate(sampler: Sampler) -> Validation:
             rewards.validated, samples = hooks.validate(sampler)
@@ -356,18 +355,6 @@ def named_metrics(plan: Experiment) -> dict[str, str]:
     names = [one for one in plan.evaluation.metrics or () if not USER_CODE.fullmatch(one)]
     full = dict(zip(names, known_metrics(names), strict=True))
     return {one if one not in METRICS else name: name for one, name in full.items()}
-
-
-def _rules(section: EpisodeSection, max_turns: int, to_the_end: bool) -> EpisodeRules:
-    on_fault = {
-        TurnOutcome.MALFORMED: OnFault(section.malformed),
-        TurnOutcome.UNKNOWN_TOOL: OnFault(section.unknown_tool),
-        TurnOutcome.BAD_ARGUMENTS: OnFault(section.bad_arguments),
-        TurnOutcome.TRUNCATED: OnFault(section.truncated),
-    }
-    stop_tools, too_many = frozenset(section.stop_tools), OnFault(section.too_many_turns)
-    turns = section.max_turns or max_turns
-    return EpisodeRules(turns, not to_the_end, on_fault, stop_tools, too_many)
 
 
 def format_request(plan: Experiment, trained: Certificate | None = None) -> FormatRequest:
