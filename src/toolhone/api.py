@@ -116,8 +116,7 @@ def train(
 
     `resume` continues its latest whole checkpoint; `resume_from` names another one.
     """
-    progress = progress or Progress()
-    algorithm = find_method(plan)
+    progress, algorithm = progress or Progress(), find_method(plan)
     plan = with_own_lora(plan, adapter_of(plan) or Path(plan.model.name), progress.report)
     folder, run, checkpoint, started_at = Path(out), None, None, None
     if resume or resume_from:
