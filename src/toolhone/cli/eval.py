@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,12 +14,13 @@ import typer
 from typer import Option
 from typer.core import TyperCommand
 
-from toolhone.api import Model, open_model
+from toolhone.api import Model, open_model, tasks_of_model
 from toolhone.api import evaluate as run_evaluation
 from toolhone.cli import flags
 from toolhone.cli.console import console, print_note, show_evaluation
 from toolhone.config.experiment import load_experiment, read_tool_files, to_stderr
 from toolhone.data.task_files import tasks_from_any
+from toolhone.data.world_tasks import in_world
 from toolhone.errors import ConfigError, DataError
 from toolhone.evaluation.bfcl_checker import official_verdicts
 from toolhone.evaluation.bfcl_official import bfcl_python
@@ -31,9 +33,11 @@ from toolhone.evaluation.inspect_log import write_inspect_log
 from toolhone.evaluation.legacy_metrics import playground_summary
 from toolhone.evaluation.metrics import Evaluation
 from toolhone.evaluation.score import score as score_predictions
+from toolhone.evaluation.tool_probabilities import calibration, tool_choices
 from toolhone.rewards.reward_registry import load_rewards, syntax_of
 from toolhone.runs.progress import open_progress
 from toolhone.runs.run import write_json, writing
+from toolhone.schema import Task
 from toolhone.sources.files import BadLine, open_records, read_lines
 from toolhone.sources.formats import detect_format
 from toolhone.tools.loading import load_tools
@@ -106,6 +110,16 @@ BfclPython = Annotated[
 ]
 
 
+Probabilities = Annotated[
+    Path | None,
+    Option(
+        "--probabilities",
+        metavar="FILE",
+        help="also write how probable each tool or none is on each task, and the calibration",
+    ),
+]
+
+
 class LogFormat(StrEnum):
     INSPECT = "inspect"
 
@@ -137,15 +151,15 @@ def evaluate(  # noqa: PLR0913 (the options of a command)
     log: Annotated[
         LogFormat | None, Option(help="also write a log for `inspect view`, into logs/ or OUT/logs")
     ] = None,
+    probabilities: Probabilities = None,
     as_json: flags.AsJson = False,
 ) -> None:
     """Play tasks with a model and live tools, and score the episodes.
 
     MODEL_OR_RUN may also be given as --model-path.
     """
-    _check_bfcl(bfcl, {"--bfcl-python": bfcl_program}, {"--tasks": tasks, "--log": log}, tries)
-    if bfcl is not None and out is not None:
-        refuse_overwriting(out)
+    others = {"--tasks": tasks, "--log": log, "--probabilities": probabilities}
+    _check_bfcl(bfcl, {"--bfcl-python": bfcl_program}, others, tries)
     keys = flags.with_options(overrides, dialect, constrained)
     settings = None if config is None else load_experiment(Path(config))
     opened = open_model(model, checkpoint, keys, settings, base)
@@ -162,12 +176,13 @@ def evaluate(  # noqa: PLR0913 (the options of a command)
     with open_progress("off" if as_json else plan.tracking.progress) as progress:
         result = run_evaluation(opened, chosen, num_samples, folder, progress, tries)
     if out is not None and folder is None:  # one file, in the form of the playground's evaluation
-        with writing(out):
-            out.parent.mkdir(parents=True, exist_ok=True)
-            write_json(out, plain({**result.to_dict(), **playground_summary(result)}))
+        _write_object(out, {**result.to_dict(), **playground_summary(result)})
     if log is not None:
         place = Path("logs") if folder is None else folder / "logs"
         print_note(f"log: {write_inspect_log(result, opened.name, place)}")
+    if probabilities is not None:
+        offered = tasks_of_model(opened) if chosen is None else chosen
+        _write_probabilities(opened, offered[: num_samples or len(result.samples)], probabilities)
     if as_json:
         print(json.dumps(result.to_dict()))
     else:
@@ -175,8 +190,23 @@ def evaluate(  # noqa: PLR0913 (the options of a command)
         show_evaluation(result, plan.tracking.samples, metrics, opened.dialect.name)
 
 
+def _write_object(file: Path, value: dict[str, object]) -> None:
+    with writing(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, plain(value))
+
+
+def _write_probabilities(model: Model, tasks: list[Task], file: Path) -> None:
+    """Write the probability of each tool on each task, and report how well they are calibrated."""
+    choices = tool_choices(model.policy(), in_world(tasks, model.experiment.world))
+    found = calibration(choices)
+    _write_object(file, {"calibration": found, "tasks": [one.to_dict() for one in choices]})
+    shown = ", ".join(f"{name} {found[name]:.3f}" for name in ("accuracy", "confidence", "error"))
+    print_note(f"probabilities of tools on {found['n']} tasks: {shown}, Brier {found['brier']:.3f}")
+
+
 def _check_bfcl(
-    bfcl: str | None, needed: dict[str, object], others: dict[str, object], tries: int
+    bfcl: str | None, needed: Mapping[str, object], others: Mapping[str, object], tries: int
 ) -> None:
     """Refuse options that belong to `--bfcl` without it, and those that it has no use for."""
     for name, value in (needed if bfcl is None else others).items():
@@ -197,6 +227,8 @@ def _evaluate_bfcl(
     as_json: bool,
 ) -> None:
     """Generate for BFCL, have bfcl-eval judge, and print and keep what it says."""
+    if out is not None:
+        refuse_overwriting(out)
     root = Path(os.environ.get("BFCL_PROJECT_ROOT") or (out or Path("evals/bfcl")) / "official")
     with open_progress("off" if as_json else model.experiment.tracking.progress) as progress:
         python = bfcl_python(program, progress.report)

@@ -1,0 +1,126 @@
+"""How probable each tool is to a model as the first call of its reply, and how far to trust that.
+
+    choices = tool_choices(policy, tasks)     # a ToolChoice for each task that judges calls
+    calibration(choices)                      # accuracy, confidence, error, Brier score, bins
+
+The probability of a tool is that of the tokens of a call up to its arguments, at temperature 1;
+what is left is "none": every reply that begins otherwise, thoughts and broken calls included.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+
+from toolhone.episodes.policy import Prompt, TokenPolicy
+from toolhone.errors import DataError
+from toolhone.rewards.matching import judges_calls
+from toolhone.rows import Row
+from toolhone.schema import ANY_CALL, Json, Message, Task, Tool, ToolCall
+
+NONE = ""
+"""Stands for no tool."""
+BINS = 10
+
+
+@dataclass(frozen=True)
+class ToolChoice:
+    """The probability of each tool on offer, and of `NONE`; `right`: the names that are right."""
+
+    id: str
+    probabilities: Mapping[str, float]
+    right: frozenset[str]
+
+    @property
+    def best(self) -> str:
+        return max(self.probabilities, key=lambda name: self.probabilities[name])
+
+    @property
+    def confidence(self) -> float:
+        return self.probabilities[self.best]
+
+    def to_dict(self) -> dict[str, Json]:
+        return {
+            "id": self.id,
+            "probabilities": dict(self.probabilities),
+            "best": self.best,
+            "right": sorted(self.right),
+        }
+
+
+def tool_choices(policy: TokenPolicy, tasks: Sequence[Task]) -> list[ToolChoice]:
+    """The choices of a model on the tasks that say which calls are right."""
+    found = []
+    for task in tasks:
+        if not judges_calls(task.expect):
+            continue
+        prompt = policy.open(task.messages, task.tools)
+        rows = [_row(policy, prompt, tool) for tool in task.tools]
+        logprobs = policy.sampler.logprobs(rows) if rows else []
+        chances = [math.exp(float(each.sum())) for each in logprobs]
+        named = dict(zip([tool.name for tool in task.tools], chances, strict=True))
+        named[NONE] = max(0.0, 1.0 - math.fsum(named.values()))
+        found.append(ToolChoice(task.id, named, _right(task)))
+    if not found:
+        raise DataError("no task says which calls are right, so there is no choice of a tool")
+    return found
+
+
+def _row(policy: TokenPolicy, prompt: Prompt, tool: Tool) -> Row:
+    """The prompt and a call of the tool up to its arguments, which are trained positions."""
+    calls = (ToolCall(tool.name, {name: 1}, "call0") for name in ("a", "b"))
+    one, other = (
+        policy.encode_reply(prompt, Message("assistant", tool_calls=(call,))) for call in calls
+    )
+    same = [a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))]
+    mask = [False] * len(prompt.tokens) + [True] * len(same)
+    return Row.of([*prompt.tokens, *same], mask)
+
+
+def _right(task: Task) -> frozenset[str]:
+    """Names of calls that a right reply may begin with."""
+    names = set[str]()
+    for choice in task.expect.choices:
+        wanted = choice.wanted[:1] if choice.order == "strict" else choice.wanted
+        names |= {call.name for call in wanted} or {NONE}
+    offered = {tool.name for tool in task.tools}
+    return frozenset(offered if ANY_CALL.name in names and task.expect.any_call else names)
+
+
+def calibration(choices: Sequence[ToolChoice]) -> dict[str, Json]:
+    """How often the most probable choice is right, and how sure the model was of it.
+
+    error: the mean gap between the two over `BINS` bins of confidence (expected calibration error,
+    Naeini et al. 2015). brier: the mean squared distance of the probabilities from the right choice
+    (Brier 1950), where several are right from the most probable of them.
+    """
+    bins: list[list[ToolChoice]] = [[] for _ in range(BINS)]
+    for choice in choices:
+        bins[min(BINS - 1, int(choice.confidence * BINS))].append(choice)
+    shown = []
+    for number, members in enumerate(bins):
+        if members:
+            right = sum(one.best in one.right for one in members) / len(members)
+            sure = math.fsum(one.confidence for one in members) / len(members)
+            place = {"from": number / BINS, "to": (number + 1) / BINS, "n": len(members)}
+            shown.append({**place, "accuracy": right, "confidence": sure})
+    n = len(choices)
+    gaps = [one["n"] * abs(one["accuracy"] - one["confidence"]) for one in shown]
+    return {
+        "n": n,
+        "accuracy": sum(one.best in one.right for one in choices) / n,
+        "confidence": math.fsum(one.confidence for one in choices) / n,
+        "error": math.fsum(gaps) / n,
+        "brier": math.fsum(map(_brier, choices)) / n,
+        "bins": shown,
+    }
+
+
+def _brier(choice: ToolChoice) -> float:
+    right = [name for name in choice.probabilities if name in choice.right]
+    truth = max(right, key=lambda name: choice.probabilities[name], default=None)
+    return math.fsum(
+        (chance - (name == truth)) ** 2 for name, chance in choice.probabilities.items()
+    )
