@@ -56,6 +56,7 @@ NOT_RUN = {
     "toolhone benchmark": "loads each model in a process of its own; tests/cli/test_benchmark.py",
     "toolhone compare evals/bfcl-base": "needs the command before it",
     "300 tasks in both": OUTPUT,
+    "prefix cache (a radix tree)": "shows a layout",
     "Mara buys 7 boxes": OUTPUT,
     **dict.fromkeys(("shop 5:", "files 5:", "calendar 5:"), OUTPUT),
     "the two were evaluated in different formats": OUTPUT,

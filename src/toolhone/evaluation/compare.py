@@ -32,7 +32,7 @@ from toolhone.schema import Json
 
 LEADING = ("exact_match", "answer_quality", "valid_format")
 """Metrics whose changed tasks are worth showing, in order of preference."""
-GUARDED = ("exact_match", "answer_quality", "solved", "no_call_accuracy")
+GUARDED = ("bfcl_accuracy", "exact_match", "answer_quality", "solved", "no_call_accuracy")
 """Metrics that say whether a task is solved: a guard reads those of them that both measured."""
 
 
