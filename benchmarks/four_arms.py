@@ -66,8 +66,8 @@ from toolhone.tokenizer import TextTokenizer
 from toolhone.tools.builtin import BUILTIN
 from toolhone.training.dataset import load_data
 from toolhone.training.loop import Hooks
-from toolhone.training.setup import format_request
 from toolhone.training.sft import sft
+from toolhone.training.thinking import format_request
 
 Record = dict[str, Any]
 SINGLE = 0.66
@@ -406,7 +406,7 @@ def run_arm(arm: Arm, seed: int, files: Files, wanted: Setting, tasks: Sequence[
     folder = files.folder / arm
     plan, started = wanted.plan(seed, arm), time.process_time()
     tokenizer = TextTokenizer.load(wanted.model(seed))
-    dialect, certificate = open_certified(tokenizer, format_request(plan))
+    dialect, certificate = open_certified(tokenizer, format_request(plan, tokenizer))
     rows = rows_of(arm, files, plan.training, tokenizer, dialect)
     section = plan.training.lora
     adapters = None if section is None else Lora(section.rank, section.alpha)
@@ -451,7 +451,8 @@ def _answers(
 def run_base(seed: int, files: Files, wanted: Setting, tasks: Sequence[Task]) -> None:
     """The scores of the model that is tuned, before it is."""
     tokenizer = TextTokenizer.load(wanted.model(seed))
-    dialect, certificate = open_certified(tokenizer, format_request(wanted.plan(seed, Arm.ALL)))
+    request = format_request(wanted.plan(seed, Arm.ALL), tokenizer)
+    dialect, certificate = open_certified(tokenizer, request)
     trainer = open_trainer(wanted.model(seed), None, EngineOptions(device_map="cpu", seed=seed))
     evaluation = _answers(trainer, dialect, tokenizer, tasks, seed)
     write_folder(evaluation, files.folder / "base" / "evaluation", certificate.to_dict())

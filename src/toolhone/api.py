@@ -27,6 +27,7 @@ from toolhone.data.task_files import check_ids, refuse_unplayable, tasks_from_an
 from toolhone.data.world_tasks import in_world
 from toolhone.dialects.base import Dialect
 from toolhone.dialects.probe.certificate import Certificate, check_same, open_certified
+from toolhone.episodes.open_policy import open_policy
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import CapabilityError, ConfigError, RunError
 from toolhone.evaluation.evaluate import evaluate as play_and_score
@@ -45,30 +46,31 @@ from toolhone.tools.loading import open_registry, tool_notes
 from toolhone.tools.registry import Registry
 from toolhone.training.before_after import evaluate_at_end, evaluate_base, format_of_run, validation
 from toolhone.training.dataset import Dataset, held_out_tasks, load_data, source_request
+from toolhone.training.distill import distill
 from toolhone.training.dpo import dpo
 from toolhone.training.grpo import grpo
 from toolhone.training.kept import ROWS_FILE, kept_rows
 from toolhone.training.loop import Hooks, TrainStatus
 from toolhone.training.ppo import ppo
 from toolhone.training.preference_pairs import PreparedPairs
-from toolhone.training.setup import (
-    TrainingSetup,
-    UserMetrics,
-    check_vocabulary,
-    format_request,
-    open_policy,
-)
+from toolhone.training.setup import TrainingSetup, UserMetrics, check_vocabulary
 from toolhone.training.sft import sft
 from toolhone.training.teacher import teacher_mode
+from toolhone.training.thinking import format_request, with_thoughts
 
-METHODS = {"sft": sft, "dpo": dpo, "grpo": grpo, "ppo": ppo, "teacher_mode": teacher_mode}
-RL_METHODS = ("grpo", "ppo", "teacher_mode")
+RL_METHODS = {"grpo": grpo, "ppo": ppo, "teacher_mode": teacher_mode, "distill": distill}
+METHODS: dict[str, Any] = {"sft": sft, "dpo": dpo, **RL_METHODS}
+NEVER_PREFILLED = {
+    "dpo": "trains on pairs and has no episodes to prefill",
+    "distill": "judges what the model says by itself",
+}
 TASKS_FILE = "tasks.jsonl"
 """The held-out tasks of a run, which its evaluations read."""
 SETTINGS = ("tools", "allowed_tools", "tool_results", "world", "evaluation")
 """Sections of another experiment that replace those of a run when one is given."""
 FORMAT_KEYS = frozenset(
-    f"model.{key}" for key in ("dialect", "markup", "history", "template_switches", "inline_refs")
+    f"model.{key}"
+    for key in ("dialect", "markup", "history", "template_switches", "inline_refs", "thinking")
 )
 """Overrides that request another format on purpose."""
 
@@ -91,9 +93,8 @@ class Model:
 
     def policy(self) -> TokenPolicy:
         """The policy of evaluation and chat; it samples as the `evaluation` section says."""
-        return open_policy(
-            self.sampler, self.dialect, self.tokenizer, self.experiment, self.max_context
-        )
+        parts = self.sampler, self.dialect, self.tokenizer, self.experiment, self.max_context
+        return open_policy(*parts, self.registry.tools)
 
 
 def experiment(
@@ -128,7 +129,7 @@ def train(
     if plan.tracking.services:
         check_trackers(plan.tracking)
     metrics, registry = UserMetrics.of(plan), open_registry(plan)
-    data = load_data(plan, progress)
+    data = with_thoughts(load_data(plan, progress), plan.model.thinking)
     for line in (data.summary(), *tool_notes(plan, registry, [*data.tasks, *data.play])):
         progress.report(line)
     if data.play:
@@ -191,14 +192,14 @@ def find_method(plan: Experiment) -> Any:
     rl = plan.training.rl
     prefills = {
         "curriculum.enabled": rl.curriculum.enabled,
-        "enforce_thinking": rl.enforce_thinking,
+        "enforce_thinking": rl.enforce_thinking and method == "dpo",
         "two_phase_samples_per_group": rl.two_phase_samples_per_group > 0,
     }
     named = ", ".join(f"training.rl.{name}" for name, wanted in prefills.items() if wanted)
-    if method == "dpo" and named:
+    if method in NEVER_PREFILLED and named:
         raise ConfigError(
-            f"{named}: training.method dpo trains on pairs and has no episodes to prefill; "
-            "remove it, or use training.method grpo or ppo"
+            f"{named}: training.method {method} {NEVER_PREFILLED[method]}; remove it, or use "
+            "training.method grpo or ppo"
         )
     return METHODS[method]
 
@@ -217,7 +218,7 @@ def _prepare(
     account: dict[str, Any] = {}
     if method in RL_METHODS:
         setup.check_prefill(data.play)
-        if resumed is None and data.play:
+        if resumed is None and data.play and method != "distill":
             setup.check_rewards(data.play)
         rows, account = setup.labelled_rows(data)
         held_out = []
@@ -321,6 +322,8 @@ def open_model(
         if weights is None:
             raise RunError(f"--base: {ref} is no run, so it is its own base; leave --base out")
         weights = None
+        if plan.evaluation.tools_in_prompt is None:  # the base knows no tool by heart
+            plan = overridden(plan, ["evaluation.tools_in_prompt=full"])
     if weights is not None and (weights / "config.json").is_file():
         name, adapter = str(weights), None
     else:
@@ -331,7 +334,7 @@ def open_model(
     tokenizer = open_tokenizer(plan.model, name)
     check_vocabulary(tokenizer, sampler.info.vocab_size, name)
     trained = trained_format(plan, weights)
-    dialect, certificate = open_certified(tokenizer, format_request(plan, trained))
+    dialect, certificate = open_certified(tokenizer, format_request(plan, tokenizer, trained))
     if trained is not None:
         check_same(trained, certificate, str(ref), on_purpose=bool(named & FORMAT_KEYS))
     elif weights is not None:

@@ -29,7 +29,8 @@ NAMES = {
         "grpo-low-memory",
     ),
     *("curriculum", "calculator", "multi-tool", "dpo", "teacher", "toolbench", "demo", "demo-grpo"),
-    *("tags-by-hand", "structured-calls", "completion-only", "shop-sft", "shop-grpo"),
+    *("tags-by-hand", "structured-calls", "completion-only", "shop-sft", "shop-grpo", "distill"),
+    "bake",
 }
 REWARDS = {
     f"tool_call_{name}" for name in ("exact", "function", "params", "overall", "parseable")
@@ -195,7 +196,7 @@ def test_every_prompt_of_a_preset_leaves_room_for_a_reply_in_picos_context(name:
 
 
 def test_a_mistyped_preset_is_answered_with_the_nearest_and_the_list() -> None:
-    with pytest.raises(ConfigError, match=r"did you mean 'calculator'\?\); presets: calculator, "):
+    with pytest.raises(ConfigError, match=r"did you mean 'calculator'\?\); presets: bake, calcul"):
         preset("calculater")
 
 

@@ -42,6 +42,7 @@ ASKED = {
     "sft": [],
     "dpo": [],
     "grpo": DOING,
+    "distill": ["rl.group_size=2", "rl.max_completion_length=4"],
     "ppo": [*DOING, "rl.ppo.target_kl=0.5", "rl.ppo.kl_penalty=adaptive"],
 }
 
@@ -69,7 +70,7 @@ def test_each_logged_number_is_in_the_page_of_its_method(method: str, tmp_path: 
     (tmp_path / "earned.py").write_text(IN_TURN)
     own = (
         [f'rl.reward.functions=["{tmp_path / "earned.py"}:earned"]']
-        if method in ("grpo", "ppo")
+        if method in ("grpo", "ppo", "distill")
         else []
     )
     plan = experiment(

@@ -81,6 +81,7 @@ WORDS_ONLY = task("chat", "Hello?", [ADD], {"no_call": True})
 ANSWER_ONLY = task("sum", "2+3?", [ADD], {"answer": "5"})
 GOLD = '[TOOL_CALL]{"name": "add", "parameters": {"a": 2, "b": 3}}[/TOOL_CALL]'
 REGISTRY = Registry([ADD])
+WELL = "<think>\nwell"
 
 
 def tokens_of(text: str) -> tuple[int, ...]:
@@ -526,7 +527,8 @@ def first_try(said: str, asked: Task = ASKED, **options: Any) -> tuple[TokenPoli
         ("It is 5.", ANY_SUM, 400, Failure.OTHERWISE, '[TOOL_CALL]{"name": "'),
         (GOLD[:30], ASKED, 400, Failure.UNFINISHED, GOLD[:30]),
         (GOLD[:-12], ASKED, 400, Failure.UNFINISHED, GOLD[:-12]),
-        ("<think>\nwell", ASKED, 400, Failure.UNFINISHED, "<think>\nwell"),
+        (WELL, ASKED, 400, Failure.UNFINISHED, f'{WELL}\n</think>\n\n[TOOL_CALL]{{"name": "'),
+        (WELL, ANSWER_ONLY, 400, Failure.UNFINISHED, f"{WELL}\n</think>\n\n"),
         ("I would add them.", ASKED, 400, Failure.OTHERWISE, '[TOOL_CALL]{"name": "'),
         ("[TOOL_CALL]{oh[/TOOL_CALL]", ASKED, 400, Failure.OTHERWISE, '[TOOL_CALL]{"name": "'),
         ("[TOOL_CALL]{oh[/TOOL_CALL]", ANSWER_ONLY, 400, Failure.OTHERWISE, None),

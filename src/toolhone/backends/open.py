@@ -156,7 +156,7 @@ def check_memory(
     from toolhone.backends.torch.trainer import TorchTrainer
 
     assert isinstance(trainer, TorchTrainer), "model.backend torch opens a TorchTrainer"
-    plays, rl = plan.training.method in ("ppo", "grpo"), plan.training.rl
+    plays, rl = plan.training.method in ("ppo", "grpo", "distill"), plan.training.rl
     copies = int(plays) + int(plan.training.method == "dpo" or (plays and rl.beta > 0))
     engine = trainer.engine
     rows = [*rows, *played()]
@@ -181,7 +181,7 @@ def check_memory(
 def check_plan(plan: Experiment, can: Capabilities) -> None:
     """Refuse, in one sentence, the first setting of the plan that the backend cannot do."""
     training, rl, backend = plan.training, plan.training.rl, plan.model.backend
-    learns_from_samples = training.method in ("ppo", "grpo")
+    learns_from_samples = training.method in ("ppo", "grpo", "distill")
     built_in = training.method == "sft" or (training.method == "ppo" and rl.ppo.critic == "none")
     longest = rl.max_completion_length if learns_from_samples else 0
     refusals = {

@@ -171,7 +171,13 @@ def as_dict(comparison: Comparison, formats: CertificateDiff) -> dict[str, Any]:
                     "tuned": {"text": tuned.text, "reasons": tuned.reasons},
                 }
             )
-    return {**comparison.to_dict(), "examples": examples, "certificates": formats.to_dict()}
+    tokens = comparison.prompt_tokens
+    read = (
+        {}
+        if tokens is None
+        else {"prompt_tokens": dict(zip(("base", "tuned"), tokens, strict=True))}
+    )
+    return {**comparison.to_dict(), **read, "examples": examples, "certificates": formats.to_dict()}
 
 
 def _show(comparison: Comparison, formats: CertificateDiff, named: bool) -> None:

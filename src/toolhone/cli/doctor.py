@@ -39,7 +39,7 @@ from toolhone.rows import Origin, Row
 from toolhone.runs.progress import Progress, open_progress
 from toolhone.schema import Conversation, Message, Tool, ToolCall
 from toolhone.tokenizer import TextTokenizer
-from toolhone.training.setup import format_request
+from toolhone.training.thinking import format_request
 
 app = typer.Typer(rich_markup_mode=None)
 STYLES = {
@@ -134,7 +134,7 @@ def open_format(name: str, overrides: Sequence[str]) -> ModelFormat:
     base = str(weights) if whole else resolve_model(plan)
     tokenizer = TextTokenizer.load(base)
     trained = trained_format(plan, weights)
-    dialect, certificate = certify(tokenizer, format_request(plan, trained))
+    dialect, certificate = certify(tokenizer, format_request(plan, tokenizer, trained))
     if trained is not None:
         named = {text.partition("=")[0] for text in overrides}
         check_same(trained, certificate, name, on_purpose=bool(named & FORMAT_KEYS))

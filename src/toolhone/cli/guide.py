@@ -56,7 +56,7 @@ def demo(
         bool,
         Option(
             "--all",
-            help="the longer tour: all tools, your own tool, all dialects, full training and LoRA",
+            help="the longer tour: all tools, your own, all dialects, teachers, baking, a world",
         ),
     ] = False,
     as_json: AsJson = False,
@@ -70,7 +70,7 @@ def demo(
         pico = "pico (0.8 million parameters)"
         plot = f"Training {pico} from random weights to calling tools by SFT"
         plot += ", then on to phrasings that SFT never saw by GRPO"
-        plot = f"Six short trainings of {pico}" if everything else plot
+        plot = f"Nine short trainings of {pico}" if everything else plot
         print_note(f"{plot}; everything goes to {folder}")
     kind = "plain" if as_json else "auto"
     space = open_workspace(folder, (f"seed={seed}",), kind)
@@ -147,7 +147,7 @@ def _tour(space: Workspace, as_json: bool) -> dict[str, object]:
     write_json(space.root / "tour.json", found)
     if not as_json:
         headings = ("stage", "method", "dialect", "tools", "exact match", "n", "seconds")
-        title = "Exact match in % on tasks it never saw (95 % interval)"
+        title = "Exact match (in the shop: solved) in % on tasks it never saw (95 % interval)"
         print_table(headings, rows, title, right=headings[4:])
         command = f"toolhone chat {stages[1].run.folder}"
         print(f"{seconds:.0f} seconds. Chat with one: {command}   Lessons: toolhone examples")

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from toolhone.config.fields import AnchoredPath, Section, UserCode
+from toolhone.config.teachers import ToolDetail
 
 
 class EvaluationSection(Section):
@@ -27,6 +28,9 @@ class EvaluationSection(Section):
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=0)
     """sample from the k most probable tokens; 0 is off"""
+    tools_in_prompt: ToolDetail | None = None
+    """of the tools of the experiment (others are shown in full): full, names, none; none given: the
+    last of training.bake, else full"""
     constrained: bool = False
     """sample only calls that the tool's schema allows (needs the extra 'grammar')"""
     at_end: bool = True

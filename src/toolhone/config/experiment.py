@@ -50,6 +50,10 @@ IDLE: Mapping[str, set[str]] = {
         *("grpo", "ppo", "dpo", "beta", "inner_epochs", "mini_batch_size", "track_kl"),
         *("sampler_refresh_every", *_OF_RATIOS),
     },
+    "distill": {
+        *("grpo", "ppo", "dpo", "beta", "inner_epochs", "mini_batch_size", "track_kl", "ptx"),
+        "two_phase_samples_per_group",
+    },
 }
 """Fields of `training.rl` that a method does not read. SFT reads only the rewards, which every
 validation measures."""

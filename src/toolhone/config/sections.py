@@ -14,12 +14,21 @@ from toolhone.config.agent import AgentSection, fault_of
 from toolhone.config.evaluation_section import EvaluationSection
 from toolhone.config.fields import AnchoredPath, Flag, Mark, Section, UserCode, text_for
 from toolhone.config.rl import RlSection
-from toolhone.config.teachers import TeacherModelSection, TeacherSection, full_name
+from toolhone.config.teachers import (
+    BakeSection,
+    DistillSection,
+    TeacherModelSection,
+    TeacherSection,
+    full_name,
+)
+from toolhone.config.tracking import TrackingSection
 from toolhone.config.user_code import USER_CODE
 from toolhone.config.world import STATEFUL, WorldSection
 from toolhone.errors import nearest
 
-METHODS = ("sft", "dpo", "ppo", "grpo", "teacher_mode")
+EPISODIC = ("ppo", "grpo", "teacher_mode", "distill")
+"""Methods that play episodes."""
+METHODS = ("sft", "dpo", *EPISODIC)
 
 
 class ModelSection(Section):
@@ -53,6 +62,9 @@ class ModelSection(Section):
     certificate finds"""
     inline_refs: bool | None = None
     """write schemas of tools without $ref into the prompt; none: where the template loses $ref"""
+    thinking: Literal["off", "on", "enforced"] | None = None
+    """thoughts before calls and answers: off (rows lose theirs) or on, by the template's switch
+    where it has one; enforced: on, and every reply of a method with episodes begins with one"""
     micro_batch_tokens: int | None = Field(None, gt=0)
     """tokens in one forward pass, each counted once; none: 1024 on a CPU, by its memory on a GPU"""
 
@@ -217,7 +229,7 @@ class TrainingSection(Section):
     method: Annotated[UserCode, Flag("--train-mode", "--method"), BeforeValidator(full_name)] = (
         "sft"
     )
-    """sft, dpo, ppo, grpo, teacher_mode, or your own algorithm: 'file.py:function'"""
+    """sft, dpo, ppo, grpo, teacher_mode, distill, or your own algorithm: 'file.py:function'"""
     steps: Annotated[int | None, Flag("--iters", "--max-steps")] = Field(None, gt=0)
     """optimiser steps; none: as many as `epochs` need"""
     epochs: Annotated[float, Flag("--epochs", "--num-train-epochs")] = Field(1.0, gt=0)
@@ -251,6 +263,9 @@ class TrainingSection(Section):
     """recompute activations in the backward pass: less memory, slower"""
     lora: Annotated[LoraSection | None, Flag("--train-type")] = LoraSection()
     rl: RlSection = RlSection()
+    distill: DistillSection = DistillSection()
+    bake: BakeSection | None = None
+    """tools that need no prompt in the end (method distill)"""
 
     @field_validator("method")
     @classmethod
@@ -265,57 +280,9 @@ class TrainingSection(Section):
     def _own_loss(self) -> TrainingSection:
         if self.loss is not None and not USER_CODE.fullmatch(self.loss):
             raise ValueError(f"loss should be 'file.py:function', it is {self.loss!r}")
-        if self.loss is not None and self.method == "teacher_mode":
-            raise ValueError("loss is not read by teacher_mode; use sft, dpo, ppo or grpo")
+        if self.loss is not None and self.method in ("teacher_mode", "distill"):
+            raise ValueError(f"loss is not read by {self.method}; use sft, dpo, ppo or grpo")
         return self
-
-
-class TensorboardSection(Section):
-    """TensorBoard event files."""
-
-    enabled: bool = True
-    log_dir: AnchoredPath | None = None
-    """none: the folder `tensorboard` in the run"""
-
-
-class WandbSection(Section):
-    """Weights & Biases."""
-
-    enabled: bool = True
-    project: Annotated[str, Flag("--wandb-project", "--wandb")] = "toolhone"
-    """log to this project of Weights & Biases"""
-    run_name: str | None = None
-    """none: the name of the run folder"""
-    entity: str | None = None
-    mode: Literal["online", "offline"] = "online"
-    """offline: a folder in the run, to be synchronised later"""
-
-
-class TrackioSection(Section):
-    """trackio, on this machine."""
-
-    enabled: bool = True
-    project: str = "toolhone"
-    run_name: str | None = None
-    """none: the name of the run folder"""
-
-
-class TrackingSection(Section):
-    """What is shown while training runs; the run folder always has everything."""
-
-    progress: Literal["auto", "rich", "plain", "off"] = "auto"
-    """auto: a live display on a terminal, plain lines elsewhere"""
-    samples: int = Field(3, ge=0)
-    """sample predictions to print after an evaluation"""
-    tensorboard: TensorboardSection | None = None
-    wandb: WandbSection | None = None
-    trackio: TrackioSection | None = None
-
-    @property
-    def services(self) -> list[str]:
-        """The names of the enabled services; cheap and local ones first."""
-        parts = {name: getattr(self, name) for name in ("tensorboard", "wandb", "trackio")}
-        return [name for name, part in parts.items() if part is not None and part.enabled]
 
 
 class ToolResultsSection(Section):
@@ -376,6 +343,19 @@ class Experiment(Section):
                     "training.rl.beta is 0, with which DPO learns nothing; 0.1 is usual"
                 )
             filled["rl"] = training.rl.model_copy(update={"beta": 0.1})
+        if training.bake is not None and training.method != "distill":
+            raise ValueError(
+                f"training.bake needs training.method distill; it is {training.method!r}"
+            )
+        thinking, enforced = self.model.thinking, training.rl.enforce_thinking
+        if thinking == "off" and enforced:
+            raise ValueError(
+                "model.thinking is off, but training.rl.enforce_thinking begins every reply with a "
+                "thought; keep one"
+            )
+        if thinking == "enforced" and training.method in EPISODIC and not enforced:
+            rl = {**training.rl.model_dump(exclude_unset=True), "enforce_thinking": True}
+            filled["rl"] = RlSection.model_validate(rl)
         if training.learning_rate is None:
             usual, gentle = (2e-4, 2e-5) if training.lora else (2e-5, 2e-6)
             filled["learning_rate"] = gentle if is_dpo else usual

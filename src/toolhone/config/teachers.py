@@ -1,11 +1,12 @@
-"""The sections of teacher mode: `teacher`, the rounds in which a model teaches itself, and
-`data.teacher`, a stronger model that writes the data."""
+"""The sections of teachers: `teacher`, rounds in which a model teaches itself; `data.teacher`, a
+stronger model that writes the data; `training.distill` and `training.bake`, a local teacher."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from toolhone.config.fields import AnchoredPath, Section, UserCode
 
@@ -16,6 +17,14 @@ CATEGORIES = (
     *("single", "parallel", "multi_turn", "no_call", "missing_information", "error_recovery"),
 )
 """What a stronger model is asked to write."""
+
+
+class ToolDetail(StrEnum):
+    """How much of a tool the prompt shows."""
+
+    FULL = "full"
+    NAMES = "names"
+    NONE = "none"
 
 
 def full_name(value: object) -> object:
@@ -94,3 +103,58 @@ class TeacherModelSection(Section):
         if min(value.values(), default=0) < 0 or not any(value.values()):
             raise ValueError("needs a share above 0, and none below")
         return value
+
+
+class DistillSection(Section):
+    """training.method distill: a teacher that is here judges every token of the model's own
+    replies, and shows its own."""
+
+    teacher: AnchoredPath | None = None
+    """a run, a checkpoint or a model folder with the same tokenizer; none: the model itself as it
+    is at the start"""
+    prompt: str | None = None
+    """system text that the teacher alone reads, before that of the task"""
+    answers: float = Field(1.0, ge=0)
+    """weight of the loss on the teacher's own replies to the tasks, beside that on the model's
+    samples; 0: the samples alone"""
+    samples: float = Field(1.0, ge=0)
+    """weight of the loss on the model's samples; 0: the teacher's replies alone"""
+
+    @model_validator(mode="after")
+    def _learns(self) -> DistillSection:
+        if not self.answers and not self.samples:
+            raise ValueError("answers and samples are both 0, so that nothing is learned")
+        return self
+
+
+class BakeSection(Section):
+    """training.method distill: the prompt shows less and less of the experiment's tools, while the
+    teacher reads all of them."""
+
+    schedule: dict[ToolDetail, float] = Field(
+        default_factory=lambda: {ToolDetail.FULL: 0.1, ToolDetail.NAMES: 0.3, ToolDetail.NONE: 0.6}
+    )
+    """what the prompt shows, in this order, and for which share of the steps"""
+    keep: float = Field(0.2, ge=0, lt=1)
+    """share of the tasks of each step whose prompt shows everything to the end"""
+
+    @field_validator("schedule")
+    @classmethod
+    def _has_shares(cls, value: dict[ToolDetail, float]) -> dict[ToolDetail, float]:
+        if min(value.values(), default=0) < 0 or not any(value.values()):
+            raise ValueError("needs a share above 0, and none below")
+        return value
+
+    @property
+    def goal(self) -> ToolDetail:
+        """What the prompt shows in the end."""
+        return [detail for detail, share in self.schedule.items() if share][-1]
+
+    def detail(self, done: float) -> ToolDetail:
+        """What the prompt shows when this share of the steps is done."""
+        end, total = 0.0, sum(self.schedule.values())
+        for detail, share in self.schedule.items():
+            end += share / total
+            if done < end:
+                return detail
+        return self.goal

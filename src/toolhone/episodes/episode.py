@@ -271,24 +271,18 @@ def _turns(
         turn = history.turns[-1]
         if (ending := ending_after(outcome, rules)) is not None:
             return ending
-        if outcome is TurnOutcome.MALFORMED:
-            messages = [Message("user", advice_on(turn.problem))]
-        else:
+        if outcome is not TurnOutcome.MALFORMED:
             calls = turn.message.tool_calls
             answer = yield ToolRequest(calls)
             assert not isinstance(answer, Turn), "a tool request needs results"
             wrong = f"{len(calls)} calls need as many results, got {len(answer)}"
             assert len(answer) == len(calls), wrong
             history.results[-1] = tuple(answer)
-            messages = [
-                Message("tool", result.content, tool_call_id=call.id, name=call.name)
-                for call, result in zip(calls, answer, strict=True)
-            ]
             if rules.first_call_only:
                 return EpisodeStatus.CALLED
         if len(history.turns) == rules.max_turns:
             return EpisodeStatus.TOO_MANY_TURNS
-        prompt = policy.extend(prompt, turn, messages)
+        prompt = policy.extend(prompt, turn, messages_after(turn, history.results[-1]))
     return EpisodeStatus.NO_ROOM
 
 
@@ -308,6 +302,16 @@ def advice_on(problem: ParseProblem) -> str:
     """What the model is told about a turn that could not be read."""
     advice = _ADVICE.get(problem, "your message could not be read")
     return f"Error: {advice}. Write it again."
+
+
+def messages_after(turn: Turn, results: Sequence[ToolResult]) -> list[Message]:
+    """What the model reads after a turn: the results of its calls, or why it could not be read."""
+    if turn.problem is not ParseProblem.NONE:
+        return [Message("user", advice_on(turn.problem))]
+    return [
+        Message("tool", result.content, tool_call_id=call.id, name=call.name)
+        for call, result in zip(turn.message.tool_calls, results, strict=True)
+    ]
 
 
 def outcome_of(

@@ -9,6 +9,7 @@ Token ids are the only truth: what was sampled is never decoded and encoded agai
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -82,8 +83,11 @@ class TokenPolicy:
     """A policy made of a sampler with its dialect and tokenizer; `seed` is that of its sampling.
 
     Empty `params.stop_ids` become the dialect's stop marks. `max_context` 0 is unbounded. `grammar`
-    writes the grammar of a turn with these tools. `opening` is the prefill of every reply.
+    writes the grammar of a turn with these tools. `opening` is the prefill of every reply. `shown`
+    are the tools that the prompt shows of those on offer.
     """
+
+    shown: Callable[[Sequence[Tool]], Sequence[Tool]] = staticmethod(tuple)
 
     def __init__(
         self,
@@ -113,11 +117,17 @@ class TokenPolicy:
             "constrained": self.grammar is not None,
         }
 
+    def showing(self, shown: Callable[[Sequence[Tool]], Sequence[Tool]]) -> TokenPolicy:
+        """The same policy, whose prompts show other tools."""
+        twin = copy(self)
+        twin.shown, twin._opened = shown, None
+        return twin
+
     def open(self, messages: Sequence[Message], tools: Sequence[Tool]) -> Prompt:
         """The prompt for the first turn; the same object again for the same tuples."""
         opened = self._opened
         if opened is None or opened.messages is not messages or opened.tools is not tools:
-            row = self.tokenizer.encode_spans(self.dialect.prompt(messages, tools))
+            row = self.tokenizer.encode_spans(self.dialect.prompt(messages, self.shown(tools)))
             ids = tuple(row.tokens.tolist())
             opened = Prompt(tuple(messages), tuple(tools), ids, prefill=self.opening)
             self._opened = opened
@@ -125,16 +135,16 @@ class TokenPolicy:
 
     def extend(self, prompt: Prompt, turn: Turn, results: Sequence[Message]) -> Prompt:
         """The prompt for the next turn, after `turn` and the results of its tools."""
-        messages = (*prompt.messages, turn.message)
+        messages, tools = (*prompt.messages, turn.message), self.shown(prompt.tools)
         number = sum(message.role == "assistant" for message in prompt.messages)
         turn_ids = {**prompt.turn_ids, number: (*turn.prefill, *turn.tokens)}
         if self.dialect.history is History.TEMPLATE:
-            spans = self.dialect.prompt([*messages, *results], prompt.tools)
+            spans = self.dialect.prompt([*messages, *results], tools)
             ends = self.tokenizer.stop_ids(self.dialect.ends)
             row = self.tokenizer.encode_spans(spans, turn_ids, ends)
             tokens = tuple(row.tokens.tolist())
         else:
-            spans = self.dialect.suffix(messages, prompt.tools, results)
+            spans = self.dialect.suffix(messages, tools, results)
             suffix = self.tokenizer.encode_spans(spans).tokens.tolist()
             tokens = (*prompt.tokens, *turn_ids[number], *suffix)
         return Prompt((*messages, *results), prompt.tools, tokens, turn_ids, self.opening)
@@ -144,7 +154,8 @@ class TokenPolicy:
 
         `DialectError` if the dialect has no place for it, or writes the prompt in another way.
         """
-        spans = self.dialect.render(Conversation((*prompt.messages, message), prompt.tools))[-1]
+        conversation = Conversation((*prompt.messages, message), tuple(self.shown(prompt.tools)))
+        spans = self.dialect.render(conversation)[-1]
         row, start = self.tokenizer.encode_spans(spans), len(prompt.tokens)
         if tuple(row.tokens[:start].tolist()) != prompt.tokens:
             raise DialectError(

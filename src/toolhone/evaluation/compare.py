@@ -143,6 +143,16 @@ class Comparison:
         }
 
     @property
+    def prompt_tokens(self) -> tuple[float, float] | None:
+        """Mean prompt tokens of a task, base and tuned; None where a sample does not know them."""
+        sides = [pair.base for pair in self.pairs], [pair.tuned for pair in self.pairs]
+        counts = [[one.prompt_tokens for samples in side for one in samples] for side in sides]
+        if not self.pairs or not all(map(all, counts)):
+            return None
+        base, tuned = (math.fsum(side) / len(side) for side in counts)
+        return base, tuned
+
+    @property
     def several(self) -> bool:
         """Whether there is more than one category."""
         return len(self.categories) > 1

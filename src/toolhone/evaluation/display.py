@@ -293,6 +293,10 @@ def join_lines(comparison: Comparison) -> list[str]:
             names = _some_names(different)
             parts.append(f"{len(different)} with another task under their id{names}")
         lines.append(f"{side}: {', '.join(parts)}")
+    if (tokens := comparison.prompt_tokens) is not None:
+        change = 100 * (tokens[1] / tokens[0] - 1)
+        both = f"{tokens[0]:,.1f} and {tokens[1]:,.1f}"
+        lines.append(f"prompt tokens of a task: {both} ({change:+.1f} %)")
     if comparison.samples > len(comparison.pairs):
         seeds = sorted({sample.seed for pair in comparison.pairs for sample in pair.base})
         both = "each task counts once, with its mean over the seeds that both have"

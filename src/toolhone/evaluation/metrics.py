@@ -68,7 +68,7 @@ class JudgedEpisode:
     `reasons`: what is not correct; `error`: its kind. `offered`: names of the tools on offer.
     `legacy_scores`: those of `LEGACY_METRICS`, as "group.name". `rewards`: the parts, and the total
     as `reward`. `cluster`: what the task shares with others, such as its conversation. `turns`: the
-    text, the number of calls and the results of each turn; none for a single turn of text.
+    text, calls and results of each turn; none for one turn of text. `prompt_tokens`: 0 if unknown.
     """
 
     id: str
@@ -87,6 +87,7 @@ class JudgedEpisode:
     error: str = ErrorKind.NONE
     cluster: str = ""
     turns: tuple[Mapping[str, Json], ...] = ()
+    prompt_tokens: int = 0
 
     @property
     def all_scores(self) -> dict[str, float]:
@@ -103,7 +104,7 @@ class JudgedEpisode:
         record["calls"] = [call.to_dict() for call in self.calls]
         record["expected"] = self.expected.to_dict()
         record["familiar"] = record.pop("legacy_scores")
-        optional = {name: record.pop(name) for name in ("rewards", "turns")}
+        optional = {name: record.pop(name) for name in ("rewards", "turns", "prompt_tokens")}
         return record | {name: value for name, value in optional.items() if value}
 
     @staticmethod
@@ -123,6 +124,7 @@ class JudgedEpisode:
             error=str(record.get("error", "")),
             cluster=str(record.get("cluster", "")),
             turns=tuple(map(dict, record.get("turns", ()))),
+            prompt_tokens=int(record.get("prompt_tokens", 0)),
         )
         if not found.id or not found.category:
             raise ValueError("'id' and 'category' must not be empty")
@@ -270,6 +272,7 @@ def judge(
         offered=tuple(tool.name for tool in task.tools),
         error=judging.error,
         cluster=task.cluster,
+        prompt_tokens=sum(len(turn.prompt) for turn in episode.turns),
         turns=_turns_of(episode),
     )
 

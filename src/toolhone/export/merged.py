@@ -25,7 +25,7 @@ from toolhone.models.resolve import ADAPTER, find, resolve_model
 from toolhone.runs.run import read_json, whole_folder, write_json, writing
 from toolhone.schema import Json
 from toolhone.tokenizer import TextTokenizer
-from toolhone.training.setup import format_request
+from toolhone.training.thinking import format_request
 
 LATER = ("mlx", "gguf")
 GENERATION = "generation_config.json"
@@ -91,8 +91,9 @@ def export(
     check_place(out, model.name, overwrite)
     with writing(out), whole_folder(out) as partial:
         model.tokenizer.save(partial)
-        request = format_request(model.experiment, model.certificate)
-        written = open_certified(TextTokenizer.load(partial), request)[1]
+        tokenizer = TextTokenizer.load(partial)
+        request = format_request(model.experiment, tokenizer, model.certificate)
+        written = open_certified(tokenizer, request)[1]
         check_same(model.certificate, written, model.name)
         if to is ExportFormat.PEFT:
             sampler.write_adapter(partial)

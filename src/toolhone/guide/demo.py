@@ -2,7 +2,7 @@
 comparison, curves.
 
     result = run_demo(0, Workspace(Path("runs/demo")))     # scores after SFT, and after GRPO
-    stages = tour(Workspace(Path("runs/demo-all")))        # `--all`: every tool and every dialect
+    stages = tour(Workspace(Path("runs/demo-all")))        # `--all`: tools, dialects, teachers
 
 The experiments are the presets `demo` and `demo-grpo`. A demo that was stopped resumes.
 """
@@ -23,7 +23,7 @@ from toolhone.evaluation.folder import METRICS, read_folder, write_folder
 from toolhone.evaluation.metrics import Evaluation
 from toolhone.evaluation.statistics import Score
 from toolhone.evaluation.verdict import Cell
-from toolhone.guide.lesson import Workspace, lesson_named, trained
+from toolhone.guide.lesson import Workspace, finished_or_trained, lesson_named, trained
 from toolhone.reports.plots import plot_runs
 from toolhone.runs.run import Run, write_json
 from toolhone.sources.files import write_jsonl
@@ -56,6 +56,28 @@ TOUR_QUESTIONS = {
 }
 """Conversations with stages of the tour that know more than the calculator, and call in the model's
 own way."""
+
+
+_RECIPE = {"batch_size": 16, "learning_rate": 0.0005, "lora": None, "log_every": 20}
+_RARELY = {"validate_every": 0, "save_every": 0}
+_REPLIES = {"max_completion_length": 64, "new_phrasings": 0}
+FURTHER: Mapping[str, Mapping[str, Any]] = {
+    "own-best-answers": {
+        "training": {
+            **{"method": "teacher_mode", "steps": 30, **_RECIPE, **_RARELY},
+            "rl": {**_REPLIES, "group_size": 4, "ptx": {"coef": 1}, "temperature": 1.3},
+        },
+        "teacher": {"rounds": 2, "tasks": 64},
+    },
+    "baked-tools": {
+        "training": {
+            **{"method": "distill", "steps": 60, "bake": {}, **_RECIPE, **_RARELY},
+            "rl": {**_REPLIES, "group_size": 1},
+        }
+    },
+}
+"""Stages of the tour that go on from the model with all four tools: it learns from its own best
+answers; and it learns to call its tools without any in the prompt."""
 
 
 @dataclass(frozen=True)
@@ -152,8 +174,8 @@ def tour(space: Workspace) -> Iterator[TourStage]:
     trained again.
 
     One model learns the calculator from random weights. From its weights continue one with all four
-    tools (and from that one, by LoRA, one with the user's own tool), and one for each prompted
-    dialect."""
+    tools (and from that one, by LoRA, one with the user's own tool, and those of `FURTHER`), and
+    one for each prompted dialect. The last one plays in the shop, and `solved` is its score."""
     for name in ("calculator", "several-tools", "own-tool"):
         lesson = lesson_named(name)
         if name == "own-tool":
@@ -162,12 +184,21 @@ def tour(space: Workspace) -> Iterator[TourStage]:
     values = lesson_named("format").experiment(space)
     for dialect in ("json", "calls", "tagged"):
         yield _stage(space, dialect, {**values, "model": {**values["model"], "dialect": dialect}})
+    several = lesson_named("several-tools").experiment(space)
+    start = finished_or_trained(space, "several-tools").checkpoint()
+    several["model"] = {"name": f"../{start.relative_to(space.root)}"}
+    for name, changes in FURTHER.items():
+        yield _stage(space, name, {**several, **changes})
+    shop = read_preset("shop-sft")
+    shop["training"] |= {"steps": 120, **_RARELY}
+    yield _stage(space, "shop", shop)
 
 
 def _stage(space: Workspace, name: str, values: Mapping[str, Any]) -> TourStage:
     started = time.monotonic()
     run = trained(space, name, values)
     training, model = run.experiment.training, run.experiment.model
+    metrics = read_folder(run.folder / "evaluation").metrics
     weights = "every weight" if training.lora is None else f"LoRA of rank {training.lora.rank}"
     return TourStage(
         name,
@@ -175,6 +206,6 @@ def _stage(space: Workspace, name: str, values: Mapping[str, Any]) -> TourStage:
         "the model's own" if model.dialect == "auto" else model.dialect,
         ", ".join(tool.name for tool in tools_of(run.experiment)),
         run,
-        read_folder(run.folder / "evaluation").metrics["exact_match"],
+        metrics.get("solved", metrics["exact_match"]),
         time.monotonic() - started,
     )

@@ -18,8 +18,10 @@ from huggingface_hub import try_to_load_from_cache
 
 from toolhone.backends.base import Sampler
 from toolhone.config.sections import Experiment
+from toolhone.config.teachers import ToolDetail
 from toolhone.config.user_code import USER_CODE
 from toolhone.dialects.probe.certificate import Certificate
+from toolhone.episodes.open_policy import open_policy
 from toolhone.errors import ConfigError
 from toolhone.evaluation.compare import compare
 from toolhone.evaluation.evaluate import evaluate as play_and_score
@@ -31,7 +33,7 @@ from toolhone.runs.run import Run, write_json
 from toolhone.schema import Conversation, Json, Task
 from toolhone.training.dataset import Dataset
 from toolhone.training.loop import WORSE_THAN_BASE, Validation
-from toolhone.training.setup import TrainingSetup, named_metrics, open_policy, scores_of
+from toolhone.training.setup import TrainingSetup, named_metrics, scores_of
 
 BASELINE, EVALUATION, COMPARISON = "baseline", "evaluation", "comparison.json"
 
@@ -65,8 +67,9 @@ def evaluate_base(
         found = read_folder(cached)
         write_folder(found, target, note, overwrite=True)
         return found
-    constrained = {"constrained": bool(note["constrained"])}
-    section = wanted.model_copy(update=constrained)
+    shown = wanted.tools_in_prompt or ToolDetail.FULL  # the base knows no tool by heart
+    own_way = {"constrained": bool(note["constrained"]), "tools_in_prompt": shown}
+    section = wanted.model_copy(update=own_way)
     context = setup.trainer.info.max_context
     policy = open_policy(
         setup.trainer.snapshot(),
@@ -74,6 +77,7 @@ def evaluate_base(
         setup.tokenizer,
         plan.model_copy(update={"evaluation": section}),
         context,
+        setup.registry.tools,
     )
     policy.check_tools(task.tools for task in tasks)
     setup.progress.report("the base is evaluated first (evaluation.baseline)")

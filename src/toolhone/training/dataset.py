@@ -136,7 +136,7 @@ def plays_tasks(experiment: Experiment) -> bool:
     if method == METHOD:
         return not learns_texts(experiment)
     ranks = method == "dpo" and experiment.data.preferences == "own_ranked"
-    return ranks or method in ("grpo", "ppo")
+    return ranks or method in ("grpo", "ppo", "distill")
 
 
 def learns_texts(experiment: Experiment) -> bool:

@@ -2,7 +2,8 @@
 
 Prefilled ids follow the prompt, are parsed as part of the reply, and are never trained. All
 episodes of a group get the same prefill, so that their rewards compare. A retry continues a failed
-episode and is measured against first tries alone. Evaluation never prefills.
+episode (a thought without end is closed) and is measured against first tries alone. Evaluation
+never prefills.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from enum import StrEnum
 
 from toolhone.config.rl import CurriculumSection
 from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.chat_template.turns import common_start
 from toolhone.episodes.episode import Episode, EpisodeStatus, TurnOutcome
 from toolhone.episodes.policy import Prompt, TokenPolicy
 from toolhone.errors import CapabilityError, ConfigError, DialectError
@@ -29,14 +31,18 @@ _TOOL = Tool(
 )
 _QUESTION = (Message("user", "question"),)
 _ANSWER = Message("assistant", "answer")
-_CALL = Message("assistant", tool_calls=(ToolCall(_TOOL.name, {"what": "tea"}),))
+_CALL, _OTHER_CALL = (
+    Message("assistant", tool_calls=(ToolCall(name, {"what": "tea"}),))
+    for name in ("look_up", "get")
+)
+_THOUGHT = "Because"
 
 
 class Failure(StrEnum):
     """How the first turn of a first try failed."""
 
     UNFINISHED = "unfinished"
-    """Truncated, or a call or thought without an end: a retry continues it."""
+    """Truncated, or a call or thought without an end: a retry continues it, after the thought."""
     OTHERWISE = "otherwise"
     """Malformed in another way, or text where calls are wanted: a retry starts a call."""
 
@@ -108,7 +114,7 @@ def thinking_prefix(policy: TokenPolicy) -> Ids:
         prompt = policy.open(_QUESTION, (_TOOL,))
         before_call, before_answer = (
             _common_prefix(
-                policy.encode_reply(prompt, replace(message, reasoning="Because")),
+                policy.encode_reply(prompt, replace(message, reasoning=_THOUGHT)),
                 policy.encode_reply(prompt, replace(message, reasoning="no")),
             )
             for message in (_CALL, _ANSWER)
@@ -120,10 +126,31 @@ def thinking_prefix(policy: TokenPolicy) -> Ids:
     except DialectError as error:
         reason = f"{error!s:.200}"
     raise CapabilityError(
-        f"training.rl.enforce_thinking: this format has no thought before calls and answers "
-        f"({reason}); use a model whose template writes thoughts, a template switch that enables "
-        "them (model.template_switches), model.dialect=tagged, or remove it"
+        "model.thinking or training.rl.enforce_thinking: this format has no thought before calls "
+        f"and answers ({reason}); use a model whose template writes thoughts, a template switch "
+        "that enables them (model.template_switches), model.dialect=tagged, or remove it"
     )
+
+
+def thought_end(policy: TokenPolicy, text: str, calls: bool) -> Ids:
+    """The ids that close the thought in which a reply's `text` breaks off; empty where in none.
+
+    calls: they also open a call, as far as all calls of the format begin alike.
+    """
+    prompt, decode = policy.open(_QUESTION, (_TOOL,)), policy.tokenizer.decode
+    try:
+        answer, call, other = (
+            decode(policy.encode_reply(prompt, replace(message, reasoning=_THOUGHT)))
+            for message in (_ANSWER, _CALL, _OTHER_CALL)
+        )
+    except DialectError:
+        return ()
+    close = answer.partition(_THOUGHT)[2].partition(_ANSWER.content or "")[0]
+    read = policy.dialect.parse(f"{text}{close}x")
+    if not close or read.problem is not ParseProblem.NONE or read.reasoning is None:
+        return ()
+    opening = common_start(call, other).partition(_THOUGHT)[2]
+    return tuple(policy.tokenizer.encode(opening if calls else close, control=True))
 
 
 def call_prefix(policy: TokenPolicy, task: Task) -> Ids:
@@ -163,8 +190,9 @@ def failure_of(task: Task, episode: Episode) -> Failure | None:
 def retry_prefix(policy: TokenPolicy, task: Task, episode: Episode, thinking: bool) -> Ids | None:
     """The prefill of a retry; None where there is none.
 
-    An unfinished reply continues without its end mark. Any other failure starts with the opening of
-    a call, where that is more than the first try had and no thought has to come first.
+    An unfinished reply continues without its end mark; if it was a thought, after its end and the
+    opening of a call, where calls are wanted. Any other failure starts with the opening of a call,
+    where that is more than the first try had and no thought has to come first.
     """
     failure = failure_of(task, episode)
     if failure is None:
@@ -173,6 +201,8 @@ def retry_prefix(policy: TokenPolicy, task: Task, episode: Episode, thinking: bo
     if failure is Failure.UNFINISHED:
         ended = turn.tokens[-1:] and turn.tokens[-1] in policy.params.stop_ids
         prefix = (*turn.prefill, *(turn.tokens[:-1] if ended else turn.tokens))
+        if turn.message.reasoning is not None:
+            prefix += thought_end(policy, turn.text, all(one.wanted for one in task.expect.choices))
     else:
         prefix = () if thinking else call_prefix(policy, task)
         if len(prefix) <= len(turn.prefill) or prefix[: len(turn.prefill)] != turn.prefill:

@@ -304,7 +304,7 @@ def rows_in_prospect(
 ) -> list[Row]:
     """The rows that groups of some tasks may become: a prompt and the longest reply."""
     rows, rl = list[Row](), plan.training.rl
-    if plan.training.method not in ("ppo", "grpo"):
+    if plan.training.method not in ("ppo", "grpo", "distill"):
         return rows
     policy = open_policy()
     for task in tasks[:PROSPECTS]:

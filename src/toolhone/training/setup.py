@@ -18,7 +18,6 @@ from typing import Any
 
 from toolhone.agents.agent_player import AgentPlayer
 from toolhone.backends.base import Sampler, SamplingParams, check_unconstrained
-from toolhone.backends.constraint import Grammars
 from toolhone.backends.open import (
     check_memory,
     check_plan,
@@ -32,12 +31,11 @@ from toolhone.config.sections import Experiment
 from toolhone.config.teachers import METHOD
 from toolhone.config.user_code import USER_CODE, import_callable
 from toolhone.data.render import render_rows
-from toolhone.dialects.base import Dialect
-from toolhone.dialects.choose import FormatRequest
 from toolhone.dialects.probe.certificate import Certificate, check_same, open_certified
 from toolhone.dialects.probe.schema_words import hidden_note
 from toolhone.episodes.driver import PlayTasks, run_episodes
 from toolhone.episodes.episode import EpisodeRules
+from toolhone.episodes.open_policy import KnownTools, open_policy
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import ConfigError, DataError, ModelError
 from toolhone.evaluation.evaluate import Metric
@@ -55,7 +53,9 @@ from toolhone.tokenizer import TextTokenizer
 from toolhone.tools.registry import Registry
 from toolhone.training.best_of_n import OwnSamples
 from toolhone.training.dataset import Dataset, learns_labels, learns_texts
+from toolhone.training.distill import DistillEnv
 from toolhone.training.kept import kept_sample
+from toolhone.training.local_teacher import LocalTeacher, open_teacher
 from toolhone.training.loop import Hooks, Validation
 from toolhone.training.preference_pairs import PairSource
 from toolhone.training.prefill import check_curriculum, thinking_prefix
@@ -64,6 +64,7 @@ from toolhone.training.reward_check import check_rewards
 from toolhone.training.rollout import RLEnv, rows_in_prospect, rules_of
 from toolhone.training.teacher import Lessons
 from toolhone.training.text_lessons import TextLessons
+from toolhone.training.thinking import check_thinking, format_request
 from toolhone.training.update import expected_usage
 
 
@@ -113,7 +114,7 @@ class TrainingSetup:
         self.tokenizer = open_tokenizer(plan.model, name)
         trained = trained_format(plan)
         self.dialect, self.certificate = open_certified(
-            self.tokenizer, format_request(plan, begun or trained)
+            self.tokenizer, format_request(plan, self.tokenizer, begun or trained)
         )
         for limit in self.certificate.limits:
             progress.report(f"format: {limit}")
@@ -133,6 +134,8 @@ class TrainingSetup:
         agents = AgentPlayer.of(plan, progress.report)
         self.play: PlayTasks = agents.play if agents else run_episodes
         self.playing = closing(agents) if agents else nullcontext()
+        if plan.model.thinking is not None:
+            check_thinking(plan.model.thinking, self.policy())
 
     def rows(self, data: Dataset) -> tuple[list[Row], list[Row], dict[str, Any]]:
         """Rows to train on, held-out rows, and the report with every conversation accounted for."""
@@ -223,12 +226,16 @@ class TrainingSetup:
 
     def env(
         self, data: Dataset, hooks: Hooks, run: Run, labelled: Sequence[Row] = ()
-    ) -> RLEnv | Lessons:
+    ) -> RLEnv | Lessons | DistillEnv:
         """What a method that writes its own rows works with."""
         if learns_texts(self.plan):
             texts = data.texts, data.held_out_texts
             return TextLessons(texts, self.tokenizer, self.registry, hooks, self.plan)
         env = self.rl_env(data.play, hooks, run, labelled)
+        if self.plan.training.method == "distill":
+            sampler = open_teacher(self.plan, self.trainer, self.tokenizer, self.certificate, run)
+            teacher = LocalTeacher.of(self.policy(sampler), env, run)
+            return DistillEnv(env, teacher, KnownTools.of(self.plan, self.registry.tools))
         return OwnSamples(env, self.plan) if self.plan.training.method == METHOD else env
 
     def rl_env(
@@ -280,7 +287,8 @@ class TrainingSetup:
         """A policy with the sampling of evaluation; by default of the trainer's weights now."""
         sampler = self.trainer.snapshot() if sampler is None else sampler
         context = self.trainer.info.max_context
-        return open_policy(sampler, self.dialect, self.tokenizer, self.plan, context)
+        tools = self.registry.tools
+        return open_policy(sampler, self.dialect, self.tokenizer, self.plan, context, tools)
 
     def _phases(self) -> PhaseSchedule:
         names = validation_names(self.plan, self.metrics.metrics)
@@ -357,15 +365,6 @@ def named_metrics(plan: Experiment) -> dict[str, str]:
     return {one if one not in METRICS else name: name for one, name in full.items()}
 
 
-def format_request(plan: Experiment, trained: Certificate | None = None) -> FormatRequest:
-    """The format that an experiment asks for; what it leaves open is as in `trained`."""
-    model, inline = plan.model, plan.model.inline_refs
-    if inline is None and trained is not None:
-        inline = bool(trained.dialect.get("inline_refs"))
-    kept, switches = model.history == "kept", model.template_switches
-    return FormatRequest(model.dialect, model.markup, kept, switches, inline)
-
-
 def check_vocabulary(tokenizer: TextTokenizer, rows: int, name: str) -> None:
     """Raise `ModelError` when the tokenizer has more tokens than the model has embeddings."""
     if tokenizer.vocab_size > rows:
@@ -373,18 +372,6 @@ def check_vocabulary(tokenizer: TextTokenizer, rows: int, name: str) -> None:
             f"{name}: the tokenizer has {tokenizer.vocab_size} tokens, but the model only {rows}; "
             "they do not belong together"
         )
-
-
-def open_policy(
-    sampler: Sampler, dialect: Dialect, tokenizer: TextTokenizer, plan: Experiment, context: int
-) -> TokenPolicy:
-    """A policy that samples as the `evaluation` section says."""
-    wanted = plan.evaluation
-    params = SamplingParams(
-        wanted.max_new_tokens, wanted.temperature, wanted.top_p, wanted.top_k, seed=plan.seed
-    )
-    grammars = Grammars(dialect, tokenizer).text if wanted.constrained else None
-    return TokenPolicy(sampler, dialect, tokenizer, params, context, grammars)
 
 
 def scores_of(result: Evaluation, named: Mapping[str, str] = MappingProxyType({})) -> Validation:

@@ -17,7 +17,7 @@ import numpy as np
 from toolhone.backends.base import Adam, Loss, Metrics, Muon, Optimizer, Trainer, random_stream
 from toolhone.backends.usage import Usage, describe
 from toolhone.config.rl import PtxSection
-from toolhone.config.sections import Experiment, ScheduleSection, TrainingSection
+from toolhone.config.sections import EPISODIC, Experiment, ScheduleSection, TrainingSection
 from toolhone.config.teachers import METHOD
 from toolhone.rows import Row
 from toolhone.training.losses import VARIANTS, Variant, cross_entropy, reply_shares, token_weights
@@ -81,7 +81,7 @@ def expected_usage(plan: Experiment, rows: Sequence[Row], tasks: int) -> str:
     twice more. An RL method: the most that the model may sample in one turn of every episode.
     """
     training, rl = plan.training, plan.training.rl
-    if training.method in ("ppo", "grpo", METHOD):
+    if training.method in EPISODIC:
         played = planned_rl_steps(training, tasks) * training.batch_size
         if training.method == METHOD:
             played = plan.teacher.rounds * min(tasks, plan.teacher.tasks or tasks)
