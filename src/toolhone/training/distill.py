@@ -71,7 +71,8 @@ def distill(
         with clock.on("sample"):
             groups = play(env, sampler, seen, experiment, step)
         with clock.on("teacher"):
-            sampled, divergence = judged_rows(env.teacher, groups, plan.rl.temperature, step)
+            heard = groups if plan.distill.samples else ()
+            sampled, divergence = judged_rows(env.teacher, heard, plan.rl.temperature, step)
             answers = env.teacher.answers(tasks) if plan.distill.answers else {}
             shown = [
                 row
