@@ -104,7 +104,7 @@ def test_replies_behind_the_same_prompts_are_the_rows_of_the_episode() -> None:
     for row, own in zip(rows_behind(policy, TASK, again), rows_of(episode), strict=True):
         assert row.tokens.tolist() == own.tokens.tolist()
         assert row.mask.tolist() == own.mask.tolist()
-        assert np.array_equal(row.origin, own.origin)  # type: ignore[arg-type]
+        assert np.array_equal(row.origin, own.origin)
 
 
 def test_a_teacher_judges_the_student_s_tokens_behind_its_own_longer_prompt(tmp_path: Path) -> None:
