@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import NamedTuple
+from unicodedata import is_normalized, normalize
 
 
 class ToolhoneError(Exception):
@@ -65,7 +66,14 @@ class BusyError(UserError):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)` for the known name with the fewest edits from `word`, or an empty
-    string when every name is more than a third of the word away, or the word is one letter."""
+    string when every name is more than a third of the word away, or the word is one letter.
+
+    A name of the same letters in another Unicode form, which looks alike, is told as that."""
+    known = list(known)
+    same = (n for n in known if n != word and normalize("NFC", n) == normalize("NFC", word))
+    if (twin := next(same, None)) is not None:
+        form = "NFC" if is_normalized("NFC", twin) else "NFD"
+        return f" ({twin!r} has the same letters in another Unicode form, {form})"
     distances = [(edit_distance(word.casefold(), name.casefold()), name) for name in known]
     limit = max(len(word) // 3, int(len(word) > 1))
     if not distances or (best := min(distances))[0] > limit:

@@ -28,3 +28,9 @@ def test_a_hint_names_what_is_near_and_nothing_that_only_looks_alike(
     word: str, known: list[str], hint: str
 ) -> None:
     assert nearest(word, known) == hint
+
+
+def test_names_that_differ_in_their_unicode_form_alone_are_told_apart_in_words() -> None:
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    assert "another Unicode form, NFC" in nearest(apart, [composed])
+    assert "another Unicode form, NFD" in nearest(composed, [apart])

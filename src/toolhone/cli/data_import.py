@@ -14,6 +14,7 @@ from toolhone.data.importing import ImportOptions, ImportResult, import_file
 from toolhone.errors import RunError
 from toolhone.runs.progress import open_progress
 from toolhone.runs.run import write_json
+from toolhone.sources.messages import MESSAGES
 from toolhone.sources.tool_lists import list_tools, read_tool_file
 
 IMPORT_EXAMPLES = (
@@ -79,6 +80,8 @@ def import_(  # noqa: PLR0913 (the options of a command)
         print(json.dumps(imported.to_dict(), ensure_ascii=False))
     else:
         _show(imported)
+        if imported.format == MESSAGES.name and loaded.skipped:
+            print(f"to repair refused rows: toolhone doctor --data {file} --fix clean.jsonl")
     if not loaded.kept:
         raise typer.Exit(1)
 

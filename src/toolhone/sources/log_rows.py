@@ -89,9 +89,8 @@ class _Reader:
             said = {key: value[key] for key in ("text", "tool_calls") if key in value}
             value = {**value, "text": None, "message": {"role": "assistant", **said}}
             value["message"]["content"] = value["message"].pop("text")
-        for key in PLACES:
-            inner, place = value.get(key), PLACES[key]
-            if is_empty(inner):
+        for key, place in PLACES.items():
+            if key not in value or is_empty(inner := value[key]):
                 continue
             if key in _ALTERNATIVES and isinstance(inner, list):
                 if len(inner) > 1 and not isinstance(inner[0], list):

@@ -240,7 +240,8 @@ def join_trails(loaded: Loaded) -> None:
                 learned.add(key)
                 weight = 0 if known else message.weight
                 thought = message.reasoning or thoughts.get(key)
-                message = replace(message, weight=weight, reasoning=thought)
+                if (weight, thought) != (message.weight, message.reasoning):
+                    message = replace(message, weight=weight, reasoning=thought)
             messages.append(message)
         branches[BRANCH] += shared
         kept.append(replace(row, messages=tuple(messages)))

@@ -13,6 +13,7 @@ import asyncio
 import atexit
 import json
 import os
+import shlex
 import threading
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from concurrent.futures import TimeoutError as Late
@@ -264,7 +265,8 @@ def mcp_tools(
     if name not in allowed:
         what = "runs a command" if server.command else "asks an address"
         right = f'allow it by name: allowed_tools=["{name}"], or freeze its tools with'
-        freeze = f"`toolhone data tools {name} --to tools.json`"
+        asked = shlex.quote(shlex.join(server.command) or server.url)
+        freeze = f"`toolhone data tools {asked} --to tools.json`"
         raise ConfigError(f"the MCP server {name!r} {what} and is not allowed; {right} {freeze}")
     server = open_server(spec["mcp"], base)
     made = []

@@ -156,11 +156,16 @@ def _texts(message: Message | ParsedReply) -> str:
 
 
 def find_behaviour(
-    markup: Markup, tokenizer: TextTokenizer, called: Chat = (), tools: Sequence[Json] = ()
+    markup: Markup,
+    tokenizer: TextTokenizer,
+    called: Chat = (),
+    tools: Sequence[Json] = (),
+    opened: bool = False,
 ) -> TemplateBehaviour:
     """Return the behaviour of a markup with these tools.
 
-    `called`: a chat that ends in a call which holds `SENTINEL`, where calls are native.
+    `called`: a chat that ends in a call which holds `SENTINEL`, where calls are native. opened: a
+    thought that the header opens may be written into turns of the template that lack it.
     `DialectError` when no control token of this tokenizer ends an assistant's turn.
     """
     asked = markup.write([QUESTION], tools, False)
@@ -194,6 +199,7 @@ def find_behaviour(
         earlier_stop=tuple(dict.fromkeys([*earlier, *stop, *eos])),
         no_thought="" if missing.rstrip().endswith(thought.open) else missing,
         earlier_no_thought=_missing(header, later, controls),
+        opened=missing if opened and missing.rstrip().endswith(thought.open) else "",
         opens_thought=header.rstrip().endswith(thought.open),
         lead=bare_lead if bare_lead.strip() or bare_lead == lead else "",
         trail="" if borrowed else ending[: ending.find(stop[0])].strip(),

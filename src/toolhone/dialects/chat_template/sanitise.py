@@ -251,7 +251,8 @@ class TemplateQuirks:
 
     arguments: a mapping, or JSON text. empty: empty text beside calls, or none. reasoning: the
     field for reasoning; None where it is part of the text. beside_calls_only: the field works in
-    turns with calls only. inline_refs: schemas of tools are written without references.
+    turns with calls only. inline_refs: schemas of tools are written without references. ids: short,
+    or named, as `functions.NAME:NUMBER`, for templates that show of a call its id and no name.
     """
 
     arguments: Literal["mapping", "string"] = "mapping"
@@ -259,6 +260,7 @@ class TemplateQuirks:
     reasoning: str | None = None
     beside_calls_only: bool = False
     inline_refs: bool = False
+    ids: Literal["short", "named"] = "short"
 
 
 @dataclass(frozen=True)
@@ -275,7 +277,7 @@ class ChatWriter:
 
     def chat(self, messages: Sequence[Message]) -> list[ChatMessage]:
         chat: list[ChatMessage] = []
-        for message, ids, answers in link_calls(messages):
+        for message, ids, answers in link_calls(messages, self.quirks.ids == "named"):
             if message.role == "assistant":
                 chat.append(self._assistant(split_reasoning(message), ids))
                 continue
@@ -283,7 +285,7 @@ class ChatWriter:
             role = "system" if message.role == "developer" else message.role
             other: dict[str, Json] = {"role": role, "content": content}
             if answers is not None:
-                other["tool_call_id"] = answers.id
+                other["tool_call_id"] = self.guard.disguise(answers.id)
                 other["name"] = self.guard.disguise(answers.tool or "tool")
             chat.append(other)
         return chat
@@ -307,7 +309,7 @@ class ChatWriter:
             if quirks.arguments == "string":
                 arguments = json.dumps(arguments, ensure_ascii=False)
             function = {"name": self.guard.disguise(call.name), "arguments": arguments}
-            calls.append({"id": new, "type": "function", "function": function})
+            calls.append({"id": self.guard.disguise(new), "type": "function", "function": function})
         return {**result, "tool_calls": calls} if calls else result
 
 
@@ -319,16 +321,23 @@ class AnsweredCall(NamedTuple):
 
 
 def link_calls(
-    messages: Sequence[Message],
+    messages: Sequence[Message], named: bool = False
 ) -> Iterator[tuple[Message, list[str], AnsweredCall | None]]:
     """Yield each message with new ids for its calls, and the call that a tool message answers.
 
-    Ids are nine letters and digits, numbered throughout. Results that stand in a row are yielded in
+    Ids are nine letters and digits, numbered throughout; named: `functions.NAME:NUMBER`. Results
+    that stand in a row are yielded in
     the order of their calls. `DialectError` where several calls are open and a result is missing in
     front of others, or answers none of them.
     """
     counter = count()
-    ids = [[f"call{next(counter):05d}" for _ in message.tool_calls] for message in messages]
+    ids = [
+        [
+            f"functions.{call.name}:{next(counter)}" if named else f"call{next(counter):05d}"
+            for call in message.tool_calls
+        ]
+        for message in messages
+    ]
     order, answered = list(range(len(messages))), dict[int, AnsweredCall]()
     for start, end, calls, answers in result_runs(messages):
         numbers = [len(calls) if number is None else number for number in answers]

@@ -40,7 +40,8 @@ class TemplateBehaviour:
     earlier turns. opens_thought: the header begins a thought. lead, trail: text in front of the
     assistant's text and behind it, without thoughts. borrowed: where the template ends no turn,
     the first mark of the message after an answer and after a call. header: what asking for a turn
-    adds; some templates write it in the turn behind a tool's result.
+    adds; some templates write it in the turn behind a tool's result. opened: the thought that the
+    header begins and the turns of the template never have, so that it is written into the last one.
     """
 
     stop: tuple[str, ...]
@@ -53,6 +54,7 @@ class TemplateBehaviour:
     thought: ReasoningBlock = USUAL
     borrowed: tuple[str, str] | None = None
     header: str = ""
+    opened: str = ""
 
     def open_thought(self, text: str) -> str:
         """Put the mark in front of a sampled text whose thought the header has opened."""
@@ -81,7 +83,11 @@ class Turns:
         behaviour = self.behaviour
         prompt = self.markup.write(messages[:index], tools, True)
         full = self.markup.write(messages[: index + 1], tools, False)
-        start = _start(prompt, full, behaviour.no_thought)
+        start, thought = _start(prompt, full, behaviour.no_thought), ""
+        if start is None and behaviour.opened and prompt.endswith(behaviour.opened):
+            thought, plain = self._opened_thought(messages[index])
+            full = self.markup.write([*messages[:index], plain], tools, False)
+            start = _start(prompt.removesuffix(behaviour.opened), full, "")
         if start is None:
             start = self._start_by_stand_in(messages[index], tools, full)
         if start is None:
@@ -99,12 +105,23 @@ class Turns:
             )
         end = self._end(full, start, behaviour.stop)
         if end is not None:
-            return RenderedTurn(prompt, full[start:end], full[end:])
+            return RenderedTurn(prompt, thought + full[start:end], full[end:])
         if behaviour.borrowed is None:
             marks = " or ".join(behaviour.stop)
             raise DialectError(f"the chat template writes a turn without its end mark {marks}")
         mark = behaviour.borrowed[bool(messages[index].get("tool_calls"))]
         return RenderedTurn(prompt, full[start:].rstrip() + mark, "")
+
+    def _opened_thought(self, message: ChatMessage) -> tuple[str, ChatMessage]:
+        """The thought of a message behind the mark that the header opened, with its end mark, and
+        the message without it."""
+        block = self.behaviour.thought
+        said = str(message.get("content") or "").lstrip()
+        own = said.removeprefix(block.open).partition(block.close)
+        if not said.startswith(block.open) or not own[1]:
+            return f"\n{block.close}\n\n", message
+        plain = {**message, "content": own[2].lstrip("\n")}
+        return f"{own[0].strip()}\n{block.close}\n\n", plain
 
     def _start_by_stand_in(
         self, message: ChatMessage, tools: Sequence[Json], full: str

@@ -22,6 +22,7 @@ from toolhone.dialects.syntax.bodies import (
     PythonCalls,
 )
 from toolhone.dialects.syntax.delimited import (
+    FLAG_SLOT,
     ID_SLOT,
     NAME_SLOT,
     NUMBER_SLOT,
@@ -55,6 +56,8 @@ Written = Callable[[Sequence[ToolCall]], str | None]
 FindNext = Callable[[str, int], int]
 """Where the next call begins in a text after this place; -1 for nowhere."""
 _Places = list[tuple[int, int]]
+_NAMED_ID = re.compile(r"\A:\d+(?=\D)")
+"""What ends a call's id that holds the name of its tool: `functions.NAME:NUMBER`."""
 _NUMBER = re.compile(r"\d+")
 _ID = re.compile(r"call\d{5}")
 
@@ -188,7 +191,7 @@ def _named_json(texts: _CallTexts, literal: bool) -> Iterator[DelimitedSyntax]:
     for place, end in found[:1]:
         start = texts.one.rfind(TOOL, 0, place)
         if start >= 0:
-            middle = texts.one[start + size : place]
+            middle = _NAMED_ID.sub(f":{NUMBER_SLOT}", texts.one[start + size : place])
             frame = _frame(texts, start, end, _name_before("{"), middle)
             yield DelimitedSyntax(frame, NamedJson(literal=literal))
     for start, place in found:
@@ -257,6 +260,7 @@ def _marks(
     """The marks around arguments: what the probes share between names and values."""
     (_, a), (b, c), (d, e), (f, _), _ = places
     opening, separates, gap = texts.both[a:b], texts.both[c:d], texts.both[e:f]
+    separates = re.sub(r'="(true|false)"', f'="{FLAG_SLOT}"', separates)
     tail = texts.one[single[2][1] :]
     opens = common_start(opening[::-1], gap[::-1])[::-1]
     middle = opening[: len(opening) - len(opens)]

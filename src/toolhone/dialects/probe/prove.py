@@ -56,7 +56,7 @@ def describe(dialect: Dialect) -> dict[str, Json]:
         "markup": markup.name,
         "syntax": syntax.name,
         "history": dialect.history.value,
-        "habits": asdict(dialect.behaviour),
+        "habits": {k: v for k, v in asdict(dialect.behaviour).items() if k != "opened" or v},
     }
     if isinstance(markup, TemplateMarkup):
         result |= {"template_sha256": markup.hash, "switches": markup.template_kwargs}
@@ -67,6 +67,7 @@ def describe(dialect: Dialect) -> dict[str, Json]:
             "empty_content": quirks.empty,
             "reasoning_field": quirks.reasoning is not None,
             **({"inline_refs": True} if quirks.inline_refs else {}),
+            **({"ids": quirks.ids} if quirks.ids != "short" else {}),
             "form": asdict(syntax) if isinstance(syntax, DelimitedSyntax) else syntax.name,
         }
     return dict(json.loads(json.dumps(result)))
@@ -105,7 +106,10 @@ _SYNTAXES: tuple[Syntax, ...] = (ToolCallTags(), BareJson())
 _QUIRKS = (
     *(TemplateQuirks("mapping", "text"), TemplateQuirks("mapping", "absent")),
     *(TemplateQuirks("string", "text"), TemplateQuirks("string", "absent")),
+    *(TemplateQuirks("mapping", "text", ids="named"), TemplateQuirks("string", ids="named")),
 )
+_READING = 8
+"""The stage of a proof in which turns are read back."""
 _REMEDY = (
     "pass model.dialect=json (or calls, tagged), which asks nothing of a template but plain turns"
 )
@@ -149,10 +153,12 @@ def prove_template(
         tried = [{}, *({name: value} for name, value in known if value is False)]
     faults: list[_FaultError] = []
     guard = ControlTokenGuard(tokenizer.control_texts, tokenizer.folds)
-    for each, quirks in product(tried, _QUIRKS):
+    for opened, each, quirks in product((False, True), tried, _QUIRKS):
+        if opened and all(fault.stage < _READING for fault in faults):
+            break
         try:
             proof = _Proof.of(TemplateMarkup(tokenizer, each), ChatWriter(guard, quirks))
-            dialect = _with_inline_refs(proof.find_dialect(tokenizer), inline_refs)
+            dialect = _with_inline_refs(proof.find_dialect(tokenizer, opened), inline_refs)
             with _stage(9, "changes a conversation that goes on"):
                 return _with_history(dialect, keep_history)
         except _FaultError as fault:
@@ -217,12 +223,16 @@ class _Proof:
             raise _FaultError(6, "treats text that holds brackets in another way")
         return _Proof(CheckedMarkup(markup, writer.guard), writer, _PLAIN_TOOLS)
 
-    def find_dialect(self, tokenizer: TextTokenizer) -> ChatTemplateDialect:
-        """The dialect with the first syntax, known or derived, that reads the template's texts."""
+    def find_dialect(self, tokenizer: TextTokenizer, opened: bool) -> ChatTemplateDialect:
+        """The dialect with the first syntax, known or derived, that reads the template's texts.
+
+        opened: a thought that the header opens is written into turns which lack it.
+        """
         writer = self.writer
         called = writer.guard.reveal(writer.chat(_CALLED))
         with _stage(7, "does not end its turns"):
-            behaviour = find_behaviour(self.markup, tokenizer, called, writer.tools(self.tools))
+            tools = writer.tools(self.tools)
+            behaviour = find_behaviour(self.markup, tokenizer, called, tools, opened)
         faults: list[_FaultError] = []
 
         def syntaxes() -> Iterator[Syntax]:
@@ -327,6 +337,9 @@ def find_limits(dialect: Dialect) -> Iterator[str]:
             yield f"the prompt does not show of a tool's schema: {', '.join(words)}"
     if not isinstance(dialect, ChatTemplateDialect):
         return
+    if dialect.behaviour.opened:
+        opens = "the prompt opens a thought, and the template's turns have none"
+        yield f"{opens}: it is written into the last turn, empty where a row has no reasoning"
     if borrowed := dialect.behaviour.borrowed:
         marks = " or ".join(dict.fromkeys(borrowed))
         yield f"the template ends no turn: {marks} of the next message ends it"

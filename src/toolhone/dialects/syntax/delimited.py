@@ -19,8 +19,8 @@ from toolhone.dialects.syntax.model_text import FoundCalls, open_at_end, reply_o
 from toolhone.errors import DialectError
 from toolhone.schema import Tool, ToolCall
 
-NAME_SLOT, ID_SLOT, NUMBER_SLOT = "\x01", "\x02", "\x03"
-"""Places in marks: the tool's name, the call's id, the number of the call."""
+NAME_SLOT, ID_SLOT, NUMBER_SLOT, FLAG_SLOT = "\x01", "\x02", "\x03", "\x04"
+"""Places in marks: the tool's name, the call's id, the number of the call, true or false."""
 MAX_NAME = 256
 SPACE = r"(?:(?<!\s)\s*+|)"
 """White space in front of a mark that is searched for, in linear time."""
@@ -28,6 +28,7 @@ _SLOTS = {
     NAME_SLOT: rf"[^\s<>|\"']{{1,{MAX_NAME}}}?",
     ID_SLOT: r"[\w.:-]{0,80}",
     NUMBER_SLOT: r"\d{1,6}",
+    FLAG_SLOT: r"(?:true|false)",
 }
 _ANY_SLOT = "".join(_SLOTS)
 _LINE = r"(?:\A|(?<=\n))[ \t]*+"
@@ -39,6 +40,13 @@ _ORDINARY = re.compile(r"[\w().,:;!?'\"-]*")
 _SOLID = re.compile(r"\S")
 _SEAM = re.compile(r"(?<=[>\])}])(?=<)|(?<=>)(?=[\[({])")
 _PIECE = re.compile(rf"\s+|[{_ANY_SLOT}]|[^\s{_ANY_SLOT}]+")
+
+_RECIPIENT = re.compile(
+    r"(?: ?to=functions\.([\w.-]{1,256})<\|channel\|>\w{1,20}"
+    r"|<\|channel\|>\w{1,20} to=functions\.([\w.-]{1,256}))"
+    r" ?(?:<\|constrain\|>)?(?:json)?<\|message\|>"
+)
+"""The header of a call in Harmony: its recipient before its channel, or behind it."""
 
 
 def loose(mark: str) -> str:
@@ -166,7 +174,7 @@ class DelimitedSyntax:
 
     def read(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:
         """Read all calls; where the form leaves types open, the tools' schemas decide them."""
-        reply = _Reading(text, self.frame, self.body).reply()
+        reply = _Reading(self._in_order(text), self.frame, self.body).reply()
         typed = getattr(self.body, "typed", None)
         if typed is None or not reply.calls:
             return reply
@@ -176,6 +184,14 @@ class DelimitedSyntax:
         )
 
     read_body = read
+
+    def _in_order(self, text: str) -> str:
+        """Write recipient and channel of Harmony's calls in the order of the template; models and
+        servers use both."""
+        before, middle = self.frame.before, self.frame.middle
+        if "to=functions." not in before or "<|channel|>" not in before + middle:
+            return text
+        return _RECIPIENT.sub(lambda found: f"{before}{found[1] or found[2]}{middle}", text)
 
     def write(self, content: str | None, calls: Sequence[ToolCall]) -> str:  # noqa: ARG002
         raise DialectError("a derived call syntax is written by the model's own template")
