@@ -455,7 +455,7 @@ FORMS: dict[str, Form] = {
         (
             (" to=functions.f<|channel|>commentary json<|message|>{}", OK, (("f", {}),), None),
             ('to=functions.f<|channel|>commentary json<|message|>{"a"', U, (), None),
-            (" to=functions.f<|channel|>commentary <|constrain|>json<|message|>{}", X, (), None),
+            (" to=functions.f<|channel|>commentary <|constrain|>text<|message|>{}", X, (), None),
             ("<|channel|>final<|message|>Hi.", OK, (), "Hi."),
             ("Hi. to=functions.f", U, (), "Hi."),
             ("<|channel|>final<|message|>Hi to=functions.x", U, (), "Hi"),
