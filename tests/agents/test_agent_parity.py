@@ -11,12 +11,12 @@ import pytest
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 pytestmark = pytest.mark.slow
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "agents.py"
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "agent_parity.py"
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> Any:
-    """The module `benchmarks/agents.py`."""
+    """The module `benchmarks/agent_parity.py`."""
     spec = importlib.util.spec_from_file_location("agents_benchmark", BENCHMARK)
     assert spec is not None
     assert spec.loader is not None
