@@ -1,7 +1,7 @@
 """Recorded sessions of agents against the same episodes in process, with the same seed.
 
     python benchmarks/agent_parity.py ids RUN --tasks 200     # ids, log-probabilities and loss
-    python benchmarks/agent_parity.py grpo RUN --steps 20     # rewards, losses and gradients of each step
+    python benchmarks/agent_parity.py grpo RUN --steps 20     # rewards and losses of each step
 
 RUN is a run of SFT on the built-in tools; `agent_frameworks.py` runs frameworks.
 """
