@@ -27,7 +27,7 @@ from toolhone.rewards.reward_registry import RewardResult
 from toolhone.schema import Message, Tool
 from toolhone.tools.registry import Registry
 from toolhone.training.distill import judged_rows, learn, parts_of
-from toolhone.training.local_teacher import LocalTeacher, Reply, replies_of, rows_behind
+from toolhone.training.local_teacher import LocalTeacher, TurnIds, replies_of, rows_behind
 from toolhone.training.losses import policy_loss
 from toolhone.training.rollout import RolloutGroup, rows_of
 from toolhone.training.teacher import RoundJournal
@@ -98,7 +98,7 @@ def played(steps: int = 30) -> tuple[TokenPolicy, Episode]:
 def test_replies_behind_the_same_prompts_are_the_rows_of_the_episode() -> None:
     policy, episode = played()
     replies = replies_of(episode)
-    again = [Reply.from_dict(json.loads(json.dumps(one.to_dict()))) for one in replies]
+    again = [TurnIds.from_dict(json.loads(json.dumps(one.to_dict()))) for one in replies]
     assert again == replies
     assert len(replies) == 2
     for row, own in zip(rows_behind(policy, TASK, again), rows_of(episode), strict=True):

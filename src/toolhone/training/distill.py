@@ -24,7 +24,7 @@ from toolhone.episodes.policy import TokenPolicy
 from toolhone.rows import Row
 from toolhone.runs.run import Run
 from toolhone.schema import Task
-from toolhone.training.local_teacher import LocalTeacher, Reply, replies_of, rows_behind
+from toolhone.training.local_teacher import LocalTeacher, TurnIds, replies_of, rows_behind
 from toolhone.training.loop import Loop, TrainState, TrainStatus, resume
 from toolhone.training.losses import cross_entropy, policy_loss
 from toolhone.training.rl_metrics import Trend, report_rl, rollout_metrics, update_means
@@ -146,7 +146,7 @@ def judged_rows(
 
 
 def answer_rows(
-    student: TokenPolicy, tasks: Sequence[Task], answers: dict[str, list[Reply]]
+    student: TokenPolicy, tasks: Sequence[Task], answers: dict[str, list[TurnIds]]
 ) -> list[Row]:
     """The teacher's replies behind the prompts that the student sees."""
     return [

@@ -38,7 +38,7 @@ ENDED_WELL = (EpisodeStatus.ANSWERED, EpisodeStatus.CALLED)
 
 
 @dataclass(frozen=True)
-class Reply:
+class TurnIds:
     """One turn as it was read and as ids (`given`, then `tokens`), and the messages after it."""
 
     message: Message
@@ -52,17 +52,17 @@ class Reply:
         return {"message": self.message.to_dict(), **ids, "after": after}
 
     @staticmethod
-    def from_dict(record: Mapping[str, Json]) -> Reply:
+    def from_dict(record: Mapping[str, Json]) -> TurnIds:
         after = tuple(Message.from_dict(one) for one in record["after"])
         message = Message.from_dict(record["message"])
-        return Reply(message, tuple(record["given"]), tuple(record["tokens"]), after)
+        return TurnIds(message, tuple(record["given"]), tuple(record["tokens"]), after)
 
 
-def replies_of(episode: Episode) -> list[Reply]:
+def replies_of(episode: Episode) -> list[TurnIds]:
     """The turns of an episode, and what each was answered with."""
     last = len(episode.turns) - 1
     return [
-        Reply(
+        TurnIds(
             turn.message,
             turn.prefill,
             tuple(turn.tokens),
@@ -72,7 +72,7 @@ def replies_of(episode: Episode) -> list[Reply]:
     ]
 
 
-def rows_behind(policy: TokenPolicy, task: Task, replies: Sequence[Reply]) -> list[Row]:
+def rows_behind(policy: TokenPolicy, task: Task, replies: Sequence[TurnIds]) -> list[Row]:
     """The rows of the same replies, id for id, behind the prompts of another policy."""
     prompt, turns = policy.open(task.messages, task.tools), list[Turn]()
     for reply in replies:
@@ -117,7 +117,7 @@ class LocalTeacher:
     journal: RoundJournal
     prompt: str | None = None
     progress: Progress = field(default_factory=Progress)
-    _known: dict[str, list[Reply]] = field(default_factory=dict)
+    _known: dict[str, list[TurnIds]] = field(default_factory=dict)
 
     @staticmethod
     def of(policy: TokenPolicy, env: RLEnv, run: Run) -> LocalTeacher:
@@ -138,7 +138,7 @@ class LocalTeacher:
         return replace(task, messages=(Message("system", self.prompt), *task.messages))
 
     def logprobs(
-        self, pairs: Sequence[tuple[Task, Sequence[Reply]]], temperature: float
+        self, pairs: Sequence[tuple[Task, Sequence[TurnIds]]], temperature: float
     ) -> list[Array | None]:
         """float32 [sampled tokens] for each: log q of the ids that the student sampled, in order.
 
@@ -161,14 +161,14 @@ class LocalTeacher:
                 self.policy, asked, self.registry, rules, lambda *_: self.progress.advance()
             )
 
-    def answers(self, tasks: Sequence[Task]) -> dict[str, list[Reply]]:
+    def answers(self, tasks: Sequence[Task]) -> dict[str, list[TurnIds]]:
         """The teacher's own replies to these tasks, without those that broke off or cannot be read.
 
         Each task is played once in a run; `RUN/teacher/round_0.jsonl` has what became of it.
         """
         if not self._known:
             for record in self.journal.read(0):
-                self._known[record["id"]] = [Reply.from_dict(one) for one in record["replies"]]
+                self._known[record["id"]] = [TurnIds.from_dict(one) for one in record["replies"]]
         new = list({task.id: task for task in tasks if task.id not in self._known}.values())
         for task, episode in zip(new, self._play(new) if new else (), strict=True):
             readable = all(turn.problem is ParseProblem.NONE for turn in episode.turns)
