@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from toolhone.data.phrasings import PHRASING_SETS, Fillers, intents, word_lists
+from toolhone.config.phrasings import PHRASING_SETS, Fillers, intents, word_lists
 from toolhone.data.templates import CATEGORIES, SHARES, SPLITS, Templates
 from toolhone.errors import CapabilityError, DataError
 from toolhone.schema import Conversation, Json, Task

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from toolhone.data.phrasings import word_lists
+from toolhone.config.phrasings import word_lists
 from toolhone.doctor.checks import check
 from toolhone.errors import DataError, FindingKind
 from toolhone.schema import Conversation, Json, Tool, ToolCall

@@ -19,7 +19,7 @@ from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 
-from toolhone.data.phrasings import PhrasedRequest, Wording, intents
+from toolhone.config.phrasings import PhrasedRequest, Wording, intents
 from toolhone.data.templates import SPLITS, run_calls
 from toolhone.errors import DataError, RunError, nearest
 from toolhone.runs.run import write_text

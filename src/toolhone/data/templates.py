@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from toolhone.data.phrasings import PhrasedRequest, Wording, intents
+from toolhone.config.phrasings import PhrasedRequest, Wording, intents
 from toolhone.errors import CapabilityError, DataError, nearest
 from toolhone.schema import Conversation, Expect, ExpectedCall, Message, Task, ToolCall
 from toolhone.tools.builtin import BUILTIN

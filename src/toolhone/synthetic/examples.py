@@ -21,9 +21,9 @@ from toolhone.doctor.checks import check
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.sources.files import read_records
-from toolhone.synthetic.schema_sampler import Steps
 from toolhone.tools.registry import Registry
 from toolhone.tools.result import ToolStatus
+from toolhone.tools.schema_sampler import Steps
 
 _SHAPES = "{'query', 'calls'}, {'prompt', 'expected_tool', 'expected_params'} or {'messages'}"
 

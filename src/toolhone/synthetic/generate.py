@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from toolhone.data.phrasings import word_lists
+from toolhone.config.phrasings import word_lists
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Message, Task, Tool, ToolCall
 from toolhone.sources.base import tasks_of
@@ -32,9 +32,9 @@ from toolhone.synthetic.phrases import (
     builtin_phrases,
     example_phrases,
 )
-from toolhone.synthetic.schema_sampler import SchemaSampler, Undrawable
 from toolhone.synthetic.slots import folded
-from toolhone.synthetic.text_kinds import words_of
+from toolhone.tools.schema_sampler import SchemaSampler, Undrawable
+from toolhone.tools.text_kinds import words_of
 
 SPLITS = ("train", "held_out")
 SHARES = {"one_call": 0.7, "two_calls": 0.1, "no_call": 0.2}

@@ -14,10 +14,10 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from enum import StrEnum
 
-from toolhone.data.phrasings import Fillers, Wording, intents, word_lists
+from toolhone.config.phrasings import Fillers, Wording, intents, word_lists
 from toolhone.schema import Tool
 from toolhone.synthetic.slots import SlotPiece
-from toolhone.synthetic.text_kinds import words_of
+from toolhone.tools.text_kinds import words_of
 
 _COURTESY = re.compile(
     r"(?:(?:please|kindly|hey|hi|hello|ok|so|now)\b[,!]? |"

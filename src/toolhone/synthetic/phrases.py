@@ -18,18 +18,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from toolhone.data.phrasings import Intent, Wording, intents, word_lists
+from toolhone.config.phrasings import Intent, Wording, intents, word_lists
 from toolhone.schema import Json, Tool, ToolCall
 from toolhone.synthetic.examples import CanonicalExample
 from toolhone.synthetic.paraphrase import Form, core_of
-from toolhone.synthetic.schema_sampler import (
-    Leaf,
-    Maker,
-    SchemaSampler,
-    Steps,
-    Undrawable,
-    constant,
-)
 from toolhone.synthetic.slots import (
     EXACT,
     Located,
@@ -40,7 +32,8 @@ from toolhone.synthetic.slots import (
     places,
     spellings,
 )
-from toolhone.synthetic.text_kinds import clock_kind, near, text_maker, words_of
+from toolhone.tools.schema_sampler import Leaf, Maker, SchemaSampler, Steps, Undrawable, constant
+from toolhone.tools.text_kinds import clock_kind, near, text_maker, words_of
 
 Samplers = Mapping[str, SchemaSampler]
 _TRIES = 10

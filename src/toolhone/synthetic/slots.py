@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple
 
-from toolhone.data.phrasings import word_lists
+from toolhone.config.phrasings import word_lists
 from toolhone.schema import Json
-from toolhone.synthetic.schema_sampler import Leaf, Steps
-from toolhone.synthetic.text_kinds import clock_kind, words_of
+from toolhone.tools.schema_sampler import Leaf, Steps
+from toolhone.tools.text_kinds import clock_kind, words_of
 
 EXACT = "exact"
 _CASELESS = "\u2e80"

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Collection, Sequence
 from datetime import date, timedelta
 
-from toolhone.data.phrasings import Fillers, word_lists
+from toolhone.config.phrasings import Fillers, word_lists
 from toolhone.schema import Json
 
 Make = Callable[[random.Random, bool], str]

@@ -22,10 +22,10 @@ from typing import Any
 
 from rstr import Rstr
 
-from toolhone.data.phrasings import word_lists
+from toolhone.config.phrasings import word_lists
 from toolhone.schema import Json, Tool
 from toolhone.schema.references import find_ref
-from toolhone.synthetic.text_kinds import Make, kind_of, text_maker, words_of
+from toolhone.tools.text_kinds import Make, kind_of, text_maker, words_of
 
 Steps = tuple[str | int, ...]
 Schema = dict[str, Any]
@@ -97,8 +97,10 @@ class Schemas:
 
     def fitting(self, schema: Json, value: Json) -> Schema:
         """Return the first alternative that the value belongs to, or the first of all."""
-        found = self.alternatives(schema)
-        return next((one for one in found if self._fits(one, value)), found[0])
+        first, *others = self.alternatives(schema)
+        if not others:
+            return first
+        return next((one for one in (first, *others) if self._fits(one, value)), first)
 
     def _fits(self, schema: Schema, value: Json) -> bool:
         known = schema.get("const", value) == value and value in schema.get("enum", [value])

@@ -8,19 +8,13 @@ from typing import Any
 
 import pytest
 
-from toolhone.data.phrasings import word_lists
+from toolhone.config.phrasings import word_lists
 from toolhone.schema import Tool
 from toolhone.synthetic.paraphrase import Form, Frames, core_of
 from toolhone.synthetic.phrases import command_of, spoken_name
-from toolhone.synthetic.schema_sampler import (
-    Leaf,
-    Schemas,
-    SchemaSampler,
-    Undrawable,
-    pattern_maker,
-)
 from toolhone.synthetic.slots import SlotPiece, chain_of, locate, places, spellings, write_value
-from toolhone.synthetic.text_kinds import kind_of, words_of
+from toolhone.tools.schema_sampler import Leaf, Schemas, SchemaSampler, Undrawable, pattern_maker
+from toolhone.tools.text_kinds import kind_of, words_of
 
 
 def draws(
