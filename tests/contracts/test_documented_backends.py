@@ -20,6 +20,7 @@ ROWS = {
     "every loss (DPO, GRPO and its variants, your own)": "custom_loss",
     "constrained calls (`evaluation.constrained`)": "grammar",
     "value head of PPO (`training.rl.ppo.critic` value_head)": "value_head",
+    "equal rows give equal log-probabilities, to the bit": "repeatable",
 }
 
 

@@ -172,12 +172,13 @@ def test_a_broken_message_is_named_by_line_and_place(tmp_path: Path) -> None:
         read_conversations(path)
 
 
-def test_a_broken_tool_is_named_by_its_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("parameters", [5, "x", [1]])
+def test_a_broken_tool_is_named_by_its_line(tmp_path: Path, parameters: object) -> None:
     path = save(
         tmp_path / "a.jsonl",
-        json.dumps({**ROW, "tools": [{"name": "f", "parameters": {"type": "objekt"}}]}),
+        json.dumps({**ROW, "tools": [{"name": "f", "parameters": parameters}]}),
     )
-    with pytest.raises(DataError, match=r"a\.jsonl, line 1: tool 'f': not a JSON Schema"):
+    with pytest.raises(DataError, match=r"a\.jsonl, line 1: .*f'?: 'parameters' must be"):
         read_conversations(path)
 
 

@@ -285,9 +285,9 @@ def _mended(tool: Record, unread: set[str], repairs: set[str]) -> Tool:
     try:
         body = tool.get("function", tool)
         schema = first_value(body, SCHEMAS, "a tool") if isinstance(body, dict) else None
-        if without_schema_nulls(schema) != schema:
+        if without_schema_nulls(schema) != schema or not isinstance(schema, dict | None):
             raise Skip(BAD_TOOLS)
-        tidy = tidy_tool({"parameters": schema}, repairs) if isinstance(schema, dict) else {}
+        tidy = tidy_tool({"parameters": schema}, repairs) if schema else {}
         if isinstance(parameters := tidy.get("parameters"), dict):
             tidy["parameters"] = drop_bad_keywords(parameters, repairs)
         others = {key: value for key, value in body.items() if key not in SCHEMAS}
