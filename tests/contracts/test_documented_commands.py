@@ -278,7 +278,11 @@ def test_the_example_of_the_readme_runs_as_saved(folder: Path) -> None:
     assert len((folder / "runs" / "area" / "metrics.jsonl").read_text().splitlines()) < 10
 
 
-def test_json_blocks_are_json_and_experiments_are_read() -> None:
+def test_json_blocks_are_json_and_experiments_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tools.json").write_text('[{"name": "area"}]')
     for block in BLOCKS:
         if not block.kind.startswith("json"):
             continue
