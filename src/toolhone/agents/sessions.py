@@ -62,7 +62,7 @@ class SessionEndedError(UserError):
 
 
 @dataclass(frozen=True)
-class _Position:
+class RecordedTurn:
     """A recorded turn: what it was asked, what the agent was given, and what it continues."""
 
     asked: tuple[Message, ...]
@@ -97,7 +97,7 @@ class AgentSession:
     ignored: Counter[str] = field(default_factory=Counter)
     params: list[SamplingParams] = field(default_factory=list)
     _play: PlayState = field(default_factory=PlayState)
-    _positions: list[_Position] = field(default_factory=list)
+    _positions: list[RecordedTurn] = field(default_factory=list)
     _seen: tuple[tuple[Message, ...], tuple[Tool, ...]] = ((), ())
 
     def ask(self, chat: ChatRequest) -> SampleRequest:
@@ -127,7 +127,7 @@ class AgentSession:
         given = dict(answer_of(turn, chat).message)
         given.pop("toolhone", None)
         reply, number = Message.from_dict(given), len(self._play.turns) - 1
-        self._positions.append(_Position(chat.messages, reply, request.prompt, turn, number))
+        self._positions.append(RecordedTurn(chat.messages, reply, request.prompt, turn, number))
         self._seen = (*chat.messages, reply), chat.tools
         if outcome is not TurnOutcome.ANSWER:  # the agent may ask on after an answer
             self.ended = ending_after(outcome, self.rules)
@@ -149,7 +149,7 @@ class AgentSession:
         states = (None,) * sum(bool(results) for results in episode.results)
         return replace(episode, states=states, recording=record)
 
-    def _find(self, chat: ChatRequest) -> _Position | None:
+    def _find(self, chat: ChatRequest) -> RecordedTurn | None:
         """The recorded turn that a request continues: the latest of those that fit."""
         if not self._positions:
             return None
@@ -173,7 +173,7 @@ class AgentSession:
         self.breaks[kind] += 1
         return None
 
-    def _prompt(self, position: _Position | None, chat: ChatRequest) -> Prompt:
+    def _prompt(self, position: RecordedTurn | None, chat: ChatRequest) -> Prompt:
         messages = with_names(chat.messages)
         if position is None:
             return self.policy.open(messages, chat.tools)
@@ -184,7 +184,7 @@ class AgentSession:
             self.breaks[PrefixBreak.NOT_APPENDABLE] += 1
             return self.policy.open(messages, chat.tools)
 
-    def _add_results(self, position: _Position, messages: Sequence[Message]) -> None:
+    def _add_results(self, position: RecordedTurn, messages: Sequence[Message]) -> None:
         """Note the results of a turn's calls; a call without one counts as refused."""
         calls = position.turn.message.tool_calls
         sent = messages[len(position.asked) + 1 :]
