@@ -174,7 +174,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert call(train, patch) == 0
         scores = ["evaluation.max_new_tokens=8", "--tasks", "tasks.jsonl", "--out", "evals/base"]
         assert call(["toolhone", "eval", "runs/sft", *scores], patch) == 0
-    for name in ("gsm8k", "candidate", "short", "booking"):
+    for name in ("gsm8k", "candidate", "short", "booking", "baked"):
         shutil.copytree(folder / "runs" / "sft", folder / "runs" / name)
     for name in ("calculator", "several-tools"):
         shutil.copytree(folder / "runs" / "sft", folder / "runs" / "examples" / name / "run")

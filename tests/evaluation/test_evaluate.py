@@ -452,6 +452,7 @@ def test_samples_have_the_promised_keys_and_columns(tmp_path):
         "familiar",
         "error",
         "cluster",
+        "prompt_tokens",
     }
     assert all(set(sample) - {"turns"} == keys for sample in samples)
     assert samples[0]["calls"] == [{"name": "calculator", "arguments": {"expression": "24 * 15"}}]
