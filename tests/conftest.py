@@ -4,6 +4,7 @@ network, and a cache of their own for the embedded model.
 
 import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ os.environ.setdefault(
 )
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell starts its background jobs so
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 if "PYTEST_XDIST_WORKER" in os.environ:  # programs that a test starts share the cores too
     os.environ["OMP_NUM_THREADS"] = "1"
 
