@@ -24,6 +24,7 @@ from toolhone.errors import DialectError
 from toolhone.rewards.matching import judges_calls
 from toolhone.rewards.values import same_code
 from toolhone.schema import Expect, Json, Task, ToolCall
+from toolhone.schema.python_text import parse_python, python_literal
 from toolhone.tools.result import ToolStatus
 from toolhone.tools.sandbox import shared_sandbox
 
@@ -117,7 +118,7 @@ def _dict_body(text: str) -> dict[str, Json]:
     if ":" not in text:
         return {}
     try:
-        value = ast.literal_eval("{" + text + "}")
+        value = python_literal("{" + text + "}")
     except _NO_LITERAL:
         return {}
     return {str(name): inner for name, inner in value.items()} if isinstance(value, dict) else {}
@@ -131,7 +132,7 @@ def _pairs(text: str) -> dict[str, Json]:
         position = _value_end(text, head.end())
         value = text[head.end() : position].strip()
         try:
-            parameters[head[1]] = ast.literal_eval(value)
+            parameters[head[1]] = python_literal(value)
         except _NO_LITERAL:
             parameters[head[1]] = value.strip(_QUOTES)
         position += 1
@@ -312,7 +313,7 @@ def evaluate_expression(expression: str) -> float | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            tree = ast.parse(expression, mode="eval")
+            tree = parse_python(expression, "eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
     if any(isinstance(node, ast.Name) and node.id not in _FUNCTIONS for node in ast.walk(tree)):

@@ -22,6 +22,7 @@ from numbers import Real
 from typing import Any, Final, cast
 
 from toolhone.schema import Json
+from toolhone.schema.python_text import parse_python
 from toolhone.schema.references import find_ref
 
 MAX_DEPTH = 100
@@ -202,7 +203,7 @@ def _syntax_tree(code: str) -> str | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return ast.dump(ast.parse(code.strip()))
+            return ast.dump(parse_python(code.strip()))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 

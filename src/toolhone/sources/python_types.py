@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from toolhone.schema import Json
+from toolhone.schema.python_text import parse_python
 from toolhone.schema.tool import allows_null, map_schema
 
 MAX_BRACKETS = 40
@@ -64,7 +65,7 @@ def read_type(text: str) -> ReadType:
         text = f"{found[1]}[{found[2]}]"
     try:
         with warnings.catch_warnings(action="ignore"):
-            schema = _schema(ast.parse(text.strip(), mode="eval").body)
+            schema = _schema(parse_python(text.strip(), "eval").body)
     except (SyntaxError, ValueError, KeyError, RecursionError, MemoryError):
         raise UnknownType(text) from None
     return ReadType(schema, optional or (bool(schema) and allows_null(schema)))

@@ -12,7 +12,6 @@ cannot finish is not checked but noted.
 
 from __future__ import annotations
 
-import ast
 import re
 import warnings
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from decimal import Decimal
 from typing import Any
 
 from toolhone.schema import Conversation, Expect, Message, Task, ToolCall
+from toolhone.schema.python_text import parse_python
 from toolhone.sources.base import Context, Converted, Skip, Source, tasks_of
 from toolhone.sources.files import Record
 from toolhone.tools.registry import Registry
@@ -122,7 +122,7 @@ def example_of(record: Record) -> Example:
 def _check_syntax(code: str) -> None:
     try:
         with warnings.catch_warnings(action="ignore"):
-            ast.parse(code)
+            parse_python(code)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise Skip("code that is not Python", f"{error}: {code!r:.60}") from None
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Annotated
 
 from toolhone.errors import nearest
+from toolhone.schema.python_text import parse_python
 from toolhone.tools.result import ToolStatus
 from toolhone.tools.sandbox import shared_sandbox
 
@@ -53,7 +54,7 @@ def evaluate(expression: str) -> float | int:
     if not source:
         raise ValueError("the expression is empty")
     try:
-        tree = ast.parse(source, mode="eval")
+        tree = parse_python(source, "eval")
     except (SyntaxError, RecursionError, MemoryError):
         hint = "; '%' is the remainder: write 15 per cent as 15/100" if "%" in source else ""
         raise ValueError(f"{expression!r} is not a complete arithmetic expression{hint}") from None
