@@ -86,19 +86,26 @@ def test_a_mistake_gets_one_sentence_with_place_and_remedy(override: str, said: 
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("ending", "text", "said"),
     [
-        ("{", "is not JSON"),
-        ("[]", "must hold an object with the keys of an experiment, not list"),
-        ('{"modle": {}}', "did you mean 'model'"),
+        ("json", "{", "is not JSON"),
+        ("json", "[]", "must hold an object with the keys of an experiment, not list"),
+        ("json", '{"modle": {}}', "did you mean 'model'"),
+        ("yaml", "model: [", "is not YAML that can be read"),
+        ("yaml", "- model", "keys of an experiment, not list"),
+        ("yaml", "1: 2", "not keys that are no text"),
+        ("yaml", "!!python/object/apply:os.getcwd []", "is not YAML that can be read"),
     ],
 )
-def test_a_broken_file_is_named(tmp_path: Path, text: str, said: str) -> None:
-    path = tmp_path / "broken.json"
+def test_a_broken_file_is_named_in_one_line(
+    tmp_path: Path, ending: str, text: str, said: str
+) -> None:
+    path = tmp_path / f"broken.{ending}"
     path.write_text(text)
     with pytest.raises(ConfigError, match=said) as caught:
         load_experiment(path)
-    assert "broken.json" in str(caught.value)
+    assert path.name in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 YAML = """
@@ -117,24 +124,6 @@ def test_a_yaml_file_is_an_experiment(tmp_path: Path, ending: str) -> None:
     plan = load_experiment(path, ["training.batch_size=3"])
     assert (plan.model.name, plan.training.steps, plan.training.batch_size) == ("pico", 7, 3)
     assert plan.training.schedule.warmup_ratio == 0.1
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("model: [", "is not YAML that can be read"),
-        ("- model", "keys of an experiment, not list"),
-        ("1: 2", "not keys that are no text"),
-        ("!!python/object/apply:os.getcwd []", "is not YAML that can be read"),
-    ],
-)
-def test_a_broken_yaml_file_is_named_in_one_line(tmp_path: Path, text: str, said: str) -> None:
-    path = tmp_path / "broken.yaml"
-    path.write_text(text)
-    with pytest.raises(ConfigError, match=said) as caught:
-        load_experiment(path)
-    assert "broken.yaml" in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 def test_a_missing_file_names_the_nearest_one(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_chat_without_a_model_asks_it_and_it_calls_the_calculator() -> None:
     said = CliRunner().invoke(app, ["chat", "--prompt", "What is 48 * 17?", "--no-save"])
     assert said.exit_code == 0, said.output
     assert "calculator(expression='48 * 17')" in said.output
-    assert "The product is 816." in said.output
+    assert "48 times 17 is 816." in said.output
 
 
 def test_chat_takes_overrides_alone() -> None:

@@ -129,6 +129,7 @@ def test_methods_outside_the_list_are_refused(method: str) -> None:
     [
         (request(IN, out("y")), "before it is set"),
         (request(IN, ("call_method", "y", "sum", [X])), "must end with its one output"),
+        (request(IN, ("output", "output", "output", [])), "must end with its one output"),
         (request(out("x")), "before it is set"),
         (request(IN, IN, out("x")), "must take the 1 inputs"),
         (request(*[IN] * 3000, out("x")), "3001 operations, over 2000"),
@@ -142,6 +143,15 @@ def test_graphs_that_do_not_hold_together_are_refused(graph: Any, why: str) -> N
 def test_inputs_of_rank_two_are_refused() -> None:
     with pytest.raises(CapabilityError, match="rank 1 here"):
         read_custom_loss(request(IN, out("x"), ranks=(2,)))
+
+
+@pytest.mark.parametrize("name", ["loss", "custom/x", "custom/X:sum", "custom/x:max"])
+def test_metrics_that_would_not_reach_the_client_are_refused(name: str) -> None:
+    total = ("call_method", "y", "sum", [X])
+    metrics = {"dict": {name: {"ref": "y"}}}
+    output = ("output", "output", "output", [{"tuple": [{"ref": "y"}, metrics]}])
+    with pytest.raises(DataError, match="named custom/NAME:sum or custom/NAME:mean"):
+        read_custom_loss(request(IN, total, output)).run([torch.zeros(4)])
 
 
 @pytest.mark.parametrize(

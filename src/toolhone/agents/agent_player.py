@@ -36,8 +36,8 @@ from toolhone.agents.gateway import (
 from toolhone.agents.openai import ChatRequest
 from toolhone.agents.sessions import AgentSession, SessionEndedError
 from toolhone.backends.base import SamplingParams
-from toolhone.config.agent import POSTED, STRATEGY, AgentSection, reward_phases
-from toolhone.config.sections import Experiment
+from toolhone.config.agent import POSTED, STRATEGY, AgentSection
+from toolhone.config.sections import Experiment, reward_phases
 from toolhone.data.agent_tasks import AgentTask
 from toolhone.episodes.driver import Clock, Driver, OnEpisode
 from toolhone.episodes.episode import Awaited, Episode, EpisodeRules, Play

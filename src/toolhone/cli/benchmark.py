@@ -28,7 +28,7 @@ from toolhone.evaluation.bfcl_run import BfclOptions, evaluate_bfcl
 from toolhone.evaluation.board_tables import leaderboard_table
 from toolhone.evaluation.evaluate import evaluate as play_and_score
 from toolhone.evaluation.folder import read_folder, write_folder
-from toolhone.evaluation.leaderboard import Entry, Leaderboard, entry_of
+from toolhone.evaluation.leaderboard import BoardEntry, Leaderboard, entry_of
 from toolhone.evaluation.metrics import Evaluation
 from toolhone.runs.progress import open_progress
 from toolhone.runs.run import read_json, write_json, writing
@@ -139,7 +139,7 @@ def _slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9.-]+", "-", stem).strip("-") or "model"
 
 
-def _entry(model: str, tasks: str, place: Path) -> Entry:
+def _entry(model: str, tasks: str, place: Path) -> BoardEntry:
     cost = read_json(place / COST)
     names = _slug(model), _slug(tasks)
     return entry_of(*names, read_folder(place), cost["seconds"], cost["peak_mb"])

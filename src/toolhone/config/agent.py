@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
 from toolhone.config.fields import AnchoredPath, Section, UserCode
-from toolhone.config.rl import RewardSection, WeightedRewards
-
-if TYPE_CHECKING:
-    from toolhone.config.sections import Experiment
+from toolhone.config.rl import RlSection
+from toolhone.config.world import WorldSection
 
 STRATEGY = "agent"
 POSTED = "posted"
@@ -45,12 +40,13 @@ class AgentSection(Section):
     """seconds in a step that sampling waits, in all, for agents that are between two requests"""
 
 
-def fault_of(plan: Experiment) -> str | None:
+def fault_of(
+    agent: AgentSection, strategy: str, method: str, rl: RlSection, world: WorldSection
+) -> str | None:
     """What in an experiment does not go with `data.strategy` agent; None where all does."""
-    agent, rl, method = plan.agent, plan.training.rl, plan.training.method
-    if plan.data.chosen_strategy != STRATEGY:
+    if strategy != STRATEGY:
         given = "agent is given, but data.strategy is"
-        named = f"{given} {plan.data.chosen_strategy!r}; set data.strategy=agent"
+        named = f"{given} {strategy!r}; set data.strategy=agent"
         return named if agent != AgentSection() else None
     rewards = rl.reward.functions or rl.reward.phases
     faults = {
@@ -77,24 +73,9 @@ def fault_of(plan: Experiment) -> str | None:
             rl.episode.max_turns is not None or rl.episode.to_the_end is not None
         ),
         "world answers the calls of episodes, and an agent has tools of its own; leave it out": (
-            plan.world.name is not None or plan.world.failures is not None
+            world.name is not None or world.failures is not None
         ),
         "training.rl.ptx trains on labelled conversations, which data.strategy agent has not; "
         "leave it out": rl.ptx.coef > 0,
     }
     return next((fault for fault, found in faults.items() if found), None)
-
-
-def reward_section(plan: Experiment) -> RewardSection:
-    """The rewards of the experiment; where it names none `tool_use`, or what an agent posts."""
-    section = plan.training.rl.reward
-    if section.functions or section.phases:
-        return section
-    usual = POSTED if plan.data.chosen_strategy == STRATEGY else "tool_use"
-    return section.model_copy(update={"functions": [plan.agent.reward or usual]})
-
-
-def reward_phases(plan: Experiment) -> Sequence[WeightedRewards]:
-    """The phases of the rewards, or the one set of them."""
-    section = reward_section(plan)
-    return section.phases or [section]

@@ -6,14 +6,15 @@ sections of `training.rl`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from toolhone.config.agent import AgentSection, fault_of
+from toolhone.config.agent import POSTED, STRATEGY, AgentSection, fault_of
 from toolhone.config.evaluation_section import EvaluationSection
 from toolhone.config.fields import AnchoredPath, Flag, Mark, Section, UserCode, text_for
-from toolhone.config.rl import RlSection
+from toolhone.config.rl import RewardSection, RlSection, WeightedRewards
 from toolhone.config.teachers import (
     BakeSection,
     DistillSection,
@@ -333,9 +334,10 @@ class Experiment(Section):
                 f"data.strategy 'world' needs world.name, one of {', '.join(STATEFUL)}; "
                 f"it is {self.world.name!r}"
             )
-        if fault := fault_of(self):
-            raise ValueError(fault)
         training, filled = self.training, dict[str, Any]()
+        strategy = self.data.chosen_strategy
+        if fault := fault_of(self.agent, strategy, training.method, training.rl, self.world):
+            raise ValueError(fault)
         is_dpo = training.method == "dpo"
         if is_dpo and not training.rl.beta:
             if "beta" in training.rl.model_fields_set:
@@ -362,3 +364,18 @@ class Experiment(Section):
         if filled:
             object.__setattr__(self, "training", training.model_copy(update=filled))
         return self
+
+
+def reward_section(plan: Experiment) -> RewardSection:
+    """The rewards of the experiment; where it names none `tool_use`, or what an agent posts."""
+    section = plan.training.rl.reward
+    if section.functions or section.phases:
+        return section
+    usual = POSTED if plan.data.chosen_strategy == STRATEGY else "tool_use"
+    return section.model_copy(update={"functions": [plan.agent.reward or usual]})
+
+
+def reward_phases(plan: Experiment) -> Sequence[WeightedRewards]:
+    """The phases of the rewards, or the one set of them."""
+    section = reward_section(plan)
+    return section.phases or [section]

@@ -1,6 +1,6 @@
 """Results of several models on several task sets as one table, best first.
 
-board = Leaderboard((Entry("pico", "tasks", Score(...), "exact_match", ...), ...))
+board = Leaderboard((BoardEntry("pico", "tasks", Score(...), "exact_match", ...), ...))
 board.rows()            # lists of texts; board.to_dict(); board.write(folder)
 """
 
@@ -23,7 +23,7 @@ RANKED = ("bfcl_accuracy", "solved", *LEADING)
 
 
 @dataclass(frozen=True)
-class Entry:
+class BoardEntry:
     """One model on one set. seconds: wall time of playing, loading left out. peak_mb: largest
     memory of the process, in 10^6 bytes (None behind an address). correct: tasks with score 1."""
 
@@ -46,17 +46,19 @@ class Entry:
 
 def entry_of(
     model: str, tasks: str, result: Evaluation, seconds: float, peak_mb: float | None
-) -> Entry:
+) -> BoardEntry:
     """The entry by the first of `RANKED` that the evaluation measured."""
     measured = [name for name in RANKED if name in result.metrics and result.metrics[name].n]
     metric = measured[0] if measured else RANKED[-1]
     values = [sample.scores[metric] for sample in result.samples if metric in sample.scores]
-    return Entry(model, tasks, metric, result.metrics[metric], values.count(1.0), seconds, peak_mb)
+    return BoardEntry(
+        model, tasks, metric, result.metrics[metric], values.count(1.0), seconds, peak_mb
+    )
 
 
 @dataclass(frozen=True)
 class Leaderboard:
-    entries: Sequence[Entry]
+    entries: Sequence[BoardEntry]
 
     @property
     def models(self) -> list[str]:

@@ -39,7 +39,7 @@ class LiveReport(ThreadingHTTPServer):
         self.lock, self.answer = Lock(), ("", b"", b"")
         self.read()  # what is wrong with the folders is an error before the server starts
         try:
-            super().__init__((LOOPBACK, port), _Handler)
+            super().__init__((LOOPBACK, port), _ReportHandler)
         except (OSError, OverflowError) as error:
             raise RunError(
                 f"--port {port}: {error}; name another, or 0 for any that is free"
@@ -71,7 +71,7 @@ class LiveReport(ThreadingHTTPServer):
             return self.answer
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _ReportHandler(BaseHTTPRequestHandler):
     server: LiveReport
 
     def do_GET(self) -> None:

@@ -9,6 +9,7 @@ An upload is a list of operations on tensors, no code: each is looked up in the 
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,11 +40,12 @@ truediv xor
 TENSOR, FUNCTIONAL = set(TENSOR_NAMES.split()), set(FUNCTIONAL_NAMES.split())
 OPERATORS = set(OPERATOR_NAMES.split())
 ATTRIBUTES = {"device", "dtype", "ndim", "shape"}
+METRIC = re.compile(r"custom/[a-z0-9_./-]{1,64}:(sum|mean)")
 
 
 @dataclass(frozen=True)
 class CustomLoss:
-    """`ranks`: of each input by name, `log-probabilities` first. `run`: inputs of one datum to its
+    """`ranks`: of each input by name, `logprobs` first. `run`: inputs of one datum to its
     loss and metrics, all torch tensors of rank 0."""
 
     name: str
@@ -83,7 +85,8 @@ def read_custom_loss(request: Any) -> CustomLoss:
             if ref not in known:
                 raise DataError(f"loss {request.name!r}: {node.name} uses {ref!r} before it is set")
         known.add(node.name)
-    if [node.op for node in nodes].count("output") != 1 or nodes[-1].op != "output":
+    outputs = [node for node in nodes if node.op == "output"]
+    if len(outputs) != 1 or nodes[-1] is not outputs[0] or len(outputs[0].args) != 1:
         raise DataError(f"loss {request.name!r} must end with its one output")
     if [node.op for node in nodes].count("placeholder") != len(ranks):
         raise DataError(f"loss {request.name!r} must take the {len(ranks)} inputs it names")
@@ -183,9 +186,13 @@ def _checked(loss: str, output: Any) -> tuple[Any, Mapping[str, Any]]:
     if isinstance(output, tuple) and len(output) == 2 and isinstance(output[1], dict):
         value, metrics = output
         scalars = [value, *metrics.values()]
-        if all(isinstance(each, torch.Tensor) and each.ndim == 0 for each in scalars):
+        named = all(METRIC.fullmatch(str(key)) for key in metrics)
+        if named and all(isinstance(each, torch.Tensor) and each.ndim == 0 for each in scalars):
             return value, metrics
-    raise DataError(f"loss {loss!r} must return a scalar loss and a dict of scalar metrics")
+    raise DataError(
+        f"loss {loss!r} must return a scalar loss and a dict of scalar metrics, "
+        "named custom/NAME:sum or custom/NAME:mean"
+    )
 
 
 def _holds_tensor(values: Sequence[Any]) -> bool:

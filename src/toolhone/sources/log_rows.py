@@ -56,7 +56,7 @@ _PRINTED = re.compile(r"(role|content)='|\w+\((role|content)=")
 _ALTERNATIVES = ("choices", "candidates", "generations")
 
 
-class _Reader:
+class _RowReader:
     """Collects what a record holds: system texts, turns of request and reply, tools."""
 
     def __init__(self, unread: set[str]) -> None:
@@ -152,7 +152,7 @@ def _is_message(value: Mapping[str, Json]) -> bool:
 
 
 def convert(record: Record, context: Context) -> Converted:
-    reader = _Reader(context.unread)
+    reader = _RowReader(context.unread)
     try:
         reader.read(attributes_of(record, context.unread), "user")
         messages = reader.messages()

@@ -38,7 +38,7 @@ from toolhone.sources.log_parts import (
 
 
 @dataclass
-class _Turn:
+class _LogTurn:
     """A turn of the assistant that may go on, and results of its calls."""
 
     texts: list[str] = field(default_factory=list)
@@ -58,7 +58,7 @@ class LogTurns:
     def __init__(self, unread: set[str]) -> None:
         self.unread, self.joined = unread, False
         self.failed, self.tools = list[Message](), list[Json]()
-        self._done, self._turn = list[Message](), _Turn()
+        self._done, self._turn = list[Message](), _LogTurn()
 
     def messages(self) -> list[Message]:
         self._close()
@@ -253,7 +253,7 @@ class LogTurns:
             self.joined = True
 
     def _close(self) -> None:
-        turn, self._turn = self._turn, _Turn()
+        turn, self._turn = self._turn, _LogTurn()
         content, reasoning = ("\n\n".join(filter(None, t)) for t in (turn.texts, turn.thoughts))
         if content or reasoning or turn.calls:
             calls = tuple(turn.calls)

@@ -47,7 +47,7 @@ class McpServer:
     timeout: float = TIMEOUT
     max_bytes: int = MAX_BYTES
     _lock: threading.Lock = field(default_factory=threading.Lock, compare=False, repr=False)
-    _session: _Session | None = field(default=None, compare=False, repr=False)
+    _session: _ServerConnection | None = field(default=None, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -97,7 +97,7 @@ class McpServer:
     def _ask(self, request: Callable[[Any], Awaitable[Any]], seconds: float) -> dict[str, Any]:
         with self._lock:
             if self._session is None or not self._session.is_open:
-                self._session = _Session(self._target)
+                self._session = _ServerConnection(self._target)
                 try:
                     self._session.open()
                 except Exception as error:
@@ -136,7 +136,7 @@ class McpServer:
         return stdio_client(parameters, errlog=quiet)
 
 
-class _Session:
+class _ServerConnection:
     """One run of a client in the event loop of a thread."""
 
     def __init__(self, target: Callable[[TextIO], Any]) -> None:

@@ -26,8 +26,8 @@ from toolhone.backends.open import (
     open_trainer,
 )
 from toolhone.backends.usage import Metered, describe
-from toolhone.config.agent import STRATEGY, reward_section
-from toolhone.config.sections import Experiment
+from toolhone.config.agent import STRATEGY
+from toolhone.config.sections import Experiment, reward_section
 from toolhone.config.teachers import METHOD
 from toolhone.config.user_code import USER_CODE, import_callable
 from toolhone.data.render import render_rows

@@ -112,7 +112,7 @@ def merged_bytes(engine: Engine) -> int:
 
 
 @dataclass(eq=False)
-class _Slot:
+class _RowSlot:
     """A row in its slot. leaf: the last node of its path; tokens: those after it, in the slot or
     about to run; filled: how many of them are in the slot."""
 
@@ -130,7 +130,7 @@ class _Slot:
         return [] if self.leaf is None else self.leaf.path
 
 
-def _own_nodes(slot: _Slot, readers: Mapping[PrefixNode, int]) -> list[PrefixNode]:
+def _own_nodes(slot: _RowSlot, readers: Mapping[PrefixNode, int]) -> list[PrefixNode]:
     """The short nodes at the end of a path that no other row reads: they go into the slot."""
     nodes = list[PrefixNode]()
     while (
@@ -149,7 +149,7 @@ def _own_nodes(slot: _Slot, readers: Mapping[PrefixNode, int]) -> list[PrefixNod
 class CascadeDecoder:
     def __init__(self, engine: Engine, cache: PrefixCache) -> None:
         self._engine, self._cache = engine, cache
-        self._storage, self._slots = Slots(), list[_Slot]()
+        self._storage, self._slots = Slots(), list[_RowSlot]()
         self._levels, self._splits = list[Level](), -1
         cache.readers.add(self)
 
@@ -191,7 +191,7 @@ class CascadeDecoder:
         first = len(self._slots)
         for prompt, own in prompts.items():
             start = 0 if (leaf := leaves[prompt]) is None else leaf.end
-            self._slots += [_Slot(row, leaf, list(prompt[start:])) for row in own]
+            self._slots += [_RowSlot(row, leaf, list(prompt[start:])) for row in own]
         self._levels, self._splits = [], -1
         joined = self._slots[first:]
         readers = Counter(node for slot in self._slots for node in slot.path)
