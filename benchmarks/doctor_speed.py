@@ -31,7 +31,7 @@ from toolhone.cli.doctor import examine_data
 from toolhone.data.templates import Templates
 from toolhone.dialects.choose import open_dialect
 from toolhone.doctor.lengths import ModelParts
-from toolhone.models.resolve import pico_folder
+from toolhone.models.pico import pico_folder
 from toolhone.sources.files import write_jsonl
 from toolhone.tokenizer import TextTokenizer
 

@@ -35,7 +35,7 @@ from toolhone.backends.torch.trainer import TorchTrainer, open_trainer
 from toolhone.data.render import render_rows
 from toolhone.data.templates import Templates
 from toolhone.dialects.choose import open_dialect
-from toolhone.models.resolve import pico_folder
+from toolhone.models.pico import pico_folder
 from toolhone.rows import Row
 from toolhone.tokenizer import TextTokenizer
 from toolhone.training.advantages import group_relative_advantages

@@ -55,7 +55,7 @@ from toolhone.evaluation.folder import read_folder, write_folder
 from toolhone.evaluation.metrics import RATES, Evaluation
 from toolhone.evaluation.statistics import Score, interval
 from toolhone.guide.lesson import lesson_named
-from toolhone.models.resolve import pico_folder
+from toolhone.models.pico import pico_folder
 from toolhone.rows import Row
 from toolhone.runs.progress import Progress
 from toolhone.runs.run import Run, read_json, write_json

@@ -47,7 +47,7 @@ def make_smollm2(folder: Path) -> Path:
     """A Llama in the shape of SmolLM2-135M with random weights, and pico's tokenizer."""
     from transformers import AutoModelForCausalLM, LlamaConfig
 
-    from toolhone.models.resolve import pico_folder
+    from toolhone.models.pico import pico_folder
 
     config = LlamaConfig(
         vocab_size=49152,

@@ -26,7 +26,7 @@ from toolhone.backends.base import SamplingParams
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.padded_decoder import PaddedDecoder
 from toolhone.backends.torch.trainer import open_sampler
-from toolhone.models.resolve import pico_folder
+from toolhone.models.pico import pico_folder
 
 GROUP, BLOCK, NEW = 8, 60, 64
 

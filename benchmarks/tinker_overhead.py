@@ -23,7 +23,7 @@ import numpy as np
 from toolhone.backends.base import Adam, Lora, SamplingParams
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import open_trainer
-from toolhone.models.resolve import pico_folder
+from toolhone.models.pico import pico_folder
 from toolhone.rows import Row
 from toolhone.serve.tinker_losses import ROW, wire_loss
 

@@ -14,7 +14,7 @@ from conftest import SHARED
 from toolhone.api import evaluate, experiment, open_model, train
 from toolhone.data.templates import Templates
 from toolhone.evaluation.folder import read_folder
-from toolhone.models.resolve import pico_folder
+from toolhone.models.pico import pico_folder
 from toolhone.sources.files import write_jsonl
 from toolhone.training.loop import TrainStatus
 

@@ -18,7 +18,7 @@ from toolhone.config.experiment import experiment_of, overridden
 from toolhone.config.sections import Experiment
 from toolhone.errors import CapabilityError, ModelError
 from toolhone.export.merged import ExportFormat, export
-from toolhone.models.resolve import pico_folder
+from toolhone.models.pico import pico_folder
 from toolhone.rows import Row
 from toolhone.training.loop import TrainStatus
 from toolhone.training.losses import cross_entropy

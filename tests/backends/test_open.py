@@ -23,7 +23,7 @@ from toolhone.backends.toy import ToySampler, ToyTrainer
 from toolhone.config.experiment import make_experiment
 from toolhone.config.sections import Experiment, ModelSection, TrainingSection
 from toolhone.errors import CapabilityError
-from toolhone.models.resolve import pico_folder
+from toolhone.models.pico import pico_folder
 from toolhone.training.loop import TrainStatus
 
 

@@ -37,7 +37,7 @@ from toolhone.cli.main import main
 from toolhone.config.experiment import make_experiment
 from toolhone.config.sections import Experiment, LoraSection, ModelSection, TrainingSection
 from toolhone.errors import CapabilityError, ConfigError, ModelError, ServiceError, UserError
-from toolhone.models.resolve import pico_folder
+from toolhone.models.pico import pico_folder
 from toolhone.rows import Row
 from toolhone.runs.progress import Progress
 from toolhone.runs.run import Run

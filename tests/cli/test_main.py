@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from toolhone import __version__
 from toolhone.cli.main import VERBS, app, load_verb, main
-from toolhone.models.resolve import pico_folder
+from toolhone.models.pico import pico_folder
 
 TOOL = {
     "name": "weather",

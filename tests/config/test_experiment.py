@@ -14,7 +14,7 @@ from toolhone.config.experiment import (
 )
 from toolhone.config.sections import Experiment
 from toolhone.errors import ConfigError
-from toolhone.models.resolve import pico_folder
+from toolhone.models.pico import pico_folder
 
 
 def test_an_empty_experiment_is_a_whole_one() -> None:

@@ -13,7 +13,7 @@ from toolhone.config.presets import PICO_STEPS, differences, preset_comment, pre
 from toolhone.config.sections import Experiment
 from toolhone.dialects.choose import open_dialect
 from toolhone.errors import ConfigError
-from toolhone.models.resolve import CONTEXT, pico_folder
+from toolhone.models.pico import CONTEXT, pico_folder
 from toolhone.tokenizer import TextTokenizer
 from toolhone.training.dataset import load_data
 

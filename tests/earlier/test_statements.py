@@ -16,7 +16,7 @@ from conftest import SHARED
 from earlier.conftest import Shell
 from toolhone.config.experiment import load_experiment
 from toolhone.dialects.choose import open_dialect
-from toolhone.models.resolve import pico_folder
+from toolhone.models.pico import pico_folder
 from toolhone.tokenizer import TextTokenizer
 from toolhone.training.dataset import load_data
 

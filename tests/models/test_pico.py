@@ -14,7 +14,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from toolhone.data.templates import Templates
-from toolhone.models.resolve import chat_template, make_pico, pico_folder
+from toolhone.models.pico import chat_template, make_pico, pico_folder
 
 CALL = '<tool_call>{"name":"weather","arguments":{"city":"Oslo"}}</tool_call>'
 
@@ -45,7 +45,7 @@ def _messages(calls: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def test_same_seed_same_bytes_in_another_process(folder: Path, tmp_path: Path) -> None:
-    imports = "from pathlib import Path; from toolhone.models.resolve import make_pico"
+    imports = "from pathlib import Path; from toolhone.models.pico import make_pico"
     code = f"{imports}; make_pico(Path({str(tmp_path)!r}), 0)"
     subprocess.run(
         [sys.executable, "-c", code],

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 from toolhone import evaluate, open_model
 from toolhone.cli.main import app
 from toolhone.config.experiment import load_experiment
-from toolhone.models.resolve import find, pico_folder, resolve_model
+from toolhone.models.pico import pico_folder
+from toolhone.models.resolve import find, resolve_model
 
 FOLDER = Path(str(resources.files("toolhone.models") / "pico_trained"))
 

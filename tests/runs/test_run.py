@@ -137,7 +137,7 @@ from toolhone.backends.base import Adam
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import open_trainer
 from toolhone.config.experiment import load_experiment
-from toolhone.models.resolve import pico_folder
+from toolhone.models.pico import pico_folder
 from toolhone.errors import RunError
 from toolhone.runs.run import Run
 

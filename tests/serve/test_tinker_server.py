@@ -14,7 +14,7 @@ from support.tinker_server import sdk_client, tinker_server
 from toolhone.backends.base import Adam, Lora
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import open_sampler, open_trainer
-from toolhone.models.resolve import pico_folder
+from toolhone.models.pico import pico_folder
 from toolhone.rows import Row
 from toolhone.tokenizer import TextTokenizer
 from toolhone.training.losses import cross_entropy

@@ -12,7 +12,7 @@ from toolhone.doctor.diagnose import Diagnosis, diagnose
 from toolhone.doctor.lengths import ModelParts
 from toolhone.doctor.reading import read_file
 from toolhone.errors import FindingKind
-from toolhone.models.resolve import pico_folder
+from toolhone.models.pico import pico_folder
 from toolhone.tokenizer import TextTokenizer
 
 Row = dict[str, Any]

@@ -15,7 +15,7 @@ from toolhone.backends.toy import open_toy
 from toolhone.config.experiment import make_experiment
 from toolhone.errors import ConfigError
 from toolhone.evaluation.folder import read_folder
-from toolhone.models.resolve import pico_folder
+from toolhone.models.pico import pico_folder
 from toolhone.rows import Row
 from toolhone.runs.progress import Progress
 from toolhone.runs.run import BEST, FINAL, Run

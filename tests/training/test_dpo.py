@@ -459,7 +459,7 @@ def test_it_starts_from_a_run_of_full_training_which_is_the_reference(tmp_path: 
 
 def test_pairs_of_a_file_train_pico(tmp_path: Path) -> None:
     from toolhone.dialects.choose import open_dialect
-    from toolhone.models.resolve import pico_folder
+    from toolhone.models.pico import pico_folder
     from toolhone.tokenizer import TextTokenizer
 
     dialect = open_dialect(TextTokenizer.load(str(pico_folder(0))))

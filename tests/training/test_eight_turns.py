@@ -36,7 +36,7 @@ from toolhone.episodes.driver import TURNS_PER_KEY, run_episodes
 from toolhone.episodes.episode import Episode, EpisodeRules, EpisodeStatus
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import DialectError
-from toolhone.models.resolve import pico_folder
+from toolhone.models.pico import pico_folder
 from toolhone.rewards.reward_registry import RewardResult
 from toolhone.rows import Origin, Row
 from toolhone.runs.progress import Progress

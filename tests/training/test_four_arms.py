@@ -21,7 +21,7 @@ from toolhone.doctor.diagnose import DataVerdict, Diagnosis, diagnose
 from toolhone.doctor.reading import read_file
 from toolhone.errors import FindingKind
 from toolhone.evaluation.folder import read_folder
-from toolhone.models.resolve import pico_folder
+from toolhone.models.pico import pico_folder
 from toolhone.rows import Row
 from toolhone.sources.files import write_jsonl
 from toolhone.sources.messages import read_conversations

@@ -29,7 +29,7 @@ from toolhone.episodes.driver import run_episodes
 from toolhone.episodes.episode import Episode, EpisodeRules, TurnOutcome
 from toolhone.episodes.policy import Prompt, TokenPolicy, TurnStream
 from toolhone.errors import CapabilityError, ConfigError, DialectError
-from toolhone.models.resolve import pico_folder
+from toolhone.models.pico import pico_folder
 from toolhone.rewards.reward_registry import RewardResult
 from toolhone.rows import Origin, Row
 from toolhone.runs.run import FINAL, Run

@@ -18,7 +18,7 @@ from toolhone.config.rl import RewardSection
 from toolhone.dialects.choose import open_dialect
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import CapabilityError, ConfigError, DialectError
-from toolhone.models.resolve import pico_folder
+from toolhone.models.pico import pico_folder
 from toolhone.rewards.attacks import AttackCase
 from toolhone.rewards.reward_registry import BUILTIN, compute_reward, load_rewards
 from toolhone.rewards.schedule import PhaseSchedule

@@ -22,7 +22,7 @@ from toolhone.config.sections import ModelSection
 from toolhone.config.teachers import TeacherSection
 from toolhone.data.plain_texts import PlainText, read_plain_texts
 from toolhone.errors import ConfigError, DataError
-from toolhone.models.resolve import pico_folder
+from toolhone.models.pico import pico_folder
 from toolhone.rows import Origin, Row
 from toolhone.schema import Tool, ToolCall
 from toolhone.tokenizer import TextTokenizer

@@ -300,7 +300,9 @@ def anchor(values: dict[str, Any], base: Path) -> dict[str, Any]:
         if mark is Mark.PATH:
             return str((base / Path(value).expanduser()).resolve())
         if mark is Mark.FOLDER_OR_NAME:
-            return str((base / value).resolve()) if (base / value).is_dir() else value
+            place = base / Path(value).expanduser()
+            is_model = place.is_dir() or (value.endswith(".gguf") and place.is_file())
+            return str(place.resolve()) if is_model else value
         tool = dict(value)
         if isinstance(tool.get("cwd"), str):
             tool["cwd"] = str((base / tool["cwd"]).resolve())

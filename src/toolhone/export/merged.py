@@ -157,6 +157,6 @@ def _notes(model: Model, to: ExportFormat, out: Path) -> tuple[str, ...]:
         notes.append(f"the adapter belongs to the base model {base}")
     if name != "native":
         wrong = f"calls use the dialect {name}, not the folder's chat template"
-        right = f"toolhone serve {out} --dialect {name} does"
+        right = f"toolhone chat {out} and toolhone serve {out} do, by its certificate"
         notes.append(f"{wrong}: other programs must write prompts so; {right}")
     return tuple(notes)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from toolhone.config.sections import Experiment
 from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.chat_template.sanitise import TemplateMarkup
-from toolhone.dialects.choose import FormatRequest
+from toolhone.dialects.choose import PROMPTED, FormatRequest
 from toolhone.dialects.probe.certificate import Certificate
 from toolhone.dialects.syntax.model_text import split_reasoning
 from toolhone.episodes.policy import TokenPolicy
@@ -33,9 +33,14 @@ def format_request(
 ) -> FormatRequest:
     """The format that an experiment asks for; what it leaves open is as in `trained`.
 
-    `template_switches` come before `thinking`.
+    `template_switches` come before `thinking`. A dialect `auto` is the prompted one of `trained`.
     """
     model, switches = plan.model, plan.model.template_switches
+    dialect, markup, kept = model.dialect, model.markup, model.history == "kept"
+    if trained is not None and dialect == "auto" and trained.dialect.get("name") in PROMPTED:
+        dialect, kept = str(trained.dialect["name"]), trained.dialect.get("history") == "kept"
+        markup = str(trained.dialect["markup"]) if markup == "auto" else markup
+        switches = trained.dialect.get("switches") if switches is None else switches
     inline = model.inline_refs
     if inline is None and trained is not None:
         inline = bool(trained.dialect.get("inline_refs"))
@@ -43,8 +48,7 @@ def format_request(
         known = {name for name, _ in TemplateMarkup(tokenizer).known_kwargs()}
         own = {name: model.thinking != "off" for name in SWITCHES if name in known}
         switches = {**own, **(switches or {})} or None
-    kept = model.history == "kept"
-    return FormatRequest(model.dialect, model.markup, kept, switches, inline)
+    return FormatRequest(dialect, markup, kept, switches, inline)
 
 
 def check_thinking(wanted: str, policy: TokenPolicy) -> None:
