@@ -223,7 +223,8 @@ def _check_model(
         "rope.freq_base": rope["rope_theta"],
         "attention.sliding_window": getattr(config, "sliding_window", None),
     }
-    wanted = {key: facts.get(f"{kind}.{key}", usual.get(key, value)) for key, value in taken.items()}
+    known = {key: facts.get(f"{kind}.{key}", usual.get(key)) for key in taken}
+    wanted = {key: taken[key] if known[key] is None else known[key] for key in taken}
     wrong = [
         f"{key} is {wanted[key]} in the file and {value} after loading"
         for key, value in taken.items()
