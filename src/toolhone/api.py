@@ -53,6 +53,7 @@ from toolhone.training.kept import ROWS_FILE, kept_rows
 from toolhone.training.loop import Hooks, TrainStatus
 from toolhone.training.ppo import ppo
 from toolhone.training.preference_pairs import PreparedPairs
+from toolhone.training.recipe import as_begun, with_recipe
 from toolhone.training.setup import TrainingSetup, UserMetrics, check_vocabulary
 from toolhone.training.sft import sft
 from toolhone.training.teacher import teacher_mode
@@ -126,6 +127,8 @@ def train(
     elif (folder / "experiment.json").exists():
         right = "continue it with --resume, or choose another folder with --out"
         raise RunError(f"{folder} already holds a run; {right}")
+    else:
+        plan = with_recipe(plan, progress.report)
     if plan.tracking.services:
         check_trackers(plan.tracking)
     metrics, registry = UserMetrics.of(plan), open_registry(plan)
@@ -364,6 +367,7 @@ def _with_settings(plan: Experiment, settings: Experiment, is_run: bool) -> Expe
 def began_with(run: Run, plan: Experiment) -> bool:
     """Tell whether a run has these settings, but for what was chosen by rule when it began."""
     plan = with_own_lora(plan, adapter_of(plan) or Path(plan.model.name), lambda _: None)
+    plan = as_begun(plan, run.experiment)
     if plan.model.micro_batch_tokens is None:
         chosen = {"micro_batch_tokens": run.experiment.model.micro_batch_tokens}
         plan = plan.model_copy(update={"model": plan.model.model_copy(update=chosen)})

@@ -8,7 +8,7 @@ check_plan(plan, trainer.can)                      # refuses what this backend c
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,8 @@ from toolhone.tokenizer import TextTokenizer
 
 MEMORY_ERROR = 1.25
 """A step is refused when its predicted peak is above this times the memory of the device."""
+MEMORY_SHARE = 0.6
+"""What a rule plans to fill of the memory of a device."""
 
 PACKAGES = {"mlx": ("mlx.core", "mlx_lm"), "tinker": ("tinker",)}
 INSTALL = {
@@ -136,6 +138,53 @@ def _lora_of(folder: Path) -> dict[str, Any]:
 
         return {"rank": ServiceCheckpoint.read(folder).rank}
     return {}
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """weights: how many. torch_dtype: the fastest that trains well on the device, and why.
+    tight: whether a step fills more than `MEMORY_SHARE` of the memory without checkpointing."""
+
+    weights: int
+    torch_dtype: str
+    why: str
+    tight: bool
+
+
+def size_up(name: str, model: ModelSection, full: bool) -> ModelSize:
+    """Measure the model folder or hub name on the device that would run it, without its weights.
+
+    full: every weight is trained. `ModelError` for what transformers does not know.
+    """
+    import torch
+
+    from toolhone.backends.torch import device as devices
+    from toolhone.backends.torch.model_files import open_skeleton
+
+    skeleton = open_skeleton(name, model.trust_remote_code)
+    weights = sum(value.numel() for value in skeleton.parameters())
+    device, _ = devices.find_device(model.device_map)
+    fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    dtype = "bfloat16" if fast else "float32"
+    why = f"this {device.type.upper()} is fast in it" if fast else "safe on every processor"
+    size = 2 if fast else 4
+    tokens = devices.default_micro_batch(skeleton.config, device, size)
+    kept = tokens * devices.token_bytes(skeleton.config, size, gradient_checkpointing=False)
+    needed = kept + weights * ((4 + devices.TRAINED_BYTES) if full else size)
+    return ModelSize(weights, dtype, why, needed > MEMORY_SHARE * devices.device_bytes(device))
+
+
+def longest_row(trainer: Trainer) -> int | None:
+    """Return the tokens of a row that fills `MEMORY_SHARE` of the device; None where unknown."""
+    from toolhone.backends.torch.device import device_bytes, peak_bytes
+    from toolhone.backends.torch.trainer import TorchTrainer
+
+    if not isinstance(trainer, TorchTrainer):
+        return None
+    engine = trainer.engine
+    empty = peak_bytes(engine.model, engine.device, 0, engine.token_bytes, 0)
+    free = MEMORY_SHARE * device_bytes(engine.device) - empty
+    return max(64, int(free / engine.token_bytes))
 
 
 def check_memory(

@@ -138,7 +138,7 @@ def overridden(
     experiment: Experiment, overrides: Sequence[str], tell: Tell = to_stderr
 ) -> Experiment:
     """Return the experiment with `key=value` overrides applied."""
-    values: dict[str, Any] = experiment.model_dump()
+    values: dict[str, Any] = experiment.model_dump(exclude_unset=True)
     for override in overrides:
         values = merged(values, parse_override(override, tell))
     return make_experiment(values, "the command line")

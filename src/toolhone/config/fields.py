@@ -47,7 +47,7 @@ class Flag:
 
 AnchoredPath = Annotated[str, Mark.PATH]
 UserCode = Annotated[str, Mark.CODE]
-SHORT = {"schedule": "shape", "optimizer": "name"}
+SHORT = {"schedule": "shape", "optimizer": "name", "recipe": "name"}
 """Sections that may be one text, by the field that it is the value of."""
 
 

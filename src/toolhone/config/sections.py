@@ -225,6 +225,16 @@ class ScheduleSection(Section):
     """share of the steps after warm-up in which the rate falls"""
 
 
+class RecipeSection(Section):
+    """How settings that an experiment leaves out are chosen; a text alone is the name."""
+
+    name: Literal["auto", "none"] = "auto"
+    """auto: to suit the size of a pretrained model and the device (docs/models.md); none: the
+    defaults"""
+    chosen: dict[str, str] = Field(default_factory=dict)
+    """written by a run: what was chosen, and why"""
+
+
 class TrainingSection(Section):
     """How to train. Intervals are in optimiser steps; 0 switches one off."""
 
@@ -232,6 +242,8 @@ class TrainingSection(Section):
         "sft"
     )
     """sft, dpo, ppo, grpo, teacher_mode, distill, or your own algorithm: 'file.py:function'"""
+    recipe: Annotated[RecipeSection, text_for("recipe")] = RecipeSection()
+    """how settings that are left out are chosen for a pretrained model"""
     steps: Annotated[int | None, Flag("--iters", "--max-steps")] = Field(None, gt=0)
     """optimiser steps; none: as many as `epochs` need"""
     epochs: Annotated[float, Flag("--epochs", "--num-train-epochs")] = Field(1.0, gt=0)
@@ -363,7 +375,9 @@ class Experiment(Section):
             usual, gentle = (2e-4, 2e-5) if training.lora else (2e-5, 2e-6)
             filled["learning_rate"] = gentle if is_dpo else usual
         if filled:
-            object.__setattr__(self, "training", training.model_copy(update=filled))
+            filled_in = training.model_copy(update=filled)
+            filled_in.model_fields_set.intersection_update(training.model_fields_set)
+            object.__setattr__(self, "training", filled_in)
         return self
 
 

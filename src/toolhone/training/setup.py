@@ -59,6 +59,7 @@ from toolhone.training.local_teacher import LocalTeacher, open_teacher
 from toolhone.training.loop import Hooks, Validation
 from toolhone.training.preference_pairs import PairSource
 from toolhone.training.prefill import check_curriculum, thinking_prefix
+from toolhone.training.recipe import BY_DATA, fit_rows
 from toolhone.training.reference import open_reference
 from toolhone.training.reward_check import check_rewards
 from toolhone.training.rollout import RLEnv, rows_in_prospect, rules_of
@@ -143,9 +144,15 @@ class TrainingSetup:
         tools = (tool for row in data.train for tool in row.tools)
         if (note := hidden_note(self.dialect, tools)) is not None:
             self.progress.report(f"format: {note}")
-        section = plan.training.model_copy(update={"max_length": self._max_length()})
+        by_data = plan.training.recipe.chosen.get("training.max_length") == BY_DATA
+        wanted = 0 if by_data else self._max_length()
+        section = plan.training.model_copy(update={"max_length": wanted})
         arguments = (self.dialect, self.tokenizer, section, plan.data.too_long)
         train = render_rows(data.train, *arguments, self.progress)
+        if by_data:
+            self.plan, train = fit_rows(plan, train, self.trainer, self.progress.report)
+            section = self.plan.training
+            arguments = (self.dialect, self.tokenizer, section, plan.data.too_long)
         source = plan.data.validation or "the held-out part of the data"
         try:
             kept = render_rows(data.held_out, *arguments, may_be_empty=True)
