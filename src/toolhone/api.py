@@ -120,6 +120,7 @@ def train(
     """
     progress, algorithm = progress or Progress(), find_method(plan)
     plan = with_own_lora(plan, adapter_of(plan) or Path(plan.model.name), progress.report)
+    plan = plan if resume or resume_from else with_recipe(plan, progress.report)
     folder, run, checkpoint, started_at = Path(out), None, None, None
     if resume or resume_from:
         run = _open_unfinished(folder, plan)
@@ -127,8 +128,6 @@ def train(
     elif (folder / "experiment.json").exists():
         right = "continue it with --resume, or choose another folder with --out"
         raise RunError(f"{folder} already holds a run; {right}")
-    else:
-        plan = with_recipe(plan, progress.report)
     if plan.tracking.services:
         check_trackers(plan.tracking)
     metrics, registry = UserMetrics.of(plan), open_registry(plan)
@@ -140,8 +139,7 @@ def train(
     if not data.texts:
         check_ids(data.tasks)
     refuse_unplayable(data.tasks)
-    begun = None if run is None else Certificate.read(run.folder)
-    setup = TrainingSetup(plan, registry, metrics, progress, begun)
+    setup = TrainingSetup(plan, registry, metrics, progress, run and Certificate.read(run.folder))
     setup.check_tools(data.tasks)
     rows, held_out, pairs, report = _prepare(setup, data, checkpoint and folder)
     plan = setup.plan

@@ -19,7 +19,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from toolhone.backends.torch.model_files import quiet, save_model
 from toolhone.errors import ModelError
 from toolhone.models.pico import cached_folder
 from toolhone.runs.run import read_json, write_json
@@ -130,8 +129,10 @@ def _convert(path: Path, folder: Path) -> None:
     tokenizer, notes = _tokenizer(path, facts)
     model = _load(path, torch.bfloat16 if large else torch.float32)
     _check_model(path, model, facts, tensors)
+    model.config.rope_theta = _rope(model.config)["rope_theta"]  # where other loaders look for it
     tokenizer.save_pretrained(folder)
-    save_model(model, folder)
+    with _hidden_progress():
+        model.save_pretrained(folder)
     if large:
         notes.append(f"{path.name} has over a billion weights; they are kept as bfloat16")
     if tokenizer.chat_template is None:
@@ -170,7 +171,7 @@ def _load(path: Path, dtype: Any) -> Any:
     from transformers import AutoModelForCausalLM
 
     try:
-        with quiet(), _hidden_progress():
+        with _hidden_progress():
             model = AutoModelForCausalLM.from_pretrained(
                 str(path.parent), gguf_file=path.name, dtype=dtype
             )
@@ -194,9 +195,15 @@ def _load(path: Path, dtype: Any) -> Any:
 
 @contextlib.contextmanager
 def _hidden_progress() -> Iterator[None]:
-    """Hide the loader's own bar, which is no transformers bar."""
+    """Hide progress bars; not all of them are transformers' own."""
     with contextlib.redirect_stderr(io.StringIO()):
         yield
+
+
+def _rope(config: Any) -> Mapping[str, Any]:
+    """Return the settings of RoPE, of the layers that see everything where there are two kinds."""
+    settings = config.rope_parameters
+    return dict(settings.get("full_attention", settings))
 
 
 def _check_model(
@@ -204,8 +211,6 @@ def _check_model(
 ) -> None:
     """Refuse a model that the loader read otherwise than the file describes it."""
     config, kind = model.config, facts["general.architecture"]
-    rope = config.rope_parameters
-    rope = rope.get("full_attention", rope)
     heads = facts[f"{kind}.attention.head_count"]
     usual = {
         "attention.head_count_kv": heads,
@@ -220,7 +225,7 @@ def _check_model(
         "attention.head_count_kv": config.num_key_value_heads,
         "attention.key_length": getattr(config, "head_dim", None) or usual["attention.key_length"],
         "attention.layer_norm_rms_epsilon": config.rms_norm_eps,
-        "rope.freq_base": rope["rope_theta"],
+        "rope.freq_base": _rope(config)["rope_theta"],
         "attention.sliding_window": getattr(config, "sliding_window", None),
     }
     known = {key: facts.get(f"{kind}.{key}", usual.get(key)) for key in taken}

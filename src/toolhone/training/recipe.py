@@ -99,7 +99,7 @@ def fit_rows(
 
 
 def fitting_length(lengths: Sequence[int], most: int) -> tuple[int, str]:
-    """Return the length that fits `PERCENTILE` of the rows, all where the longest is close; and why.
+    """Return the length that fits `PERCENTILE` of the rows (all, if the longest is near), and why.
 
     most: tokens that model and memory allow.
     """
