@@ -114,10 +114,8 @@ def train(
     progress: Progress | None = None,
     resume_from: str | None = None,
 ) -> tuple[Run, TrainStatus]:
-    """Train into the run folder `out` and evaluate at the end.
-
-    `resume` continues its latest whole checkpoint; `resume_from` names another one.
-    """
+    """Train into the run folder `out` and evaluate at the end; `resume` continues its latest whole
+    checkpoint, `resume_from` another one."""
     progress, algorithm = progress or Progress(), find_method(plan)
     plan = with_own_lora(plan, adapter_of(plan) or Path(plan.model.name), progress.report)
     plan = plan if resume or resume_from else with_recipe(plan, progress.report)
@@ -139,7 +137,8 @@ def train(
     if not data.texts:
         check_ids(data.tasks)
     refuse_unplayable(data.tasks)
-    setup = TrainingSetup(plan, registry, metrics, progress, run and Certificate.read(run.folder))
+    begun = None if run is None else Certificate.read(run.folder)
+    setup = TrainingSetup(plan, registry, metrics, progress, begun)
     setup.check_tools(data.tasks)
     rows, held_out, pairs, report = _prepare(setup, data, checkpoint and folder)
     plan = setup.plan

@@ -135,4 +135,5 @@ def with_value(plan: Experiment, key: str, value: Any) -> Experiment:
     for part in reversed(key.split(".")):
         key = key.rpartition(".")[0]
         value = (_value(plan, key) if key else plan).model_copy(update={part: value})
+    assert isinstance(value, Experiment)
     return value
