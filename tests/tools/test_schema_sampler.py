@@ -10,10 +10,11 @@ import pytest
 
 from toolhone.config.phrasings import word_lists
 from toolhone.schema import Tool
-from toolhone.synthetic.paraphrase import Form, Frames, core_of
-from toolhone.synthetic.phrases import command_of, spoken_name
+from toolhone.synthetic.clauses import spoken_name
+from toolhone.synthetic.paraphrase import Form, Frames, command_of, core_of
 from toolhone.synthetic.slots import SlotPiece, chain_of, locate, places, spellings, write_value
-from toolhone.tools.schema_sampler import Leaf, Schemas, SchemaSampler, Undrawable, pattern_maker
+from toolhone.tools.number_maker import Undrawable
+from toolhone.tools.schema_sampler import Leaf, Schemas, SchemaSampler, pattern_maker
 from toolhone.tools.text_kinds import kind_of, words_of
 
 

@@ -14,6 +14,7 @@ from typer import Argument, Option
 
 from toolhone.cli.console import print_note
 from toolhone.cli.data_import import IMPORT_EXAMPLES, TOOLS_EXAMPLES, import_, tools
+from toolhone.cli.data_preview import PREVIEW_EXAMPLES, preview
 from toolhone.cli.flags import AsJson
 from toolhone.config.experiment import load_experiment
 from toolhone.data.sft_array_writer import SftRows, read_shares, write_array
@@ -38,6 +39,7 @@ group = typer.Typer(help="Generate data, and read published data.", no_args_is_h
 app.add_typer(group, name="data")
 group.command("import", epilog=IMPORT_EXAMPLES)(import_)
 group.command(epilog=TOOLS_EXAMPLES)(tools)
+group.command(epilog=PREVIEW_EXAMPLES)(preview)
 
 
 class Shape(StrEnum):

@@ -68,13 +68,14 @@ def to_stderr(note: str) -> None:
 
 
 def load_experiment(
-    path: Path | None, overrides: Sequence[str] = (), tell: Tell = to_stderr
+    path: str | Path | None, overrides: Sequence[str] = (), tell: Tell = to_stderr
 ) -> Experiment:
     """Read the experiment of a file or a preset (none: all defaults), with `key=value` overrides
     applied."""
     changes = [parse_override(override, tell) for override in overrides]
     if path is None:
         return _merge_and_check({}, changes, "the command line", tell)
+    path = Path(path)
     if is_preset(path):
         values, where = _read_preset(str(path), changes, tell), f"the preset {path}"
     else:

@@ -27,7 +27,7 @@ _GROUPS = {"next": "multi_turn", "chat": "no_tool"}
 _INTEGERS = ("limit",)
 """Arguments that are integers; all others are text."""
 _REAL = 0.5
-"""Share of words that are taken from a pool; the others are made up."""
+"""Share of words that are taken from a pool, if not told otherwise; the others are made up."""
 _CAPITALIZED = ("city", "first", "last")
 """Pools of words that begin with a capital."""
 _MADE_UP = re.compile(
@@ -99,9 +99,13 @@ def intents() -> tuple[Intent, ...]:
 
 
 class Fillers:
-    """Draws values for slots from one set of fillers; `rng` decides everything."""
+    """Draws values for slots from one set of fillers; `rng` decides everything.
 
-    def __init__(self, filler_set: str, rng: random.Random) -> None:
+    real: share of words that are taken from a pool.
+    """
+
+    def __init__(self, filler_set: str, rng: random.Random, real: float = _REAL) -> None:
+        self._real = real
         self._held_out = filler_set == "held_out"
         own = word_lists("manual")["pools"][filler_set]
         self._pools: dict[str, list[str]] = {**own, **word_lists("fillers")[filler_set]}
@@ -147,6 +151,7 @@ class Fillers:
         form = word_lists("manual")["composed"].get(kind)
         if form is None:
             return rng.choice(self._pools[kind])
+        form = form if isinstance(form, str) else rng.choice(form)
         text = re.sub(r"{(\w+)}", lambda slot: self._value(slot[1], values), form)
         return text.title() if kind == "title" else text.lower() if kind == "email" else text
 
@@ -157,7 +162,7 @@ class Fillers:
         return str(number)
 
     def _word(self, pool: str) -> str:
-        if self._rng.random() < _REAL:
+        if self._rng.random() < self._real:
             return self._rng.choice(self._pools[pool])
         word = self._made_up_word()
         return word.capitalize() if pool in _CAPITALIZED else word
@@ -192,10 +197,12 @@ def _all_words() -> frozenset[str]:
 class Wording:
     """Puts intents into words, from one set of phrasings and one of fillers."""
 
-    def __init__(self, phrasing_set: str, filler_set: str, rng: random.Random) -> None:
+    def __init__(
+        self, phrasing_set: str, filler_set: str, rng: random.Random, real: float = _REAL
+    ) -> None:
         self._set = phrasing_set
         self._frames = word_lists("phrasings")["frames"][phrasing_set]
-        self._fillers = Fillers(filler_set, rng)
+        self._fillers = Fillers(filler_set, rng, real)
         self._rng = rng
 
     def pick(self, choices: Sequence[Intent], form: str | None = None) -> Intent:

@@ -98,7 +98,12 @@ class DataSection(Section):
     """templates: shares of the categories, such as {'calculator': 1, 'no_tool': 3}; none: all"""
     answered: float | None = Field(None, ge=0, le=1)
     """generated rows: share of those with calls that go on to a result and an answer; none: by
-    tool (templates; with 0 the tasks expect calls alone), or 0 (manual_templates)"""
+    tool (templates; with 0 the tasks expect calls alone), or all, with invented results of tools
+    whose names do not say that they only read (manual_templates)"""
+    turns: float | None = Field(None, ge=0, lt=1)
+    """manual_templates: how likely each further turn is; none: 0.4, or 0 without answers"""
+    relations: dict[str, list[str]] | None = None
+    """manual_templates: relations between parameters, by tool: ['start < end', 'from != to']"""
     generation_type: Literal["real", "synthetic"] | None = None
     """toolbench: files at data.path (real), or rows generated for the tools of the experiment
     (synthetic)"""

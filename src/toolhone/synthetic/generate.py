@@ -1,11 +1,11 @@
-"""Rows for the user's own tools: one call, two calls or none; framed, checked and counted.
+"""Rows for the user's own tools: one call, two, none, or a question back; checked and counted.
 
     templates = ManualTemplates(tools, examples, seed=0, shares={"one_call": 0.8, "no_call": 0.2})
     templates.conversations(1000)
     templates.tasks(200, "held_out")        # other phrasings, other values
 
-Row i of a split is a pure function of (tools, examples, seed, split, i). Question and calls come
-from one draw. Conversations end with the calls; no tool is run.
+Row i of a split is a pure function of the arguments, the split and i. Question and calls come from
+one draw. Calls have no results yet; `synthetic/answers.py` runs them.
 """
 
 from __future__ import annotations
@@ -20,28 +20,43 @@ from typing import Any
 
 from toolhone.config.phrasings import word_lists
 from toolhone.errors import DataError, nearest
-from toolhone.schema import Conversation, Message, Task, Tool, ToolCall
+from toolhone.schema import Conversation, Message, Task, Tool
 from toolhone.sources.base import tasks_of
+from toolhone.synthetic.described import DescribedPhrase
 from toolhone.synthetic.examples import CanonicalExample, argument_values
+from toolhone.synthetic.later_turns import (
+    Link,
+    askable,
+    correction,
+    is_goodbye,
+    linked,
+    marks,
+    numbered,
+    thanks,
+    unsaid_request,
+)
 from toolhone.synthetic.paraphrase import Frames, SmallTalk, core_of
 from toolhone.synthetic.phrases import (
-    DescribedPhrase,
+    Draw,
     ExamplePhrase,
-    Phrase,
+    IntentPhrase,
     ambiguous,
     builtin_phrases,
     example_phrases,
 )
 from toolhone.synthetic.slots import folded
-from toolhone.tools.schema_sampler import SchemaSampler, Undrawable
+from toolhone.tools.number_maker import Undrawable
+from toolhone.tools.relations import Relation
+from toolhone.tools.schema_sampler import SchemaSampler
 from toolhone.tools.text_kinds import words_of
 
 SPLITS = ("train", "held_out")
-SHARES = {"one_call": 0.7, "two_calls": 0.1, "no_call": 0.2}
+SHARES = {"one_call": 0.6, "two_calls": 0.1, "dependent": 0.05, "missing": 0.08, "no_call": 0.17}
 SOURCE = "manual_templates"
 _TRIES = 400
 """Draws for one row, at most."""
 _FRAMINGS = 60
+_MOST_TURNS = 3
 _HELD_OUT = 5
 """One question in so many, by checksum, belongs to the held-out split."""
 
@@ -56,8 +71,21 @@ class Reject(StrEnum):
     SEEN = "a task that occurs before"
 
 
-Drawn = tuple[str, Message] | Reject
-"""A question and the assistant's message, or why there is none."""
+Phrase = ExamplePhrase | IntentPhrase | DescribedPhrase
+"""Something that can be asked in many ways."""
+Drawn = tuple[Message, ...] | Reject
+"""A question and what follows it, or why there is none."""
+
+
+@dataclass(frozen=True)
+class MadeOptions:
+    """turns: how likely each further turn is. from_schema: share of the questions for a tool with
+    examples that are made of its schema. relations: declared, by tool. links: see `find_links`."""
+
+    turns: float = 0.0
+    from_schema: float = 0.3
+    relations: Mapping[str, Sequence[Relation]] = field(default_factory=dict)
+    links: Sequence[Link] = ()
 
 
 @dataclass
@@ -80,16 +108,17 @@ class ManualTemplates:
         seed: int = 0,
         shares: Mapping[str, float] = SHARES,
         held_out_seed: int | None = None,
+        options: MadeOptions | None = None,
     ) -> None:
         check_use(tools, examples, shares)
-        self.tools = tuple(tools)
+        self.tools, self._options = tuple(tools), options or MadeOptions()
         self._seeds = dict(zip(SPLITS, (seed, seed if held_out_seed is None else held_out_seed)))
-        self._shares = {name: float(shares.get(name, 0.0)) for name in SHARES}
         self._by_name = {tool.name: tool for tool in tools}
         self._undrawable: dict[str, str] = {}
         # Words that begin a command: the common ones, and the first words of names.
         names = [words_of(tool.name) for tool in tools]
         verbs = {*word_lists("manual")["verbs"], *(words[0] for words in names if len(words) > 1)}
+        self._described: dict[str, DescribedPhrase] = {}
         self._single, self._several = self._phrases(examples, verbs)
         # Words that set tools or values apart are never replaced by others.
         texts = [tool.name for tool in tools] if len(tools) > 1 else []
@@ -100,6 +129,12 @@ class ManualTemplates:
         talk = [(*core_of(one.query, verbs), one.answer) for one in examples if not one.calls]
         self._talk = SmallTalk(tools, talk)
         self._counts = {name: _Counts() for name in SPLITS}
+        self._links = [one for one in self._options.links if one.second in self._described]
+        self._asked = [one for one in self._described.values() if askable(one.tool)]
+        possible = {"dependent": bool(self._links), "missing": bool(self._asked)}
+        self._shares = {n: float(shares.get(n, 0)) * possible.get(n, True) for n in SHARES}
+        if not sum(self._shares.values()):
+            raise DataError("no row can be made of these shares and tools; give 'one_call' a share")
         calling = self._shares["one_call"] or self._shares["two_calls"]
         if calling and not self._single and not self._several:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in self._undrawable.items())
@@ -120,11 +155,11 @@ class ManualTemplates:
         for index in range(n):
             rng = self._rng("task", split, index)
             for _ in range(_TRIES):
-                row = self._conversation(rng, index, split)
+                row = self._conversation(rng, index, split, goes_on=False)
                 question = str(row.messages[0].content)
                 if question not in seen:
                     seen.add(question)
-                    rows += tasks_of(row)
+                    rows += tasks_of(row)[:1]
                     break
                 self._counts[split].rejected[Reject.SEEN] += 1
             else:
@@ -134,6 +169,7 @@ class ManualTemplates:
     def report(self) -> dict[str, Any]:
         """Return what was drawn so far by split, the phrasings by tool, and what stays as it is."""
         phrases = [(name, phrase) for name, group in self._single.items() for phrase in group]
+        phrases += list(self._described.items())
         phrases += [(call.name, phrase) for phrase in self._several for call in phrase.calls]
         splits = {
             name: {
@@ -179,24 +215,26 @@ class ManualTemplates:
             else:
                 several += own
         for tool in self.tools:
-            if not single[tool.name]:
-                found = builtin_phrases(tool) or self._describe(tool, samplers[tool.name])
-                single[tool.name] += found
-        return {name: phrases for name, phrases in single.items() if phrases}, several
+            builtin = [] if single[tool.name] else builtin_phrases(tool)
+            single[tool.name] += builtin
+            if not builtin and (found := self._describe(tool, samplers[tool.name])):
+                self._described[tool.name] = found
+        known = {name: one for name, one in single.items() if one or name in self._described}
+        return known, several
 
-    def _describe(self, tool: Tool, sampler: SchemaSampler) -> list[Phrase]:
+    def _describe(self, tool: Tool, sampler: SchemaSampler) -> DescribedPhrase | None:
         """Return a phrase made of the schema, if some of its draws obey the schema."""
         try:
             phrase = DescribedPhrase(tool, sampler)
             draws = [phrase.draw(random.Random(seed), False) for seed in range(20)]
         except Undrawable as undrawable:
             self._undrawable[tool.name] = str(undrawable)
-            return []
+            return None
         problems = [tool.problems(draw.calls[0].arguments) for draw in draws]
         if all(problems):
             self._undrawable[tool.name] = f"no draw obeys the schema: {problems[0][0]:.100}"
-            return []
-        return [phrase]
+            return None
+        return phrase
 
     def _rng(self, kind: str, split: str, index: int) -> random.Random:
         if split not in SPLITS:
@@ -204,7 +242,21 @@ class ManualTemplates:
             raise DataError(f"there is no split {split!r}{nearest(split, SPLITS)}; {known}")
         return random.Random(f"manual {kind} {self._seeds[split]} {split} {index}")
 
-    def _conversation(self, rng: random.Random, index: int, split: str) -> Conversation:
+    def _conversation(
+        self, rng: random.Random, index: int, split: str, goes_on: bool = True
+    ) -> Conversation:
+        messages = self._round(rng, index, split)
+        if goes_on and self._options.turns:
+            more = self._rng("turns", split, index)
+            for _ in range(_MOST_TURNS):
+                if more.random() >= self._options.turns or is_goodbye(messages[-1]):
+                    break
+                messages += self._later(messages, more, index, split)
+        name = f"{split}-{self._seeds[split]}-{index:06d}"
+        return Conversation(numbered(messages), self.tools, name, SOURCE)
+
+    def _round(self, rng: random.Random, index: int, split: str) -> tuple[Message, ...]:
+        """Return a question and what follows it."""
         kind = rng.choices(list(self._shares), list(self._shares.values()))[0]
         counts = self._counts[split]
         for _ in range(_TRIES):
@@ -212,13 +264,10 @@ class ManualTemplates:
             if isinstance(drawn, Reject):
                 counts.rejected[drawn] += 1
                 continue
-            question, assistant = drawn
             counts.kinds[kind] += 1
-            counts.tools.update(call.name for call in assistant.tool_calls)
-            counts.questions.add(question)
-            messages = (Message("user", question), assistant)
-            name = f"{split}-{self._seeds[split]}-{index:06d}"
-            return Conversation(messages, self.tools, name, SOURCE)
+            counts.tools.update(call.name for one in drawn for call in one.tool_calls)
+            counts.questions.add(str(drawn[0].content))
+            return drawn
         common = counts.rejected.most_common(3)
         reasons = ", ".join(f"{reason.value} ({count})" for reason, count in common)
         raise DataError(
@@ -226,16 +275,55 @@ class ManualTemplates:
             "examples or wider schemas"
         )
 
+    def _later(
+        self, messages: tuple[Message, ...], rng: random.Random, index: int, split: str
+    ) -> tuple[Message, ...]:
+        """Return a further turn: a correction of the last call, thanks, talk or a request."""
+        held, last = split == "held_out", messages[-1].tool_calls
+        kind = rng.choices(("request", "correction", "thanks", "talk"), (40, 30, 18, 12))[0]
+        described = self._described.get(last[0].name) if len(last) == 1 else None
+        if kind == "correction" and described and not marks(last[0]):
+            corrected = correction(described, last[0], rng, held)
+            if corrected is not None:
+                return corrected
+        if kind == "thanks" and any(one.tool_calls for one in messages):
+            return thanks(rng, held)
+        if kind == "talk":
+            pieces, answer = self._talk.draw(rng, held)
+            question = "".join(piece.text for piece in pieces)
+            return Message("user", question), Message("assistant", answer)
+        return self._round(rng, index, split)
+
     def _draw(self, kind: str, split: str, rng: random.Random) -> Drawn:
         held = split == "held_out"
         if kind == "no_call":
             pieces, answer = self._talk.draw(rng, held)
             question = "".join(piece.text for piece in pieces)
             fits = side(question) == split
-            return (question, Message("assistant", answer)) if fits else Reject.OTHER_SPLIT
-        draws = [phrase.draw(rng, held) for phrase in self._choose(kind, rng)]
+            messages = Message("user", question), Message("assistant", answer)
+            return messages if fits else Reject.OTHER_SPLIT
+        if kind == "missing":
+            unsaid = unsaid_request(rng.choice(self._asked), rng, held)
+            framed = self._framed([unsaid.draw], split, rng)
+            if isinstance(framed, Reject):
+                return framed
+            return (Message("user", framed), *unsaid.later)
+        draws = self._choose(kind, rng, held)
+        framed = self._framed(draws, split, rng)
+        if isinstance(framed, Reject):
+            return framed
+        calls = tuple(call for draw in draws for call in draw.calls)
+        groups = [(call,) for call in calls] if kind == "dependent" else [calls]
+        return (
+            Message("user", framed),
+            *(Message("assistant", None, tool_calls=group) for group in groups),
+        )
+
+    def _framed(self, draws: Sequence[Draw], split: str, rng: random.Random) -> str | Reject:
+        """Return the question of checked draws, between an opening and an ending of the split."""
         calls = [call for draw in draws for call in draw.calls]
-        if any(self._by_name[call.name].problems(call.arguments) for call in calls):
+        checked = [call for call in calls if not marks(call)]
+        if any(self._by_name[call.name].problems(call.arguments) for call in checked):
             return Reject.SCHEMA
         if any(call in calls[:index] for index, call in enumerate(calls)):
             return Reject.SAME_CALLS
@@ -245,19 +333,27 @@ class ManualTemplates:
             question = "".join(piece.text for piece in pieces).strip()
             if side(question) != split:
                 continue
-            if ambiguous(pieces):
-                return Reject.AMBIGUOUS
-            linked = [ToolCall(one.name, one.arguments, f"call{i}") for i, one in enumerate(calls)]
-            return question, Message("assistant", None, tool_calls=tuple(linked))
+            return Reject.AMBIGUOUS if ambiguous(pieces) else question
         return Reject.OTHER_SPLIT
 
-    def _choose(self, kind: str, rng: random.Random) -> Sequence[Phrase]:
-        """Choose one phrase, or two; an example with several calls of its own counts as two."""
+    def _choose(self, kind: str, rng: random.Random, held: bool) -> Sequence[Draw]:
+        """Draw one phrase, or two; an example with several calls of its own counts as two."""
+        if kind == "dependent":
+            link = rng.choice(self._links)
+            first = self._phrase(link.first, rng).draw(rng, held)
+            return [linked(first, link, self._described[link.second], rng, held)]
         two = kind == "two_calls"
         if self._several and ((two and rng.random() < 0.5) or not self._single):
-            return [rng.choice(self._several)]
+            return [rng.choice(self._several).draw(rng, held)]
         names = sorted(self._single)
-        return [rng.choice(self._single[rng.choice(names)]) for _ in range(2 if two else 1)]
+        return [self._phrase(rng.choice(names), rng).draw(rng, held) for _ in range(1 + two)]
+
+    def _phrase(self, name: str, rng: random.Random) -> Phrase:
+        """Choose a phrase of a tool: of its examples, or at times of its schema."""
+        phrases, described = self._single[name], self._described.get(name)
+        if described and (not phrases or rng.random() < self._options.from_schema):
+            return described
+        return rng.choice(phrases)
 
 
 def side(question: str) -> str:

@@ -6,22 +6,31 @@ model (`data.teacher`).
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from toolhone.config.phrasings import word_lists
 from toolhone.config.sections import Experiment
 from toolhone.config.teachers import METHOD
 from toolhone.data.splits import split_rows
-from toolhone.errors import DataError
+from toolhone.errors import ConfigError, DataError, nearest
 from toolhone.runs.progress import Progress
-from toolhone.schema import Conversation, Task
+from toolhone.schema import Conversation, Json, Task, Tool
 from toolhone.sources.base import tasks_of
-from toolhone.synthetic.examples import answers_of, read_examples, with_answers
-from toolhone.synthetic.generate import ManualTemplates
+from toolhone.synthetic.answers import CallRunner, answers_of, with_answers
+from toolhone.synthetic.coverage import coverage_of
+from toolhone.synthetic.examples import read_examples
+from toolhone.synthetic.generate import MadeOptions, ManualTemplates
+from toolhone.synthetic.later_turns import Link, find_links
 from toolhone.synthetic.teacher_client import TeacherClient
 from toolhone.synthetic.teacher_rows import write_rows
+from toolhone.tools.builtin import BUILTIN
 from toolhone.tools.loading import open_registry, tools_of
+from toolhone.tools.registry import Registry
+from toolhone.tools.relations import Relation, read_relation
+from toolhone.tools.result import ToolStatus
+from toolhone.tools.text_kinds import words_of
 
 
 @dataclass(frozen=True)
@@ -42,21 +51,78 @@ def make_rows(experiment: Experiment, progress: Progress | None = None) -> MadeR
     count = data.max_samples or data.samples
     held = min(count - 1, max(1, round(count * data.held_out_share)))
     examples = [] if data.examples is None else read_examples(data.examples, tools)
-    templates = ManualTemplates(tools, examples, experiment.seed, held_out_seed=data.split_seed)
+    registry, answered = open_registry(experiment), 1.0 if data.answered is None else data.answered
+    runner = CallRunner(registry, _invented(experiment, registry, tools))
+    turns = data.turns if data.turns is not None else 0.4 if answered else 0.0
+    plain = MadeOptions(turns, relations=_relations(experiment, tools))
+    options = replace(plain, links=_links(tools, runner, plain)) if answered else plain
+    shared = (tools, examples, experiment.seed)
+    templates = ManualTemplates(*shared, held_out_seed=data.split_seed, options=options)
     train = templates.conversations(count - held, "train")
     held_out = templates.conversations(held, "held_out")
     made = templates.report()
-    tasks, lost = templates.tasks(held, "held_out"), Counter[str]()
-    answered = data.answered
-    if answered is None:
-        answered = float(data.chosen_strategy == METHOD)
-    if answered:
-        registry, wordings = open_registry(experiment), answers_of(examples)
-        train, lost = with_answers(train, registry, wordings, answered, experiment.seed)
-        held_out, more = with_answers(held_out, registry, wordings, answered, data.split_seed)
-        lost += more
-    report = {"source": _source(experiment, count), "made": made, "not_answered": dict(lost)}
-    return MadeRows(train, held_out, tasks, report)
+    # Tasks are the same whether tools run or not.
+    tasks = ManualTemplates(*shared, held_out_seed=data.split_seed, options=plain)
+    words = answers_of(examples)
+    train, lost = with_answers(train, runner, words, answered, experiment.seed)
+    held_out, more = with_answers(held_out, runner, words, answered, data.split_seed)
+    report = {
+        "source": _source(experiment, count),
+        "made": made,
+        "not_answered": dict(lost + more),
+        "calls": {"ran": runner.ran, "invented": dict(runner.made_up)},
+        "coverage": coverage_of(train, tools),
+    }
+    report["notes"] = list(_notes(report))
+    return MadeRows(train, held_out, tasks.tasks(held, "held_out"), report)
+
+
+def _notes(report: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what the summary says of results that are invented, and of what never varies."""
+    if made_up := report["calls"]["invented"]:
+        names = ", ".join(made_up)
+        yield f"results of {names} are invented, nothing ran (data.answered=1 runs every tool)"
+    if warnings := report["coverage"]["warnings"]:
+        more = f"; and {len(warnings) - 2} more" if len(warnings) > 2 else ""
+        yield f"coverage: {'; '.join(warnings[:2])}{more} (see toolhone data preview)"
+
+
+def _invented(experiment: Experiment, registry: Registry, tools: Sequence[Tool]) -> set[str]:
+    """Return the tools that are not run: those that cannot, and unless `data.answered` is named
+    all but those whose name says that they only read."""
+    names = {tool.name for tool in tools if tool.name not in registry.runnable}
+    if experiment.data.answered is None:
+        names |= {tool.name for tool in tools if not _reads(tool.name)}
+    return names
+
+
+def _reads(name: str) -> bool:
+    return name in BUILTIN or bool({*words_of(name)[:1]} & {*word_lists("manual")["reading"]})
+
+
+def _relations(experiment: Experiment, tools: Sequence[Tool]) -> dict[str, list[Relation]]:
+    """Return `data.relations` by tool; refuse unknown tools."""
+    names, declared = [tool.name for tool in tools], experiment.data.relations or {}
+    for name in declared:
+        if name not in names:
+            known = f"{nearest(name, names)}; tools: {', '.join(names)}"
+            raise ConfigError(f"data.relations names the tool {name!r}, which is not there{known}")
+    return {name: [read_relation(text) for text in texts] for name, texts in declared.items()}
+
+
+def _links(tools: Sequence[Tool], runner: CallRunner, options: MadeOptions) -> list[Link]:
+    """Return which results hold an argument of another tool, from one call of each tool."""
+    results = dict[str, Json]()
+    for tool in tools if len(tools) > 1 else ():
+        try:
+            one = ManualTemplates([tool], shares={"one_call": 1.0}, options=options)
+            (call, *_) = one.conversations(1)[0].messages[1].tool_calls
+        except DataError:
+            continue
+        (result,) = runner.run_all([call], tools)
+        if result.outcome is ToolStatus.OK:
+            results[tool.name] = result.value
+    return list(find_links(tools, results))
 
 
 def _from_teacher(experiment: Experiment, progress: Progress) -> MadeRows:

@@ -9,10 +9,14 @@ Only words between values are touched, and of them only those at the very beginn
 
 from __future__ import annotations
 
+import json
 import random
 import re
 from collections.abc import Collection, Iterable, Sequence
 from enum import StrEnum
+from functools import cache
+from importlib import resources
+from typing import Any, cast
 
 from toolhone.config.phrasings import Fillers, Wording, intents, word_lists
 from toolhone.schema import Tool
@@ -25,10 +29,24 @@ _COURTESY = re.compile(
     re.IGNORECASE,
 )
 _THANKS = re.compile(r"(?:,? (?:please|thanks|thank you|for me))*\s*[.?!]*$", re.IGNORECASE)
+_ASKS = re.compile(r"\b(?:can|could|would|will) you\b", re.IGNORECASE)
 _SWAPPED = 0.35
+_LONGEST_COMMAND = 12
+"""Words of a description's first sentence, at most, that make it a command."""
 _FROM_EXAMPLES = 0.5
-_BEYOND = 0.5
-"""Share of talk that asks for something beyond the tools, of all talk that no example shows."""
+_BEYOND, _PLAIN = 0.4, 0.4
+"""Shares of what asks for something beyond the tools, and of plain questions with full answers, of
+all talk that no example shows; the rest is small talk."""
+_SMALL_TALK = ("chat.greet", "chat.place", "chat.hello", "chat.bye", "chat.mood")
+_REAL = 0.95
+"""Share of names and words that exist."""
+
+
+@cache
+def plain_talk() -> dict[str, Any]:
+    """Return the plain questions of each split with their answers, and the refusals."""
+    file = resources.files("toolhone.synthetic") / "plain_talk.json"
+    return cast(dict[str, Any], json.loads(file.read_text(encoding="utf-8")))
 
 
 class Form(StrEnum):
@@ -60,6 +78,16 @@ def core_of(query: str, verbs: Collection[str]) -> tuple[Form, str]:
     return (Form.NAME, bare) if first in ("the", "a", "an", "my") else (Form.PLAIN, query)
 
 
+def command_of(description: str, verbs: Collection[str]) -> str:
+    """Turn "Gets the weather. Uses ..." into "get the weather"; "" where it is no command."""
+    sentence = re.split(r"[.:;\n(]", description.strip(), maxsplit=1)[0].strip()
+    first, _, rest = sentence.partition(" ")
+    verb = first.lower()
+    stems = (verb, verb.removesuffix("s"), verb.removesuffix("es"))
+    verb = next((stem for stem in stems if stem in verbs), "")
+    return f"{verb} {rest}".strip() if verb and len(sentence.split()) <= _LONGEST_COMMAND else ""
+
+
 class Frames:
     """Openings, endings, links and other verbs of one set; `protected` words stay."""
 
@@ -89,7 +117,10 @@ class Frames:
             pieces = list(swapped[0][1])
             for _, more in swapped[1:]:
                 pieces += [SlotPiece(rng.choice(self._joins)), *_lower_first(more)]
-        opening, ending = rng.choice(self._openings[form]), rng.choice(self._endings[form])
+        opening = rng.choice(self._openings[form])
+        said = opening + "".join(piece.text for piece in pieces)
+        fitting = [one for one in self._endings[form] if _ends(one, form, opening, said)]
+        ending = rng.choice(fitting)
         inner = _lower_first(pieces) if opening else pieces
         return [SlotPiece(opening), *inner, SlotPiece(ending)]
 
@@ -117,6 +148,13 @@ class Frames:
         return [SlotPiece(way + first[len(words) :]), *pieces[1:]]
 
 
+def _ends(ending: str, form: Form, opening: str, said: str) -> bool:
+    """Return whether an ending fits: one "please" is enough, and a command is no question."""
+    if "please" in ending and "please" in said:
+        return False
+    return form is not Form.DO or "?" not in ending or bool(_ASKS.search(opening))
+
+
 def _lower_first(pieces: Sequence[SlotPiece]) -> list[SlotPiece]:
     """Lower the first letter, unless it begins a value, a name in capitals or "I"."""
     first = pieces[0]
@@ -133,6 +171,11 @@ class SmallTalk:
         self, tools: Sequence[Tool], examples: Iterable[tuple[Form, str, str]] = ()
     ) -> None:
         self._examples = list(examples)
+        verbs = word_lists("manual")["verbs"]
+        self._offers = [
+            command_of(tool.description, verbs) or f"use {' '.join(words_of(tool.name))}"
+            for tool in tools
+        ]
         texts: list[str] = []
         for tool in tools:
             texts += (tool.name, tool.description, *tool.properties)
@@ -153,15 +196,23 @@ class SmallTalk:
             form, text, answer = rng.choice(self._examples)
             question = Frames(name).question([(form, [SlotPiece(text)])], rng)
             return question, answer or rng.choice(lists["replies"])
-        if self._beyond[name] and rng.random() < _BEYOND:
+        chance = rng.random()
+        if self._beyond[name] and chance < _BEYOND:
             entry = rng.choice(self._beyond[name])
             slots = {kind: kind for kind in re.findall(r"{(\w+)}", entry["text"])}
-            text = entry["text"].format_map(Fillers(name, rng).draw(slots))
+            text = entry["text"].format_map(Fillers(name, rng, _REAL).draw(slots))
             question = Frames(name).question([(Form(entry["form"]), [SlotPiece(text)])], rng)
-            return question, rng.choice(lists["refusals"])
-        wording = Wording(name, name, rng)
-        # Some answers name the embedded model.
+            can = " or ".join(rng.sample(self._offers, min(2, len(self._offers))))
+            return question, str(rng.choice(plain_talk()["refusals"])).format(can=can)
+        if chance < _BEYOND + _PLAIN:
+            entry = rng.choice(plain_talk()[name])
+            question = Frames(name).question(
+                [(Form(entry["form"]), [SlotPiece(entry["text"])])], rng
+            )
+            return question, entry["answer"]
+        wording = Wording(name, name, rng, _REAL)
+        # Some answers name the embedded model, others fit a demo alone.
         talk = [intent for intent in intents() if intent.category == "no_tool"]
-        modest = [one for one in talk if not any("pico" in answer for answer in one.answers)]
+        modest = [one for one in talk if one.name in _SMALL_TALK]
         request = wording.request(wording.pick(modest))
         return [SlotPiece(wording.question([request]))], request.answer([])

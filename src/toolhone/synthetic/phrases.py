@@ -1,4 +1,4 @@
-"""What can be asked in many ways: examples, tools described by their schema, built-in requests.
+"""What can be asked in many ways: examples, and the built-in requests.
 
     phrases = example_phrases(example, samplers, kept, verbs)
     draw = phrases[0].draw(random.Random(0), held=False)
@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from toolhone.config.phrasings import Intent, Wording, intents, word_lists
-from toolhone.schema import Json, Tool, ToolCall
+from toolhone.schema import Tool, ToolCall
 from toolhone.synthetic.examples import CanonicalExample
 from toolhone.synthetic.paraphrase import Form, core_of
 from toolhone.synthetic.slots import (
@@ -32,8 +32,10 @@ from toolhone.synthetic.slots import (
     places,
     spellings,
 )
-from toolhone.tools.schema_sampler import Leaf, Maker, SchemaSampler, Steps, Undrawable, constant
-from toolhone.tools.text_kinds import clock_kind, near, text_maker, words_of
+from toolhone.tools.number_maker import Undrawable
+from toolhone.tools.relations import Relation, relate
+from toolhone.tools.schema_sampler import Leaf, Maker, SchemaSampler, Steps, constant
+from toolhone.tools.text_kinds import near, text_maker, words_of
 
 Samplers = Mapping[str, SchemaSampler]
 _TRIES = 10
@@ -44,8 +46,6 @@ _AFTER = re.compile(
     r"(\s\w+)??(?=$|[.,?!]|\s(?:in|on|at|for|with|to|from|by|under|until|and|please)\b)",
     re.IGNORECASE,
 )
-_LONGEST_COMMAND = 12
-"""Words of a description's first sentence, at most, that make it a command."""
 
 
 class Draw(NamedTuple):
@@ -58,13 +58,14 @@ class Draw(NamedTuple):
 
 @dataclass(frozen=True)
 class ExamplePhrase:
-    """The words of an example, and a maker for each slot."""
+    """The words of an example, and a maker for each slot; relations name slots by their number."""
 
     form: Form
     text: str
     calls: tuple[ToolCall, ...]
     located: Located
     makers: tuple[Maker, ...]
+    relations: tuple[Relation, ...] = ()
 
     def draw(self, rng: random.Random, held: bool) -> Draw:
         """Draw values, which differ where there is choice."""
@@ -76,6 +77,9 @@ class ExamplePhrase:
                     break
                 value = make(rng, held)
             values.append(value)
+        numbered = {str(index): value for index, value in enumerate(values)}
+        relate(numbered, self.relations, lambda n: self.makers[int(n)](rng, held), rng, held)
+        values = list(numbered.values())
         arguments: list[Any] = [copy.deepcopy(dict(call.arguments)) for call in self.calls]
         for slot, value in zip(self.located.slots, values, strict=True):
             for leaf in slot.leaves:
@@ -166,7 +170,21 @@ def _example_phrase(
     agreed = [path for path in paths if (calls[int(path[0])].name, path[1:]) in kept]
     located = locate(text, leaves, agreed)
     makers = tuple(_slot_maker(slot, text, calls, samplers) for slot in located.slots)
-    return ExamplePhrase(form, text, calls, located, makers)
+    relations = tuple(_slot_relations(located.slots, calls, samplers))
+    return ExamplePhrase(form, text, calls, located, makers, relations)
+
+
+def _slot_relations(
+    slots: Sequence[Slot], calls: Sequence[ToolCall], samplers: Samplers
+) -> Iterator[Relation]:
+    """Yield the relations between slots that each fill one property of the same object."""
+    places = {slot.leaves[0].path: n for n, slot in enumerate(slots) if len(slot.leaves) == 1}
+    for parent in {path[:-1] for path in places}:
+        sampler = samplers[calls[int(parent[0])].name]
+        names = [str(path[-1]) for path in places if path[:-1] == parent]
+        for one in sampler.relations(parent[1:], names):
+            first, second = (str(places[(*parent, name)]) for name in (one.first, one.second))
+            yield Relation(first, second, one.sign)
 
 
 def _slot_maker(slot: Slot, text: str, calls: Sequence[ToolCall], samplers: Samplers) -> Maker:
@@ -240,93 +258,3 @@ def builtin_phrases(tool: Tool) -> list[IntentPhrase]:
             phrases += [phrase] if declared and not any(map(tool.problems, draws)) else []
         return phrases
     return []
-
-
-class DescribedPhrase:
-    """Questions for one tool, made of its schema and description: stiff, but never wrong.
-
-    The question lists the arguments under the names of their parameters.
-    """
-
-    def __init__(self, tool: Tool, sampler: SchemaSampler) -> None:
-        self._tool, self._schemas = tool, sampler.schemas
-        self._arguments = sampler.maker(tool.parameters, ())
-        self._name = " ".join(words_of(tool.name)) or tool.name
-        command = command_of(tool.description, word_lists("manual")["verbs"])
-        self._command = command or f"use {self._name}"
-
-    def draw(self, rng: random.Random, held: bool) -> Draw:
-        """Draw arguments, and a question that lists them."""
-        arguments = self._arguments(rng, held)
-        name = "held_out" if held else "train"
-        pair = rng.choice(word_lists("manual")["pairs"][name])
-        listed = self._list_arguments(arguments, pair, rng)
-        before, _, after = rng.choice(word_lists("manual")["described"][name]).partition("{args}")
-        if not listed:
-            before = re.sub(r"(:|, where|,| with| using| given| on) $", "", before)
-        before = before.replace("{what}", self._command).replace("{tool}", self._name)
-        pieces = [SlotPiece(before), *listed, *([SlotPiece(after)] if after else [])]
-        return Draw(Form.DO, tuple(pieces), (ToolCall(self._tool.name, arguments),))
-
-    def _list_arguments(
-        self, arguments: dict[str, Json], pair: str, rng: random.Random
-    ) -> list[SlotPiece]:
-        leaves = self._schemas.leaves(arguments)
-        shown = [leaf for leaf in leaves if leaf.value not in (None, [], {}, "")]
-        spoken = rng.random() < 0.5
-        pieces: list[SlotPiece] = []
-        before, _, after = pair.partition("{value}")
-        for index, leaf in enumerate(shown):
-            last = index == len(shown) - 1
-            comma = "" if not index else " and " if last and rng.random() < 0.5 else ", "
-            pieces.append(SlotPiece(comma + before.replace("{name}", spoken_name(leaf.path))))
-            items = leaf.value if isinstance(leaf.value, list) else [leaf.value]
-            choice = "enum" in leaf.schema and not isinstance(leaf.value, list)
-            for number, item in enumerate(items):
-                if number:
-                    pieces.append(SlotPiece(" and " if number == len(items) - 1 else ", "))
-                pieces.append(_speak(item, spoken, choice, rng))
-            pieces += [SlotPiece(after)] if after else []
-        return pieces
-
-
-Phrase = ExamplePhrase | IntentPhrase | DescribedPhrase
-"""Something that can be asked in many ways."""
-
-
-def command_of(description: str, verbs: Collection[str]) -> str:
-    """Turn "Gets the weather. Uses ..." into "get the weather"; "" where it is no command."""
-    sentence = re.split(r"[.:;\n(]", description.strip(), maxsplit=1)[0].strip()
-    first, _, rest = sentence.partition(" ")
-    verb = first.lower()
-    stems = (verb, verb.removesuffix("s"), verb.removesuffix("es"))
-    verb = next((stem for stem in stems if stem in verbs), "")
-    return f"{verb} {rest}".strip() if verb and len(sentence.split()) <= _LONGEST_COMMAND else ""
-
-
-def spoken_name(path: Steps) -> str:
-    """`("guests", 1, "first_name")` -> "second guest first name"."""
-    words: list[str] = []
-    for step, following in zip(path, (*path[1:], ""), strict=True):
-        if isinstance(step, int):
-            continue
-        own = words_of(step) or [step]
-        if isinstance(following, int):
-            nth = (word_lists("manual")["ordinals"][following : following + 1] or ["next"])[0]
-            plural = own[-1].endswith("s") and len(own[-1]) > 3
-            own = [nth, *own[:-1], own[-1][:-1] if plural else own[-1]]
-        words += own
-    return " ".join(words)
-
-
-def _speak(value: Json, spoken: bool, choice: bool, rng: random.Random) -> SlotPiece:
-    """Write a value; if `spoken`, dates, times and choices in words. Long texts are quoted."""
-    known = spellings(value)
-    text = known[EXACT]
-    if spoken and isinstance(value, bool):
-        text = known["yes or no"]
-    elif spoken and (clock_kind(value) in ("date", "time") or (choice and "spaced" in known)):
-        text = rng.choice(list(known.values()))
-    if isinstance(value, str) and len(value.split()) > 2 and '"' not in value:
-        text = f'"{value}"'
-    return SlotPiece(text, True, value)

@@ -11,13 +11,11 @@ Keywords such as `not`, `if` and `contains` are not read; the whole call is chec
 from __future__ import annotations
 
 import json
-import math
 import random
 import re
 import string
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
 from rstr import Rstr
@@ -25,6 +23,8 @@ from rstr import Rstr
 from toolhone.config.phrasings import word_lists
 from toolhone.schema import Json, Tool
 from toolhone.schema.references import find_ref
+from toolhone.tools.number_maker import Undrawable, number_maker
+from toolhone.tools.relations import Relation, relate, relations_of
 from toolhone.tools.text_kinds import Make, kind_of, text_maker, words_of
 
 Steps = tuple[str | int, ...]
@@ -45,8 +45,6 @@ Maker = Callable[[random.Random, bool], Json]
 _MAX_DEPTH = 6
 _TRIES = 30
 _WIDEST = 10_000
-_ENOUGH = 30
-"""Held-out numbers are set apart where a range has at least so many."""
 _INCLUDED = 0.6
 """How often an optional property is drawn."""
 _SHAPED = ("like", "id", "digits", "phone", "time", "moment")
@@ -145,15 +143,19 @@ class Schemas:
         return first[index] if index < len(first) else rest if isinstance(rest, Mapping) else {}
 
 
-class Undrawable(Exception):  # noqa: N818  (a decision about one schema, never shown as an error)
-    """No value can be drawn from a schema; the text says why."""
-
-
 class SchemaSampler:
-    """Makers for one tool; `known` are the values of examples by path, without indices."""
+    """Makers for one tool; `known` are the values of examples by path, without indices.
 
-    def __init__(self, tool: Tool, known: Mapping[Steps, Sequence[Json]] | None = None) -> None:
-        self.schemas = Schemas(tool.parameters)
+    declared: relations between parameters, besides those that names tell.
+    """
+
+    def __init__(
+        self,
+        tool: Tool,
+        known: Mapping[Steps, Sequence[Json]] | None = None,
+        declared: Sequence[Relation] = (),
+    ) -> None:
+        self.schemas, self._declared = Schemas(tool.parameters), declared
         self._about, self._described = words_of(tool.name), words_of(tool.description)
         self._known = known or {}
 
@@ -190,7 +192,7 @@ class SchemaSampler:
             case "boolean":
                 return lambda rng, _: rng.choice([True, False])
             case "integer" | "number" as kind:
-                return _number(schema, _names(path), value, kind == "integer")
+                return number_maker(schema, _names(path), value, kind == "integer")
             case "array":
                 return self._array(schema, path, value)
             case "object":
@@ -237,11 +239,22 @@ class SchemaSampler:
                 if name in required:
                     raise
 
+        relations = self.relations(path, makers)
+
         def draw(rng: random.Random, held: bool) -> dict[str, Json]:
             chosen = [name for name in makers if name in required or rng.random() < _INCLUDED]
-            return {name: makers[name](rng, held) for name in chosen}
+            if path and makers and not chosen:  # an empty object says nothing
+                chosen = [rng.choice(list(makers))]
+            values = {name: makers[name](rng, held) for name in chosen}
+            relate(values, relations, lambda name: makers[name](rng, held), rng, held)
+            return values
 
         return draw
+
+    def relations(self, path: Steps, names: Iterable[str]) -> list[Relation]:
+        """Return the relations between properties of the object at `path`."""
+        place = tuple(step for step in path if isinstance(step, str))
+        return relations_of(list(names), [one for one in self._declared if one.path == place])
 
     def _text(self, schema: Schema, path: Steps, value: Json) -> Maker:
         value = value if isinstance(value, str) else None
@@ -350,49 +363,3 @@ def _sized(make: Make, schema: Schema) -> Maker:
         return filled[: max(low, min(high, len(text)))].strip()
 
     return draw
-
-
-def _number(schema: Schema, names: Sequence[str], value: Json, whole: bool) -> Maker:
-    """Draw multiples of a step within the bounds of the schema, the name or the example."""
-    shown = str(value)
-    decimals = len(shown.partition(".")[2]) if isinstance(value, float) and "e" not in shown else 0
-    step = Decimal(1) if whole else Decimal(1).scaleb(-min(decimals, 6))
-    if schema.get("multipleOf"):
-        step = Decimal(str(schema["multipleOf"]))
-        step *= step.as_integer_ratio()[1] if whole else 1
-    low, high = _bounds(schema, names, value)
-    first, last = math.ceil(Decimal(str(low)) / step), math.floor(Decimal(str(high)) / step)
-    if "exclusiveMinimum" in schema and first * step <= Decimal(str(schema["exclusiveMinimum"])):
-        first += 1
-    if "exclusiveMaximum" in schema and last * step >= Decimal(str(schema["exclusiveMaximum"])):
-        last -= 1
-    if first > last:
-        raise Undrawable("a range without a number in it")
-
-    def draw(rng: random.Random, held: bool) -> int | float:
-        count = rng.randint(first, last)
-        while last - first + 1 >= _ENOUGH and (count % 7 == 3) != held:
-            count = rng.randint(first, last)
-        number = count * step
-        return int(number) if number == number.to_integral_value() else float(number)
-
-    return draw
-
-
-def _bounds(schema: Schema, names: Sequence[str], value: Json) -> tuple[float, float]:
-    """Return the bounds of the schema, or those of the name or the example moved inside them."""
-    ranges: Mapping[str, list[float]] = word_lists("manual")["ranges"]
-    low, high = next((ranges[word] for word in reversed(names) if word in ranges), (2, 999))
-    # An example outside the range of the name, or of any number, decides the size.
-    if value is not None and (not low <= value <= high or (low, high) == (2, 999)):
-        size = max(20.0, 5.0 * abs(value)) if isinstance(value, int) or abs(value) >= 1 else 1.0
-        low, high = -size if value < 0 else 0 if value == 0 else min(1, abs(value)), size
-    least: Any = schema.get("minimum", schema.get("exclusiveMinimum"))
-    most: Any = schema.get("maximum", schema.get("exclusiveMaximum"))
-    if least is not None and most is not None and most - least <= _WIDEST:
-        return least, most
-    if least is not None and not low <= least <= high:
-        low, high = least, least + (high - low)
-    if most is not None and not low <= most <= high:
-        low, high = min(most, max(low, most - (high - low))), most
-    return max(low, low if least is None else least), min(high, high if most is None else most)

@@ -17,14 +17,17 @@ from collections.abc import Mapping, Sequence
 from jsonschema.validators import validator_for
 
 from toolhone.schema import Json, Tool, ToolCall
+from toolhone.tools.number_maker import Undrawable
 from toolhone.tools.result import ToolResult, ToolStatus
-from toolhone.tools.schema_sampler import Maker, Schemas, SchemaSampler, Undrawable, of_type
+from toolhone.tools.schema_sampler import Maker, Schemas, SchemaSampler, of_type
 from toolhone.tools.worlds import WorldError, draw
 
-_WRITES = re.compile(
-    r"(?i)^(?:add|book|buy|cancel|create|delete|insert|make|modify|order|place|post|put|record"
-    r"|register|remove|reserve|save|schedule|send|set|store|submit|update|write)"
+WRITES = re.compile(
+    r"(?i)^(?:add|book|buy|cancel|charge|close|create|delete|insert|issue|make|modify|notify|open"
+    r"|order|pay|place|post|publish|put|record|refund|register|remove|rename|reply|reserve|save"
+    r"|schedule|send|set|start|stop|store|submit|transfer|update|upload|write)"
 )
+"""Names of tools that change something."""
 _REMOVES = re.compile(r"(?i)^(?:cancel|delete|remove)")
 _ID = re.compile(r"(?i)(?:^|_)(?:id|key|code|number|name)$|Id$")
 
@@ -66,7 +69,7 @@ class SimulatedWorld:
             value: Json = {**known, "status": "ok"} if known else {"status": "ok"}
         else:
             value = self._sample(call.name, schema, known, chance)
-        if _WRITES.search(call.name) and isinstance(value, dict):
+        if WRITES.search(call.name) and isinstance(value, dict):
             if schema is None and not _ids(call.arguments):
                 value = {"id": f"{call.name[:1].lower()}{chance.randint(1000, 9999)}", **value}
             for key in _ids(value):

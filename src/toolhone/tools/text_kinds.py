@@ -14,6 +14,7 @@ import re
 import zlib
 from collections.abc import Callable, Collection, Sequence
 from datetime import date, timedelta
+from itertools import pairwise
 
 from toolhone.config.phrasings import Fillers, word_lists
 from toolhone.schema import Json
@@ -23,12 +24,25 @@ Make = Callable[[random.Random, bool], str]
 _ONE_WORD = {"person": "last", "thing": "word", "title": "word"}
 """Kinds of two words -> the kind of half of them where the example shows one word."""
 _TRIES = 60
-_BY_FORM_ONLY = ("date", "time", "moment", "email", "uri", "uuid", "expression", "file", "phone")
+_REAL = 0.9
+"""Share of words from a pool; the others are made up, so that words are copied, not recalled."""
+_BY_FORM_ONLY = (
+    "date",
+    "birthday",
+    "time",
+    "moment",
+    "email",
+    "uri",
+    "uuid",
+    "expression",
+    "file",
+    "phone",
+)
 _WITH_DIGITS = ("address", "query", "sentence", "title", "thing")
 _NAMES = ("city", "country", "language", "person", "first", "last")
 _CODE_NAMES = ("from", "to", "source", "target", "base")
 _SHAPES = {"id": "ABC-1234", "digits": "12345", "phone": "+47 555 01 234"}
-_GENERATED = (*_SHAPES, "date", "time", "moment", "uuid", "ipv4", "expression")
+_GENERATED = (*_SHAPES, "date", "birthday", "time", "moment", "uuid", "ipv4", "expression")
 _DATE, _TIME = r"\d{4}-\d\d-\d\d", r"(?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d)?(?:Z|[+-]\d\d:\d\d)?"
 _CLOCK = re.compile(rf"(?P<date>{_DATE})|(?P<time>{_TIME})|(?P<moment>{_DATE}[T ]{_TIME})")
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -90,7 +104,9 @@ def _named(words: Sequence[str]) -> str:
         return "person"
     kinds = word_lists("manual")["names"].items()
     table = {word: kind for kind, known in kinds for word in known}
-    return next((table[word] for word in reversed(words) if word in table), "")
+    pairs = [f"{one} {other}" for one, other in pairwise(["", *words])]
+    found = (table.get(pair) or table.get(pair.split(" ")[1]) for pair in reversed(pairs))
+    return next(filter(None, found), "")
 
 
 def text_maker(kind: str, value: str | None) -> Make:
@@ -112,20 +128,28 @@ def text_maker(kind: str, value: str | None) -> Make:
 
     def draw(rng: random.Random, held: bool) -> str:
         wanted = short if short != kind and rng.random() < 0.5 else kind
-        return change(Fillers("held_out" if held else "train", rng).draw({"x": wanted})["x"])
+        fillers = Fillers("held_out" if held else "train", rng, _REAL)
+        return change(fillers.draw({"x": wanted})["x"])
 
     def generate(rng: random.Random, held: bool) -> str:
         for _ in range(_TRIES):
             text = _generate(kind, rng, value)
-            if (zlib.crc32(text.encode()) % 7 == 3) == held:
+            if is_held_out(text) == held:
                 return text
         return _generate(kind, rng, value)
 
     return generate if kind in _GENERATED else draw
 
 
+def is_held_out(text: str) -> bool:
+    """Return whether a generated text belongs to the held-out values."""
+    return zlib.crc32(text.encode()) % 7 == 3
+
+
 def _generate(kind: str, rng: random.Random, value: str | None) -> str:
     match kind:
+        case "birthday":
+            return (date(1940, 1, 1) + timedelta(days=rng.randrange(25_000))).isoformat()
         case "date":
             return (date(2025, 1, 1) + timedelta(days=rng.randrange(1000))).isoformat()
         case "time":

@@ -72,20 +72,20 @@ class Dataset:
         ]
         if self.texts:
             parts = [f"{len(self.texts)} texts to train on, {len(self.held_out_texts)} held out"]
-        words = {"skipped": "skipped", "repaired": "repaired", "not_answered": "without results"}
-        for key, word in {**words, "unread": "keys not read"}.items():
+        words = {"skipped": "skipped", "repaired": "repaired", "unread": "keys not read"}
+        for key, word in {**words, "not_answered": "without results"}.items():
             if lost := self.report.get(key):
                 reasons = ", ".join(f"{count} {reason}" for reason, count in lost.items())
                 parts.append(f"{word} {sum(lost.values())}: {reasons}")
         parts += [f"for example: {one}" for one in [*self.report.get("examples", {}).values()][:1]]
+        parts += self.report.get("notes", [])
         if leaked := self.report.get("leaked"):
-            parts.append(
-                f"{leaked} rows to train on start with a held-out prompt, which inflates scores"
-            )
+            wrong = "rows to train on start with a held-out prompt, which inflates scores"
+            parts.append(f"{leaked} {wrong}")
         if remarks := self.report.get("findings"):
             counts = ", ".join(f"{count} x {kind}" for kind, count in remarks.items())
             parts.append(f"remarks: {counts}")
-        parts += [self.report["task_file"]] if "task_file" in self.report else []
+        parts += filter(None, [self.report.get("task_file")])
         return "; ".join([f"data: {self.report['source']}", *parts])
 
 

@@ -12,7 +12,7 @@ from toolhone.doctor.checks import check
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Message, Tool, ToolCall
 from toolhone.synthetic import CanonicalExample, ManualTemplates
-from toolhone.synthetic.examples import answers_of, fill_answer, with_answers
+from toolhone.synthetic.answers import CallRunner, answers_of, fill_answer, with_answers
 from toolhone.tools.registry import Registry
 from toolhone.training.dataset import held_out_tasks, load_data
 
@@ -38,7 +38,9 @@ def rows(n: int = 60) -> list[Conversation]:
 
 
 def test_a_share_of_calling_rows_goes_on_to_the_result_and_the_answer() -> None:
-    continued, _ = with_answers(rows(200), Registry([area]), answers_of([EXAMPLE]), 0.5, seed=0)
+    continued, _ = with_answers(
+        rows(200), CallRunner(Registry([area])), answers_of([EXAMPLE]), 0.5, seed=0
+    )
     calling = [row for row in continued if any(message.tool_calls for message in row.messages)]
     longer = [
         row
@@ -57,9 +59,9 @@ def test_which_rows_go_on_depends_on_seed_and_id_alone() -> None:
     def chosen(continued: list[Conversation]) -> set[str]:
         return {row.id for row in continued if len(row.messages) > 2}
 
-    every, _ = with_answers(rows(60), Registry([area]), {}, 0.5, seed=0)
-    some, _ = with_answers(rows(30), Registry([area]), {}, 0.5, seed=0)
-    other, _ = with_answers(rows(60), Registry([area]), {}, 0.5, seed=1)
+    every, _ = with_answers(rows(60), CallRunner(Registry([area])), {}, 0.5, seed=0)
+    some, _ = with_answers(rows(30), CallRunner(Registry([area])), {}, 0.5, seed=0)
+    other, _ = with_answers(rows(60), CallRunner(Registry([area])), {}, 0.5, seed=1)
     assert chosen(some) == {name for name in chosen(every) if name in {row.id for row in some}}
     assert chosen(other) != chosen(every)
 
@@ -73,14 +75,16 @@ def test_a_call_that_fails_leaves_the_row_as_it_was_and_is_counted() -> None:
             str(width),
         )
 
-    continued, left = with_answers([row(51), row(5)], Registry([area]), {}, 1.0, seed=0)
+    continued, left = with_answers([row(51), row(5)], CallRunner(Registry([area])), {}, 1.0, seed=0)
     assert [len(row.messages) for row in continued] == [2, 4]
     assert dict(left) == {"a call ended as error: too wide": 1}
 
 
 def test_tools_without_an_implementation_are_counted_and_nothing_is_lost() -> None:
     schema = {"name": "area", "parameters": Tool.of(area).parameters}
-    continued, left = with_answers(rows(20), Registry([Tool.of(schema)]), {}, 1.0, seed=0)
+    continued, left = with_answers(
+        rows(20), CallRunner(Registry([Tool.of(schema)])), {}, 1.0, seed=0
+    )
     assert len(continued) == 20
     assert left.total() == sum(bool(row.messages[-1].tool_calls) for row in continued)
 
@@ -121,7 +125,9 @@ def test_a_wording_that_the_result_cannot_fill_is_refused(
     assert expected in str(caught.value)
 
 
-def test_no_tool_is_run_unless_the_experiment_asks_for_it(tmp_path: Any) -> None:
+def test_a_tool_that_may_change_something_runs_only_where_the_experiment_asks(
+    tmp_path: Any,
+) -> None:
     (tmp_path / "t.py").write_text(
         "from pathlib import Path\ndef ring(times: int) -> str:\n    'Ring the bell.'\n"
         "    Path(__file__).with_name('rang').touch()\n    return 'rang'\n"

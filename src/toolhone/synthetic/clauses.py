@@ -1,0 +1,266 @@
+"""Arguments in words: each in a clause that fits its name and value.
+
+    clauses_of(leaves, relations, "train", rng)       # "since May 3, 2026", "with status shipped"
+    join_clauses(clauses, rng)                        # " since May 3, 2026 with status shipped"
+
+The wordings are in clauses.json; a rule fits by the words of the name (`any`, `last`, `all`) and by
+the kind of the value (`of`).
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from importlib import resources
+from typing import Any, NamedTuple, cast
+
+from toolhone.config.phrasings import word_lists
+from toolhone.schema import Json
+from toolhone.synthetic.slots import EXACT, SlotPiece, spellings
+from toolhone.tools.relations import Relation
+from toolhone.tools.schema_sampler import Leaf, Steps
+from toolhone.tools.text_kinds import clock_kind, words_of
+
+Pieces = list[SlotPiece]
+_IN_WORDS = 0.5
+_CLOCKS = ("date", "day", "time")
+_END_WORDS = {"from": ("source", "start"), "to": ("target", "end")}
+"""Words in place of prepositions in names: of a thing, of a date or time."""
+_NAMED_NUMBERS = ("amount", "price", "total", "sum", "fee", "budget", "cost", "value")
+
+
+@cache
+def wordings() -> dict[str, Any]:
+    """Return the table of clauses.json."""
+    file = resources.files("toolhone.synthetic") / "clauses.json"
+    return cast(dict[str, Any], json.loads(file.read_text(encoding="utf-8")))
+
+
+class Clause(NamedTuple):
+    """Some words of a question; place: 0 before the clauses with "with", 1 one of them, 2 last."""
+
+    pieces: Pieces
+    place: int
+
+
+def spoken_name(path: Steps) -> str:
+    """`("guests", 1, "first_name")` -> "second guest first name"."""
+    words: list[str] = []
+    for step, following in zip(path, (*path[1:], ""), strict=True):
+        if isinstance(step, int):
+            continue
+        own = words_of(step) or [step]
+        if isinstance(following, int):
+            nth = (word_lists("manual")["ordinals"][following : following + 1] or ["next"])[0]
+            plural = own[-1].endswith("s") and len(own[-1]) > 3
+            own = [nth, *own[:-1], own[-1][:-1] if plural else own[-1]]
+        words += own
+    return " ".join(words)
+
+
+def short_name(path: Steps) -> str:
+    """Return the spoken name without words such as `filters` in front of another."""
+    containers = wordings()["containers"]
+    last = max((index for index, step in enumerate(path) if isinstance(step, str)), default=0)
+    kept = tuple(
+        step
+        for index, step in enumerate(path)
+        if index >= last or isinstance(path[index + 1], int) or step not in containers
+    )
+    first, _, rest = spoken_name(kept).partition(" ")
+    return (
+        f"{_END_WORDS[first][rest in _CLOCKS]} {rest}"
+        if rest and first in _END_WORDS
+        else (f"{first} {rest}".strip())
+    )
+
+
+def speak(value: Json, choice: bool, rng: random.Random) -> Pieces:
+    """Write a value, half of the time dates, times and choices in words; long texts are quoted.
+
+    choice: whether the schema lists the values. Items of a list are joined.
+    """
+    if isinstance(value, list):
+        pieces: Pieces = []
+        for index, item in enumerate(value):
+            if index:
+                pieces.append(SlotPiece(" and " if index == len(value) - 1 else ", "))
+            pieces += speak(item, choice, rng)
+        return pieces
+    known = spellings(value)
+    text = known[EXACT]
+    in_words = clock_kind(value) in ("date", "time") or (choice and "spaced" in known)
+    if in_words and rng.random() < _IN_WORDS:
+        text = rng.choice(list(known.values()))
+    if isinstance(value, str) and len(value.split()) > 2 and '"' not in value:
+        text = f'"{value}"'
+    return [SlotPiece(text, True, value)]
+
+
+def clauses_of(
+    leaves: Sequence[Leaf], related: Mapping[Steps, Relation], split: str, rng: random.Random
+) -> list[Clause]:
+    """Return a clause for each value, or for two that belong together.
+
+    related: path of a property -> the relation in which it comes first.
+    """
+    by_path = {leaf.path: leaf for leaf in leaves}
+    result: list[Clause] = []
+    said = set[Steps]()
+    for leaf in leaves:
+        if leaf.path in said:
+            continue
+        other = _partner(leaf, by_path, related)
+        currency = by_path.get((*leaf.path[:-1], "currency"))
+        if other is not None:
+            said.add(other.path)
+            result.append(_pair(leaf, other, split, rng))
+        elif currency and _last(leaf) in _NAMED_NUMBERS and currency.path not in said:
+            said.add(currency.path)
+            result.append(_money(leaf, currency, split, rng))
+        else:
+            result.append(_single(leaf, split, rng))
+    return result
+
+
+def join_clauses(clauses: Iterable[Clause], rng: random.Random) -> Pieces:
+    """Return the clauses as one text that follows a command; those with "with" share the word."""
+    before, shared, after = (
+        [one.pieces for one in clauses_at] for clauses_at in _by_place(list(clauses))
+    )
+    listed: Pieces = []
+    for index, pieces in enumerate(shared):
+        if index:
+            listed.append(SlotPiece(" and " if index == len(shared) - 1 else ", "))
+        listed += pieces
+    listed = [SlotPiece(" with "), *listed] if listed else []
+    first = [piece for pieces in before for piece in (SlotPiece(" "), *pieces)]
+    if rng.random() < 0.5 and first:
+        first = [SlotPiece("," if listed else ""), *first]
+        first, listed = listed, first
+    last = [piece for pieces in after for piece in (SlotPiece(" "), *pieces)]
+    return [*first, *listed, *last]
+
+
+def _by_place(clauses: Sequence[Clause]) -> list[list[Clause]]:
+    return [[one for one in clauses if one.place == place] for place in range(3)]
+
+
+def fill(template: str, parts: Mapping[str, str | Pieces]) -> Pieces:
+    """Return the pieces of a template; a part is text, or the pieces of a value."""
+    pieces: Pieces = []
+    for index, text in enumerate(re.split(r"{(\w+)}", template)):
+        part = parts[text] if index % 2 else text
+        pieces += ([SlotPiece(part)] if part else []) if isinstance(part, str) else part
+    return pieces
+
+
+def _clause(template: str, parts: Mapping[str, str | Pieces]) -> Clause:
+    body = template.removeprefix("with ")
+    place = 1 if body != template else 2 if re.match(r"(and|but)\b", template) else 0
+    return Clause(fill(body, parts), place)
+
+
+def _last(leaf: Leaf) -> str:
+    return (words_of(str(leaf.path[-1])) or [""])[-1]
+
+
+def _is_choice(leaf: Leaf) -> bool:
+    items = leaf.schema.get("items")
+    return "enum" in (items if isinstance(items, Mapping) else leaf.schema)
+
+
+def _value(leaf: Leaf, rng: random.Random) -> Pieces:
+    return speak(leaf.value, _is_choice(leaf), rng)
+
+
+def _partner(
+    leaf: Leaf, by_path: Mapping[Steps, Leaf], related: Mapping[Steps, Relation]
+) -> Leaf | None:
+    relation = related.get(leaf.path)
+    return None if relation is None else by_path.get((*leaf.path[:-1], relation.second))
+
+
+def _noun(words: Iterable[str], without: Iterable[str]) -> str:
+    left = [word for word in words if word not in without and word not in wordings()["empty"]]
+    return "".join(f"{word} " for word in left)
+
+
+def _pair(one: Leaf, other: Leaf, split: str, rng: random.Random) -> Clause:
+    """Return the clause of two values in order, or of two that differ."""
+    names = [short_name(leaf.path) for leaf in (one, other)]
+    words, others = names[0].split(), names[1].split()
+    if isinstance(one.value, int | float):
+        kind = "order_numbers"
+    else:
+        kind = "order" if clock_kind(one.value) else "differ"
+    noun = _noun((word for word in words if word in others), ())
+    parts: dict[str, str | Pieces] = {"a": _value(one, rng), "b": _value(other, rng), "noun": noun}
+    parts |= {"first": names[0], "second": names[1]}
+    return _clause(rng.choice(wordings()["pairs"][kind][split]), parts)
+
+
+def _money(leaf: Leaf, currency: Leaf, split: str, rng: random.Random) -> Clause:
+    parts = {"value": _value(leaf, rng), "currency": _value(currency, rng)}
+    name, template = short_name(leaf.path), rng.choice(wordings()["money"][split])
+    an = "an" if name[0] in "aeiou" else "a"
+    return _clause(template, {**parts, "name": name, "an": an})
+
+
+def _single(leaf: Leaf, split: str, rng: random.Random) -> Clause:
+    name = short_name(leaf.path)
+    words = name.split()
+    if isinstance(leaf.value, bool):
+        return _flag(leaf.value, words, split, rng)
+    rule = next((rule for rule in wordings()["rules"] if _fits(rule, words, leaf.value)), None)
+    templates = wordings()["noun"] if rule is None else rule
+    template: str = rng.choice(templates[split])
+    if rule is None:
+        template = f"with {template}"
+    noun = _noun(words, (rule or {}).get("any", ()) or words[-1:])
+    value = _value(leaf, rng)
+    return _clause(template, {"value": value, "name": name, "noun": noun, "last": words[-1]})
+
+
+def _fits(rule: Mapping[str, Any], words: Sequence[str], value: Json) -> bool:
+    if not _is_of(str(rule["of"]), value):
+        return False
+    if "with" in rule and not {*rule["with"]} & {*words}:
+        return False
+    if {*rule.get("all_but", ())} & {*words}:
+        return False
+    named = {*rule.get("any", ())} & {*words} or words[-1] in rule.get("last", ())
+    return bool(named) or " ".join(words) in rule.get("all", ())
+
+
+def _is_of(kind: str, value: Json) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    match kind:
+        case "number":
+            return number
+        case "plural":
+            return number and value > 1
+        case "clock":
+            return bool(clock_kind(value))
+    texts = value if isinstance(value, list) else [value]
+    return all(isinstance(one, str) and not clock_kind(one) for one in texts)
+
+
+def _flag(value: bool, words: Sequence[str], split: str, rng: random.Random) -> Clause:
+    """Return a clause such as "including drafts", "but do not notify the customer"."""
+    flags = wordings()["flags"]
+    kind = "other"
+    if len(words) > 1:
+        kind = "part" if words[0] in flags["parts"] else kind
+        kind = "verb" if words[0] in flags["verbs"] else kind
+    yes, no = rng.choice(flags[kind][split])
+    said = SlotPiece(yes if value else no, True, value)
+    if kind == "part":
+        return Clause([said, SlotPiece(" " + " ".join(words[1:]))], 2)
+    if kind == "verb":
+        the = "the " if len(words) == 2 and not words[1].endswith("s") else ""
+        return Clause([said, SlotPiece(f" {words[0]} {the}{' '.join(words[1:])}")], 2)
+    return Clause([SlotPiece(f"{' '.join(words)}: "), said], 1)
