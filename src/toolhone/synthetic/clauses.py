@@ -225,6 +225,12 @@ def _single(leaf: Leaf, split: str, rng: random.Random) -> Clause:
     return _clause(template, {"value": value, "name": name, "noun": noun, "last": words[-1]})
 
 
+def is_bound(leaf: Leaf) -> bool:
+    """Return whether a value is a least or a most, a start or an end."""
+    words = short_name(leaf.path).split()
+    return any("any" in rule and _fits(rule, words, leaf.value) for rule in wordings()["rules"])
+
+
 def _fits(rule: Mapping[str, Any], words: Sequence[str], value: Json) -> bool:
     if not _is_of(str(rule["of"]), value):
         return False

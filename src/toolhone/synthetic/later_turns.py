@@ -15,7 +15,15 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from toolhone.schema import Json, Message, Tool, ToolCall
-from toolhone.synthetic.clauses import Pieces, clauses_of, fill, short_name, speak, wordings
+from toolhone.synthetic.clauses import (
+    Pieces,
+    clauses_of,
+    fill,
+    is_bound,
+    short_name,
+    speak,
+    wordings,
+)
 from toolhone.synthetic.described import DescribedPhrase
 from toolhone.synthetic.phrases import Draw
 from toolhone.synthetic.slots import SlotPiece
@@ -123,7 +131,7 @@ def correction(
 
 def _corrected(leaf: Leaf, spans: Collection[Steps], split: str, rng: random.Random) -> Pieces:
     """Return the new value in words; ends of spans in a clause, other values half of the time."""
-    if leaf.path in spans or rng.random() < _IN_A_CLAUSE:
+    if leaf.path in spans or is_bound(leaf) or rng.random() < _IN_A_CLAUSE:
         (clause,) = clauses_of([leaf], {}, split, rng)
         pieces = [SlotPiece("with "), *clause.pieces] if clause.place == 1 else clause.pieces
         return fill(rng.choice(wordings()["corrected_clauses"][split]), {"clause": pieces})

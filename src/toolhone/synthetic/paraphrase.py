@@ -38,7 +38,7 @@ _BEYOND, _PLAIN = 0.4, 0.4
 """Shares of what asks for something beyond the tools, and of plain questions with full answers, of
 all talk that no example shows; the rest is small talk."""
 _SMALL_TALK = ("chat.greet", "chat.place", "chat.hello", "chat.bye", "chat.mood")
-_REAL = 0.95
+_REAL = 1.0
 """Share of names and words that exist."""
 
 
