@@ -305,7 +305,7 @@ def test_the_experiments_of_examples_run_as_they_stand(
     if path.parent.name == "agent":
         pytest.importorskip("openai", reason="the agent of this example needs the package openai")
     monkeypatch.chdir(tmp_path)
-    sizes = ["data.max_samples=24"] if path.stem == "booking" else []
+    sizes = ["data.max_samples=24"] if path.stem in ("booking", "desk") else []
     words = ["toolhone", "train", str(path), "--out", "run", *SHORT, *sizes]
     assert call(words, monkeypatch) == 0
     assert (tmp_path / "run" / "evaluation" / "metrics.json").is_file()

@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_
 from toolhone.config.agent import POSTED, STRATEGY, AgentSection, fault_of
 from toolhone.config.evaluation_section import EvaluationSection
 from toolhone.config.fields import AnchoredPath, Flag, Mark, Section, UserCode, text_for
+from toolhone.config.made_rows import MadeSection
 from toolhone.config.rl import RewardSection, RlSection, WeightedRewards
 from toolhone.config.teachers import (
     BakeSection,
@@ -100,10 +101,7 @@ class DataSection(Section):
     """generated rows: share of those with calls that go on to a result and an answer; none: by
     tool (templates; with 0 the tasks expect calls alone), or all, with invented results of tools
     whose names do not say that they only read (manual_templates)"""
-    turns: float | None = Field(None, ge=0, lt=1)
-    """manual_templates: how likely each further turn is; none: 0.4, or 0 without answers"""
-    relations: dict[str, list[str]] | None = None
-    """manual_templates: relations between parameters, by tool: ['start < end', 'from != to']"""
+    made: MadeSection = MadeSection()
     generation_type: Literal["real", "synthetic"] | None = None
     """toolbench: files at data.path (real), or rows generated for the tools of the experiment
     (synthetic)"""

@@ -53,7 +53,7 @@ def make_rows(experiment: Experiment, progress: Progress | None = None) -> MadeR
     examples = [] if data.examples is None else read_examples(data.examples, tools)
     registry, answered = open_registry(experiment), 1.0 if data.answered is None else data.answered
     runner = CallRunner(registry, _invented(experiment, registry, tools))
-    turns = data.turns if data.turns is not None else 0.4 if answered else 0.0
+    turns = data.made.turns if data.made.turns is not None else 0.4 if answered else 0.0
     plain = MadeOptions(turns, relations=_relations(experiment, tools))
     options = replace(plain, links=_links(tools, runner, plain)) if answered else plain
     shared = (tools, examples, experiment.seed)
@@ -102,11 +102,13 @@ def _reads(name: str) -> bool:
 
 def _relations(experiment: Experiment, tools: Sequence[Tool]) -> dict[str, list[Relation]]:
     """Return `data.relations` by tool; refuse unknown tools."""
-    names, declared = [tool.name for tool in tools], experiment.data.relations or {}
+    names, declared = [tool.name for tool in tools], experiment.data.made.relations
     for name in declared:
         if name not in names:
             known = f"{nearest(name, names)}; tools: {', '.join(names)}"
-            raise ConfigError(f"data.relations names the tool {name!r}, which is not there{known}")
+            raise ConfigError(
+                f"data.made.relations names the tool {name!r}, which is not there{known}"
+            )
     return {name: [read_relation(text) for text in texts] for name, texts in declared.items()}
 
 

@@ -57,11 +57,13 @@ def read_relation(text: str) -> Relation:
     match = _DECLARED.fullmatch(text)
     right = "write 'start < end', 'price.min <= price.max' or 'from != to'"
     if match is None:
-        raise ConfigError(f"data.relations has {text!r}; {right}")
+        raise ConfigError(f"data.made.relations has {text!r}; {right}")
     *path, first = match[1].split(".")
     *other, second = match[3].split(".")
     if path != other or first == second:
-        raise ConfigError(f"data.relations has {text!r}; two properties of one object: {right}")
+        raise ConfigError(
+            f"data.made.relations has {text!r}; two properties of one object: {right}"
+        )
     return Relation(first, second, match[2], tuple(path))
 
 
