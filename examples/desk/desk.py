@@ -42,7 +42,9 @@ def _digits(text: str, count: int) -> str:
 @tool
 def find_customer(name: str, country: str | None = None, email: str | None = None) -> dict:
     """Find a customer."""
-    return {"customer_id": f"C-{_digits(name, 4)}", "name": name, "country": country or "Norway"}
+    known = {"country": country, "email": email}
+    found = {key: value for key, value in known.items() if value is not None}
+    return {"customer_id": f"C-{_digits(name, 4)}", "name": name, **found}
 
 
 @tool
@@ -54,7 +56,7 @@ def search_orders(
     """Search orders."""
     text = filters.model_dump_json()
     least = (filters.total and filters.total.min) or 10.0
-    return [
+    orders = [
         {
             "order_id": f"ORD-{_digits(f'{text}{number}', 5)}",
             "status": filters.status or _STATUS[number],
@@ -62,6 +64,7 @@ def search_orders(
         }
         for number in range(min(limit or 2, 2))
     ]
+    return sorted(orders, key=lambda order: str(order.get(sort_by or "total")))
 
 
 @tool
@@ -73,7 +76,9 @@ def refund_order(
     notify_customer: bool | None = None,
 ) -> dict:
     """Refund an order."""
-    return {"refund_id": f"R-{_digits(order_id, 5)}", "amount": amount, "currency": currency}
+    refund_id = f"R-{_digits(f'{order_id}{reason}', 5)}"
+    notified = {"notified": True} if notify_customer else {}
+    return {"refund_id": refund_id, "amount": amount, "currency": currency, **notified}
 
 
 @tool
@@ -86,7 +91,9 @@ def create_ticket(
     note: str | None = None,
 ) -> dict:
     """Create a ticket."""
-    return {"ticket_id": f"T-{_digits(customer_id + topic, 4)}", "priority": priority}
+    ticket_id = f"T-{_digits(f'{customer_id}{topic}{tags}{note}', 4)}"
+    due = {} if due_date is None else {"due": due_date.isoformat()}
+    return {"ticket_id": ticket_id, "priority": priority, **due}
 
 
 @tool
@@ -98,4 +105,5 @@ def convert_currency(
 ) -> dict:
     """Convert an amount of money."""
     converted = round(amount * _IN_EUR[from_currency] / _IN_EUR[to_currency], 2)
-    return {"amount": converted, "currency": to_currency}
+    day = {} if on is None else {"on": on.isoformat()}
+    return {"amount": converted, "currency": to_currency, **day}

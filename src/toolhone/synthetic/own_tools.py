@@ -106,9 +106,7 @@ def _relations(experiment: Experiment, tools: Sequence[Tool]) -> dict[str, list[
     for name in declared:
         if name not in names:
             known = f"{nearest(name, names)}; tools: {', '.join(names)}"
-            raise ConfigError(
-                f"data.made.relations names the tool {name!r}, which is not there{known}"
-            )
+            raise ConfigError(f"data.made.relations names the unknown tool {name!r}{known}")
     return {name: [read_relation(text) for text in texts] for name, texts in declared.items()}
 
 

@@ -61,9 +61,7 @@ def read_relation(text: str) -> Relation:
     *path, first = match[1].split(".")
     *other, second = match[3].split(".")
     if path != other or first == second:
-        raise ConfigError(
-            f"data.made.relations has {text!r}; two properties of one object: {right}"
-        )
+        raise ConfigError(f"data.made.relations has {text!r}; name two of one object: {right}")
     return Relation(first, second, match[2], tuple(path))
 
 
