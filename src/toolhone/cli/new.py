@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from toolhone.config.experiment import PICO
+from toolhone.config.presets import PICO
 from toolhone.errors import ConfigError
 from toolhone.runs.run import write_json, write_text
 from toolhone.sources.tool_lists import list_tools
@@ -70,8 +70,8 @@ def new(
         write_json(folder / "tools.json", found)
     for file, values in _experiments(model, found is not None).items():
         write_json(folder / file, values)
-    for path in sorted(one for one in folder.rglob("*") if one.is_file()):
-        print(path)
+    for written in sorted(one for one in folder.rglob("*") if one.is_file()):
+        print(written)
     print(f"\nnext: cd {folder} && toolhone data preview sft.json")
 
 
@@ -84,7 +84,7 @@ def _texts(name: str, has_tools: bool) -> dict[str, str]:
         "guard.yml": ".github/workflows/guard.yml",
     }
     if not has_tools:
-        places |= {"tools.py": "tools.py", "examples.jsonl": "examples.jsonl"}
+        places |= {"tools.txt": "tools.py", "examples.jsonl": "examples.jsonl"}
     texts = {to: (project / file).read_text(encoding="utf-8") for file, to in places.items()}
     own = "`tools.json`" if has_tools else "`tools.py`"
     readme = texts["README.md"].replace("PROJECT", name).replace("TOOLS", own)
