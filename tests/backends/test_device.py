@@ -65,7 +65,7 @@ def test_a_step_that_cannot_fit_is_refused_with_the_remedies(
     assert sentence is not None
     assert sentence.startswith("memory: about ")
     monkeypatch.setattr(device, "device_bytes", lambda _: 10**6)
-    with pytest.raises(CapabilityError, match=r"micro_batch_tokens \(1024\).*training\.lora"):
+    with pytest.raises(CapabilityError, match=r"micro_batch_tokens \(4096\).*training\.lora"):
         check_memory(trainer, plan, rows)
 
 
@@ -113,5 +113,5 @@ def test_a_run_keeps_the_micro_batch_that_its_backend_chose(tmp_path: Path) -> N
     folder = tmp_path / "run"
     train(plan, folder)
     stored = read_json(folder / "experiment.json")
-    assert stored["model"]["micro_batch_tokens"] == 1024
-    assert Run.open(folder).experiment.model.micro_batch_tokens == 1024
+    assert stored["model"]["micro_batch_tokens"] == 4096
+    assert Run.open(folder).experiment.model.micro_batch_tokens == 4096

@@ -26,7 +26,7 @@ from toolhone.backends.torch import attention, kernels
 from toolhone.backends.torch import engine as engines
 from toolhone.backends.torch.attention import AttentionPlan, ForestAttention
 from toolhone.backends.torch.engine import EngineOptions
-from toolhone.backends.torch.forest import SHORTEST, Forest, split
+from toolhone.backends.torch.forest import SHORTEST, Forest, inputs_of, split
 from toolhone.backends.torch.shared import SharedBase
 from toolhone.backends.torch.trainer import open_trainer
 from toolhone.rows import Row
@@ -244,7 +244,7 @@ def test_rows_share_nothing_where_adapters_drop_units(
     read: list[int] = []
     states = engine.forest_states
     monkeypatch.setattr(
-        engine, "forest_states", lambda one: (read.append(len(one.tokens)), states(one))[1]
+        engine, "forest_states", lambda one, at: (read.append(len(one.tokens)), states(one, at))[1]
     )
     rows = groups_of_rows()
     for dropout in (False, True):
@@ -356,3 +356,18 @@ def test_micro_batches_that_run_at_once_repeat_a_common_block_once_each(
     batches = trainer._batches(rows, False, 2)
     assert [len(batch) for batch in batches] == [4, 4]
     assert [trainer.engine.count(batch) for batch in batches] == [60 + 4 * 20] * 2
+
+
+@pytest.mark.parametrize("family", ["qwen3", "llama", "gemma3", "gpt2"])
+def test_the_last_layer_runs_at_the_wanted_places_alone(family: str, tmp_path: Path) -> None:
+    engine = open_trainer(save_model(FAMILIES[family], tmp_path), None, CPU).engine
+    forest = Forest.of([inputs_of(row) for row in groups_of_rows()])
+    seen: list[int] = []
+    parts = [part for part in engine.model.modules() if "MLP" in type(part).__name__]
+    parts[-1].register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape[1]))
+    asked = np.array([5, 3, 5, 11])
+    few = engine.forest_states(forest, asked)
+    every = engine.forest_states(forest, np.arange(len(forest.tokens)))
+    whole = len(forest.tokens)  # gpt2 gives its states the shape of its input
+    assert seen == [whole if family == "gpt2" else 3, whole]
+    assert torch.allclose(few, every[asked], atol=1e-5)

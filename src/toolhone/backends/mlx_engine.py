@@ -23,7 +23,7 @@ from mlx import nn
 from mlx.utils import tree_flatten, tree_unflatten
 
 from toolhone.backends.base import Lora, ModelInfo, pad_rows
-from toolhone.backends.torch.device import CPU_MICRO_BATCH, cache_tokens
+from toolhone.backends.torch.device import CPU_MICRO_BATCHES, cache_tokens
 from toolhone.backends.torch.engine import LOGIT_BYTES, EngineOptions
 from toolhone.backends.torch.lora import (
     adapter_config,
@@ -82,7 +82,7 @@ class MlxEngine:
         self.quantised = "quantization" in config
         self.dtype = DTYPES[options.torch_dtype]
         self.max_context = int(config.get("max_position_embeddings") or 0)
-        self.micro_batch_tokens = options.micro_batch_tokens or CPU_MICRO_BATCH
+        self.micro_batch_tokens = options.micro_batch_tokens or CPU_MICRO_BATCHES[0]
         device = torch.device("cpu" if mx.default_device() == mx.cpu else "mps")
         self.logit_bytes = LOGIT_BYTES[device.type]
         size = 4 if self.dtype == mx.float32 else 2

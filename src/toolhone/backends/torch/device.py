@@ -19,8 +19,9 @@ from torch import nn
 
 from toolhone.errors import ModelError
 
-CPU_MICRO_BATCH = 1024
-"""Tokens of one forward pass on a CPU: fastest there, and 1.5 GB at 135M parameters."""
+CPU_MICRO_BATCHES = (1024, 4096)
+CPU_BATCH_BYTES = 256 * 2**20
+"""Hidden states of one forward pass on a CPU, where that is more than 1,024 tokens."""
 GPU_MICRO_BATCHES = (1024, 16384)
 CPU_CACHE_BYTES = 512 * 2**20
 MAX_CACHE_TOKENS = 32768
@@ -80,12 +81,12 @@ def device_bytes(device: torch.device) -> int:
 def default_micro_batch(config: Any, device: torch.device, size: int) -> int:
     """Tokens of one forward pass, by rule: it changes bits, so no stopwatch chooses it.
 
-    On a GPU: the power of two whose hidden states fill at most half of the memory.
+    The power of two whose hidden states fill at most half of a GPU, or `CPU_BATCH_BYTES`.
     """
-    if device.type == "cpu":
-        return CPU_MICRO_BATCH
-    low, high = GPU_MICRO_BATCHES
-    fits = device_bytes(device) // 2 // max(1, token_bytes(config, size, False))
+    on_cpu = device.type == "cpu"
+    low, high = CPU_MICRO_BATCHES if on_cpu else GPU_MICRO_BATCHES
+    room = CPU_BATCH_BYTES if on_cpu else device_bytes(device) // 2
+    fits = room // max(1, token_bytes(config, size, False))
     return max(low, min(high, 1 << max(0, fits.bit_length() - 1)))
 
 

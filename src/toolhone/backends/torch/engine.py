@@ -29,7 +29,7 @@ from toolhone.backends.torch.device import (
     find_device,
     token_bytes,
 )
-from toolhone.backends.torch.forest import Forest, inputs_of, split
+from toolhone.backends.torch.forest import Forest, Ids, inputs_of, split
 from toolhone.backends.torch.head import LOGIT_BYTES as LOGIT_BYTES
 from toolhone.backends.torch.head import FrozenHead
 from toolhone.backends.torch.head import chunked as chunked
@@ -104,7 +104,8 @@ class Engine:
         reason: str | None = "its class cannot be split before its head"
         if self.split:
             with self.autocast():
-                reason = prepare(model, self.trunk, self.device, FOREST_ERROR[self.compute_dtype])
+                error, again = FOREST_ERROR[self.compute_dtype], options.gradient_checkpointing
+                reason = prepare(model, self.trunk, self.device, error, again)
         self.shares_prefixes = reason is None
         note = f"note: rows of this model run padded, not as a prefix forest: {reason}"
         note = "" if self.shares_prefixes else note
@@ -183,19 +184,23 @@ class Engine:
         result = torch.zeros((len(rows), max(map(len, rows))), device=self.device)
         if len(source) == 0:
             return result
-        places, targets, lines, columns = (
-            torch.from_numpy(each).to(self.device)
-            for each in (source, wanted, line, np.concatenate(at))
+        targets, lines, columns = (
+            torch.from_numpy(each).to(self.device) for each in (wanted, line, np.concatenate(at))
         )
-        hidden = self.forest_states(forest).index_select(0, places)
+        hidden = self.forest_states(forest, source)
         return result.index_put(
             (lines, columns), self._project_targets(hidden, targets, temperature)
         )
 
-    def forest_states(self, forest: Forest) -> torch.Tensor:
-        """Hidden states [tokens, width] of a forest."""
+    def forest_states(self, forest: Forest, places: Ids) -> torch.Tensor:
+        """Hidden states [places, width] of a forest; a place may be asked for several times."""
+        wanted, at = (
+            torch.from_numpy(found).to(self.device)
+            for found in np.unique(places, return_inverse=True)
+        )
         with self.autocast():
-            return run_forest(self.model, forest, AttentionPlan.of(forest, self.device))
+            states = run_forest(self.model, forest, AttentionPlan.of(forest, self.device, wanted))
+        return states.index_select(0, at)
 
     def _padded_logprobs(self, rows: Sequence[Row], temperature: float) -> torch.Tensor:
         tokens, mask, _ = pad_rows(rows)

@@ -58,15 +58,11 @@ class TorchTrainer:
         drops = self.engine.set_learning(True, loss.dropout)
         self._passes += 1
         # Dropout draws from one stream of random numbers, so its micro-batches run in order.
-        run = self._one_by_one if self._threads is None or drops else self._side_by_side
-        limit = self.engine.micro_batch_tokens
-        if run == self._side_by_side:
-            limit = min(limit, math.ceil(self.engine.count(rows) / (2 * self.engine.workers)))
+        run, workers = self._side_by_side, self.engine.workers
+        if self._threads is None or drops:
+            run, workers = self._one_by_one, 1
         self.engine.check_length(max(map(len, rows), default=0))
-        batches = [
-            [rows[i] for i in batch]
-            for batch in self.engine.batches(rows, limit, loss.whole_groups)
-        ]
+        batches = self._batches(rows, loss.whole_groups, workers)
         totals: dict[str, torch.Tensor | float] = {"loss": 0.0}
         for metrics in run(batches, loss):
             for name, value in metrics.items():

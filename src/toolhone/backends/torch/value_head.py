@@ -46,8 +46,8 @@ class TorchValueHead:
         ids = [np.asarray(prompt, np.int64) for prompt in prompts]
         for batch in split(ids, self._engine.micro_batch_tokens, [None] * len(ids)):
             forest = Forest.of([ids[i] for i in batch])
-            ends = torch.tensor([int(places[-1]) for places in forest.places])
-            yield batch, self._engine.forest_states(forest)[ends.to(self._engine.device)]
+            ends = np.array([places[-1] for places in forest.places])
+            yield batch, self._engine.forest_states(forest, ends)
 
     def _padded(self, prompts: Sequence[Tokens]) -> Iterator[tuple[list[int], torch.Tensor]]:
         engine = self._engine
