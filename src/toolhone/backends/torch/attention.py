@@ -157,8 +157,9 @@ def run_forest(model: Any, forest: Forest, plan: AttentionPlan) -> torch.Tensor:
         use_cache=False,
         forest=plan,
     ).last_hidden_state[0]
-    whole = plan.wanted is None or len(states) == len(plan.wanted)
-    return states if whole else states.index_select(0, plan.wanted)
+    if plan.wanted is None or len(states) == len(plan.wanted):
+        return states
+    return states.index_select(0, plan.wanted)
 
 
 class LastLayer(threading.local):
