@@ -197,13 +197,19 @@ def test_underscores_reach_the_options_of_a_verb(
 
 def choices_of(line: str, has_file: bool = False) -> list[str]:
     given, rest = split_flags(shlex.split(line))
-    plan = load_experiment(None, [*overrides_of(given), *rest], tell=lambda _: None)
-    return list(grpo_choices(plan, given, has_file))
+    keys = [*overrides_of(given), *rest]
+    plan = load_experiment(None, keys, tell=lambda _: None)
+    return list(grpo_choices(plan, given, keys, has_file))
 
 
 CALLS = "model.dialect=calls"
 ONCE = "training.rl.episode.max_turns=1"
 FLAT = "training.schedule.shape=constant"
+ADAPTERS = [
+    "training.lora.rank=8",
+    "training.lora.alpha=128",
+    "training.learning_rate=1e-5",
+]
 EXACT_AND_FUNCTION = 'training.rl.reward.functions=["tool_call_exact", "tool_call_function"]'
 
 
@@ -229,7 +235,23 @@ EXACT_AND_FUNCTION = 'training.rl.reward.functions=["tool_call_exact", "tool_cal
     ],
 )
 def test_its_flags_choose_its_rewards_dialect_and_turns(line: str, chosen: list[str]) -> None:
-    assert choices_of(line) == chosen
+    choices = choices_of(line)
+    assert [choice for choice in choices if choice not in ADAPTERS] == chosen
+    assert (choices[-3:] == ADAPTERS) is (FLAT in chosen or "schedule" in line)
+
+
+@pytest.mark.parametrize(
+    ("flags", "rank", "alpha"),
+    [("", 8, 128), ("--lora-rank 32", 32, 512), ("--lora-rank 32 --lora-alpha 64", 32, 2048)],
+)
+def test_its_lora_alpha_is_the_scale_itself(flags: str, rank: int, alpha: float) -> None:
+    choices = choices_of(f"--reward-functions tool_call_exact --learning-rate 1e-4 {flags}")
+    assert choices[-2:] == [f"training.lora.rank={rank}", f"training.lora.alpha={alpha}"]
+
+
+def test_a_run_without_adapters_stays_without() -> None:
+    line = "--reward-functions tool_call_exact training.lora=null"
+    assert not any("lora" in choice for choice in choices_of(line))
 
 
 def test_a_file_keeps_its_rewards_and_its_dialect() -> None:

@@ -117,15 +117,18 @@ def train(
 def load_command(context: Any, path: Path | None, keys: Sequence[str]) -> Experiment:
     """Return the experiment of a file or preset with its keys and with `grpo_choices`."""
     plan = load_experiment(path, keys)
-    choices = grpo_choices(plan, context.meta.get("flags", {}), has_file=path is not None)
+    choices = grpo_choices(plan, context.meta.get("flags", {}), keys, has_file=path is not None)
     for choice, reason in choices.items():
         to_stderr(f"{choice} is chosen: {reason}")
     return overridden(plan, list(choices)) if choices else plan
 
 
-def grpo_choices(plan: Experiment, given: dict[str, str], has_file: bool) -> dict[str, str]:
+def grpo_choices(
+    plan: Experiment, given: dict[str, str], keys: Sequence[str], has_file: bool
+) -> dict[str, str]:
     """Return what the flags of MLX-GRPO leave to choose, as overrides with their reasons: its
-    rewards, the dialect that they read, one completion for each sample, a constant rate."""
+    rewards, the dialect that they read, one completion for each sample, a constant rate, the scale
+    of its adapters. `keys` are the settings of the command, flags included."""
     is_rl = any(flag.key.startswith("training.rl.") for flag in FLAGS if flag.slot in given)
     if plan.training.method != "grpo" or not (is_rl or "train_mode" in given):
         return {}
@@ -144,6 +147,14 @@ def grpo_choices(plan: Experiment, given: dict[str, str], has_file: bool) -> dic
         choices["training.rl.episode.max_turns=1"] = "a sample of MLX-GRPO is one completion"
     if its_own and not has_file and "schedule" not in plan.training.model_fields_set:
         choices["training.schedule.shape=constant"] = "the rate of MLX-GRPO does not fall"
+    if its_own and not has_file and (lora := plan.training.lora) is not None:
+        rank = lora.rank if "rank" in lora.model_fields_set else 8
+        scale = lora.alpha if "alpha" in lora.model_fields_set else 16
+        choices[f"training.lora.rank={rank}"] = "the rank of MLX-GRPO's adapters"
+        reason = f"MLX-GRPO multiplies its adapters by --lora-alpha ({scale:g}), not by alpha / rank"
+        choices[f"training.lora.alpha={scale * rank:g}"] = reason
+        if not any(key.startswith("training.learning_rate=") for key in keys):
+            choices["training.learning_rate=1e-5"] = "the rate of MLX-GRPO"
     return choices
 
 
