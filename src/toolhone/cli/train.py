@@ -151,7 +151,7 @@ def grpo_choices(
         rank = lora.rank if "rank" in lora.model_fields_set else 8
         scale = lora.alpha if "alpha" in lora.model_fields_set else 16
         choices[f"training.lora.rank={rank}"] = "the rank of MLX-GRPO's adapters"
-        reason = f"MLX-GRPO multiplies its adapters by --lora-alpha ({scale:g}), not by alpha / rank"
+        reason = f"MLX-GRPO's adapters are multiplied by --lora-alpha itself ({scale:g})"
         choices[f"training.lora.alpha={scale * rank:g}"] = reason
         if not any(key.startswith("training.learning_rate=") for key in keys):
             choices["training.learning_rate=1e-5"] = "the rate of MLX-GRPO"
