@@ -205,11 +205,7 @@ def choices_of(line: str, has_file: bool = False) -> list[str]:
 CALLS = "model.dialect=calls"
 ONCE = "training.rl.episode.max_turns=1"
 FLAT = "training.schedule.shape=constant"
-ADAPTERS = [
-    "training.lora.rank=8",
-    "training.lora.alpha=128",
-    "training.learning_rate=1e-5",
-]
+ADAPTERS = ["training.lora.rank=8", "training.lora.alpha=128", "training.learning_rate=1e-5"]
 EXACT_AND_FUNCTION = 'training.rl.reward.functions=["tool_call_exact", "tool_call_function"]'
 
 
