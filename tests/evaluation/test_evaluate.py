@@ -560,6 +560,16 @@ def test_mismatches_show_what_was_expected_what_came_and_why():
     assert "'city' is 'Paris', wanted 'Rome'" in text
     assert "the reply is blank" in text
     assert "bye" not in shown(mismatches(run(hi=""), 5))
+    assert "'city' is 'Paris', wanted 'Rome'" in shown(
+        predictions(run(rome=write(("weather", {"city": "Paris"}))), 7)
+    )
+
+
+def test_a_sample_that_was_shown_is_not_shown_again():
+    text = shown(mismatches(run(rome=write(("weather", {"city": "Paris"})), hi=""), 5, {"rome"}))
+    assert "2 of 7 tasks were not fully correct" in text
+    assert "the reply is blank" in text
+    assert "wanted 'Rome'" not in text
 
 
 def test_model_text_in_tables_is_neither_markup_nor_control_codes():

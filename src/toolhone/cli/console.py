@@ -28,6 +28,7 @@ from toolhone.evaluation.display import (
     mismatches,
     predictions,
     shorten,
+    spread,
 )
 from toolhone.evaluation.legacy_metrics import known_metrics
 from toolhone.evaluation.metrics import Evaluation
@@ -79,7 +80,8 @@ def show_evaluation(
     out.print(metrics_table(evaluation, [*known, *own]))
     if count:
         out.print(predictions(evaluation, count))
-        out.print(mismatches(evaluation, count))
+        shown = {sample.id for sample in spread(evaluation, count)}
+        out.print(mismatches(evaluation, count, shown))
     if dialect in GROUP_OF:
         out.print(legacy_table(evaluation, [GROUP_OF[dialect]]))
 

@@ -101,6 +101,8 @@ def doctor(
             examined = examine_data(data, parts, fix, limit, not as_json, progress)
         if examined.stops:
             faults.append(f"{examined.out or data[0]} has findings that stop a training")
+        if (lost := examined.cleaned) is not None and lost.dropped > lost.read / 2:
+            faults.append(f"the cleaning dropped {lost.dropped} of {lost.read} rows")
         result |= {"data": examined.to_dict()} if model else examined.to_dict()
     if as_json:
         print(json.dumps(result))

@@ -10,7 +10,7 @@ Model output is shown as plain text, shortened, without control characters, neve
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -160,8 +160,11 @@ def csv_table(tables: Mapping[str, CallTable]) -> Table:
     return table
 
 
-def mismatches(evaluation: Evaluation, k: int = 5) -> Text:
-    """The exact match accuracy, and the first `k` tasks not fully correct, with the reasons."""
+def mismatches(evaluation: Evaluation, k: int = 5, already: Collection[str] = ()) -> Text:
+    """The exact match accuracy, and the first `k` tasks not fully correct, with the reasons.
+
+    already: ids of tasks that were shown.
+    """
     wrong = [
         one
         for one in evaluation.samples
@@ -172,18 +175,22 @@ def mismatches(evaluation: Evaluation, k: int = 5) -> Text:
     if exact:
         right, share = exact.count(1.0), 100 * exact.count(1.0) / len(exact)
         title = f"Exact Match Accuracy: {share:.2f}% ({right}/{len(exact)})\n{title}"
-    return Text("\n\n".join([title, *(_describe(sample, why=True) for sample in wrong[:k])]))
+    shown = [sample for sample in wrong if sample.id not in already][:k]
+    return Text("\n\n".join([title, *map(_describe, shown)]))
+
+
+def spread(evaluation: Evaluation, k: int) -> Sequence[JudgedEpisode]:
+    """Return `k` samples spread evenly over the tasks."""
+    samples, count = evaluation.samples, len(evaluation.samples)
+    return [samples[i * count // k] for i in range(k)] if 0 < k < count else samples[: max(k, 0)]
 
 
 def predictions(evaluation: Evaluation, k: int = 5) -> Text:
-    """`k` predictions spread evenly over the tasks."""
-    samples, count = evaluation.samples, len(evaluation.samples)
-    if 0 < k < count:
-        samples = tuple(samples[i * count // k] for i in range(k))
-    return Text("\n\n".join(_describe(sample, why=False) for sample in samples[: max(k, 0)]))
+    """`k` predictions spread evenly over the tasks, with the reasons of what is not right."""
+    return Text("\n\n".join(map(_describe, spread(evaluation, k))))
 
 
-def _describe(sample: JudgedEpisode, why: bool) -> str:
+def _describe(sample: JudgedEpisode) -> str:
     scores = [
         f"{_SHORT[name]} {sample.scores[name]:.2f}" for name in METRICS if name in sample.scores
     ]
@@ -194,7 +201,7 @@ def _describe(sample: JudgedEpisode, why: bool) -> str:
         f"  got:      {'; '.join(map(show_call, sample.calls)) or 'no call'}",
         f"  text:     {sample.text}",
         f"  scores:   {', '.join(scores)}",
-        *(f"  because:  {reason}" for reason in (sample.reasons[:5] if why else ())),
+        *(f"  because:  {reason}" for reason in sample.reasons[:5]),
     ]
     return "\n".join(map(shorten, lines))
 

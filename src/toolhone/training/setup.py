@@ -27,6 +27,7 @@ from toolhone.backends.open import (
 )
 from toolhone.backends.usage import Metered, describe
 from toolhone.config.agent import STRATEGY
+from toolhone.config.presets import is_pico
 from toolhone.config.sections import Experiment, reward_section
 from toolhone.config.teachers import METHOD
 from toolhone.config.user_code import USER_CODE, import_callable
@@ -98,6 +99,10 @@ class UserMetrics:
         return UserMetrics(own, schedule.phases[-1].rewards)
 
 
+PICO_LIMITS = ("pico is shown names and parameters of tools, no descriptions, by design",)
+"""What a run says of the embedded model's format; `toolhone doctor --model pico` says it all."""
+
+
 class TrainingSetup:
     """Trainer, tokenizer, dialect and tools of one training, opened as the experiment says."""
 
@@ -117,7 +122,7 @@ class TrainingSetup:
         self.dialect, self.certificate = open_certified(
             self.tokenizer, format_request(plan, self.tokenizer, begun or trained)
         )
-        for limit in self.certificate.limits:
+        for limit in PICO_LIMITS if is_pico(plan.model.name) else self.certificate.limits:
             progress.report(f"format: {limit}")
         if trained is not None:
             on_purpose = plan.model.dialect != "auto"
@@ -142,7 +147,8 @@ class TrainingSetup:
         """Rows to train on, held-out rows, and the report with every conversation accounted for."""
         plan = self.plan
         tools = (tool for row in data.train for tool in row.tools)
-        if (note := hidden_note(self.dialect, tools)) is not None:
+        note = None if is_pico(plan.model.name) else hidden_note(self.dialect, tools)
+        if note is not None:
             self.progress.report(f"format: {note}")
         by_data = plan.training.recipe.chosen.get("training.max_length") == BY_DATA
         wanted = 0 if by_data else self._max_length()
