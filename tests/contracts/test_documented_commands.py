@@ -67,6 +67,7 @@ ELSEWHERE = {
     "docs/extending.md": "tests/contracts/test_extending.py runs its examples",
     "docs/architecture.md": "tests/contracts/test_architecture.py runs its example",
     "docs/tinker-server.md": "tests/serve/test_tinker_server.py runs its program",
+    "docs/mistakes.md": "tests/contracts/test_mistakes.py runs its commands",
     "docs/three-experiments.md": "needs a study's tables and a GPU; tests/config/test_presets.py",
 }
 """Pages whose commands, and named Python blocks, do not run here."""

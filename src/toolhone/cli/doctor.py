@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -32,7 +32,7 @@ from toolhone.doctor.diagnose import DataVerdict, Diagnosis, diagnose
 from toolhone.doctor.fix import CleanResult, RowOutcome, check_target, clean, write_cleaned
 from toolhone.doctor.lengths import LengthCheck, ModelParts
 from toolhone.doctor.reading import read_file
-from toolhone.errors import ConfigError
+from toolhone.errors import ConfigError, FindingKind
 from toolhone.evaluation.display import clean as printable
 from toolhone.models.resolve import find, resolve_model, trained_format
 from toolhone.rows import Origin, Row
@@ -101,8 +101,8 @@ def doctor(
             examined = examine_data(data, parts, fix, limit, not as_json, progress)
         if examined.stops:
             faults.append(f"{examined.out or data[0]} has findings that stop a training")
-        if (lost := examined.cleaned) is not None and lost.dropped > lost.read / 2:
-            faults.append(f"the cleaning dropped {lost.dropped} of {lost.read} rows")
+        else:
+            faults += _too_little(examined)
         result |= {"data": examined.to_dict()} if model else examined.to_dict()
     if as_json:
         print(json.dumps(result))
@@ -112,6 +112,18 @@ def doctor(
         console().print(Text(f"{end} (exit code {int(bool(faults))})", STYLES[verdict]))
     if faults:
         raise typer.Exit(1)
+
+
+def _too_little(examined: Examination) -> Iterator[str]:
+    """Yield what makes sound rows too little to train on."""
+    lost, before = examined.cleaned, examined.diagnosis
+    after = before if lost is None else lost.after
+    if lost is not None and lost.dropped > lost.read / 2:
+        yield f"the cleaning dropped {lost.dropped} of {lost.read} rows"
+    if next(iter(after.files.values())) == 1:
+        yield "there is one row alone, and training needs two, one of them held out"
+    elif FindingKind.NO_CALLS in after.findings.counts:
+        yield "no row calls a tool"
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,12 @@ IDLE: Mapping[str, set[str]] = {
 validation measures."""
 GENERATED = ("strategy", "samples", "categories", "answered")
 """Fields of `data` of a preset that describe generated rows, which a file replaces."""
+NO_EXPERIMENT = {
+    **dict.fromkeys((".jsonl", ".csv", ".parquet", ".gz"), "it is data; name it with --data {}"),
+    ".py": "it is Python; name tools of it with tools='[\"{}\"]'",
+    ".gguf": "it is a model; name it with --model {}",
+}
+"""Ending of a file that is named in place of an experiment -> what is right."""
 Tell = Callable[[str], None]
 
 
@@ -241,6 +247,9 @@ def read_values(path: Path) -> dict[str, Any]:
     """Return the plain values of an experiment file, in the keys of the system it was written for.
 
     The JSON may have comments and trailing commas; a file named .yaml or .yml is YAML."""
+    if path.suffix in NO_EXPERIMENT and path.is_file():
+        right = NO_EXPERIMENT[path.suffix].format(path)
+        raise ConfigError(f"{path} is no experiment file (JSON or YAML): {right}")
     kind = "YAML" if path.suffix in (".yaml", ".yml") else "JSON"
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -331,6 +340,10 @@ def read_tool_files(specs: str | Sequence[Any], base: Path) -> list[Any]:
             held = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(f"tools: the file {path} cannot be read: {error}") from None
+        if isinstance(held, dict) and "paths" in held:
+            right = f"toolhone data tools {spec} --to tools.json makes a list of its operations"
+            raise ConfigError(f"tools: {path} is an OpenAPI document; {right}")
+        held = held["result"] if isinstance(held, dict) and "result" in held else held
         tools = held.get("tools") if isinstance(held, dict) else held
         if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
             right = 'a list of tools with name, description and parameters, or {"tools": [...]}'

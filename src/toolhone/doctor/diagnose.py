@@ -101,8 +101,6 @@ def diagnose(
         tasks = f"; {train.only_tasks} give tasks, for evaluation" if train.only_tasks else ""
         what = f"none of {train.read} rows gives a conversation to train on{tasks}"
         about.append(Fault(kind, "", what, "wanted conversations"))
-    elif usable == 1:
-        about.append(Fault(kind, "", "one row alone", "wanted two or more, one is held out"))
     elif usable == sum(finding.kind is FindingKind.TOO_LONG for finding in own):
         what = f"all {usable} rows are too long"
         about.append(Fault(kind, "", what, "wanted rows that fit"))

@@ -352,6 +352,8 @@ def load_causal_model(name: str, options: EngineOptions, dtype: torch.dtype) -> 
             )
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
+        if "couldn't connect" in reason or "not a valid model identifier" in reason:
+            reason = "no such folder here, and not found on the hub"
         raise ModelError(
             f"model.name: no causal model could be loaded from {name!r} ({reason}); "
             "give a model folder, a hub name or 'pico'"

@@ -49,6 +49,10 @@ def open_skeleton(name: str, trust_remote_code: bool = False) -> Any:
     """A transformers causal model without weights: its names, shapes and config."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    folder = Path(name)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        right = "a model folder has config.json, *.safetensors and tokenizer.json"
+        raise ModelError(f"model.name: the folder {name} holds no config.json; {right}")
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
         for key in ("quantization", "quantization_config"):  # MLX's own, not transformers'
