@@ -8,6 +8,7 @@
 #   make bench    measure speed and memory (on purpose, never part of the tests)
 #   make test-slow, make test-all   the long tests; all tests
 #   make earlier  the checks of what four earlier systems promise (tests/earlier/statements.md)
+#   make docs     build the documentation as a site into build/site
 #   make constraints                write the versions of .venv to constraints/
 #
 # PYTHON=python3.12 chooses the interpreter, ARGS="--seed 1" is passed to the command.
@@ -18,7 +19,7 @@ ARGS ?=
 TEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help core dev peers demo test test-slow test-all earlier check wheel fix bench constraints clean
+.PHONY: help core dev peers demo test test-slow test-all earlier check wheel fix bench docs constraints clean
 
 help:
 	@sed -n 's/^#   \(make .*\)/  \1/p' Makefile
@@ -61,6 +62,10 @@ fix: dev
 
 bench: peers
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+docs: dev
+	$(BIN)/python -m pip install -q -e ".[docs]"
+	$(BIN)/python -m mkdocs build --strict $(ARGS)
 
 constraints: peers
 	$(BIN)/python constraints/update.py
