@@ -42,7 +42,7 @@ VERBS = {
     "report": ("report", "Write one HTML file with curves, before and after, errors, cost, and"),
     "watch": ("report", "Serve the report on loopback until Ctrl-C; the page follows the run"),
     "sweep": ("sweep", "Train every setting of a study for several seeds, and compare them"),
-    "new": ("new", "Make a project: your tools, data made of them, experiments, a guard for CI."),
+    "new": ("new", "Make a project: your tools, data made of them, experiments for SFT and"),
     "chat": ("chat", "Chat with a model; its calls and their results are shown as they happen."),
     "examples": ("guide", "Lessons that run for real, from a calculator by supervised training"),
     "serve": ("serve", "Answer OpenAI's chat requests, with tools and calls, until Ctrl-C."),

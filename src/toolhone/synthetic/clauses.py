@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple, cast
@@ -101,12 +101,19 @@ def speak(value: Json, choice: bool, rng: random.Random) -> Pieces:
 
 
 def clauses_of(
-    leaves: Sequence[Leaf], related: Mapping[Steps, Relation], split: str, rng: random.Random
+    leaves: Sequence[Leaf],
+    related: Mapping[Steps, Relation],
+    split: str,
+    rng: random.Random,
+    bounded: Collection[Steps] = (),
 ) -> list[Clause]:
-    """Return a clause for each value, or for two that belong together.
+    """Return a clause for each value, for two that belong together, or for an object of a list.
 
-    related: path of a property -> the relation in which it comes first.
+    related: path of a property -> the relation in which it comes first. bounded: paths of
+    properties that could have a partner in such a relation.
     """
+    items = {prefix: [one for one in leaves if _item(one) == prefix] for prefix in _items(leaves)}
+    leaves = [leaf for leaf in leaves if not _item(leaf)]
     by_path = {leaf.path: leaf for leaf in leaves}
     result: list[Clause] = []
     said = set[Steps]()
@@ -122,8 +129,28 @@ def clauses_of(
             said.add(currency.path)
             result.append(_money(leaf, currency, split, rng))
         else:
-            result.append(_single(leaf, split, rng))
-    return result
+            result.append(_single(leaf, split, rng, leaf.path in bounded))
+    return result + [_in_brackets(prefix, own, rng) for prefix, own in items.items()]
+
+
+def _item(leaf: Leaf) -> Steps:
+    """Return the path of the object of a list that holds the leaf, or ()."""
+    last = max((n for n, step in enumerate(leaf.path[:-1]) if isinstance(step, int)), default=-1)
+    return leaf.path[: last + 1]
+
+
+def _items(leaves: Iterable[Leaf]) -> list[Steps]:
+    return list(dict.fromkeys(prefix for leaf in leaves if (prefix := _item(leaf))))
+
+
+def _in_brackets(prefix: Steps, leaves: Sequence[Leaf], rng: random.Random) -> Clause:
+    """Return "first line (product tent, quantity 2)"."""
+    pieces = [SlotPiece(f"{spoken_name(prefix)} (")]
+    for index, leaf in enumerate(leaves):
+        comma = ", " if index else ""
+        pieces.append(SlotPiece(f"{comma}{spoken_name(leaf.path[len(prefix) :])} "))
+        pieces += _value(leaf, rng)
+    return Clause([*pieces, SlotPiece(")")], 1)
 
 
 def join_clauses(clauses: Iterable[Clause], rng: random.Random) -> Pieces:
@@ -195,8 +222,10 @@ def _pair(one: Leaf, other: Leaf, split: str, rng: random.Random) -> Clause:
     words, others = names[0].split(), names[1].split()
     if isinstance(one.value, int | float):
         kind = "order_numbers"
+    elif clock_kind(one.value):
+        kind = "trip" if "return" in others else "order"
     else:
-        kind = "order" if clock_kind(one.value) else "differ"
+        kind = "differ"
     noun = _noun((word for word in words if word in others), ())
     parts: dict[str, str | Pieces] = {"a": _value(one, rng), "b": _value(other, rng), "noun": noun}
     parts |= {"first": names[0], "second": names[1]}
@@ -210,12 +239,13 @@ def _money(leaf: Leaf, currency: Leaf, split: str, rng: random.Random) -> Clause
     return _clause(template, {**parts, "name": name, "an": an})
 
 
-def _single(leaf: Leaf, split: str, rng: random.Random) -> Clause:
+def _single(leaf: Leaf, split: str, rng: random.Random, bounded: bool) -> Clause:
     name = short_name(leaf.path)
     words = name.split()
     if isinstance(leaf.value, bool):
         return _flag(leaf.value, words, split, rng)
-    rule = next((rule for rule in wordings()["rules"] if _fits(rule, words, leaf.value)), None)
+    fitting = (rule for rule in wordings()["rules"] if _fits(rule, words, leaf.value))
+    rule = next((one for one in fitting if one.get("bounded", bounded) == bounded), None)
     templates = wordings()["noun"] if rule is None else rule
     template: str = rng.choice(templates[split])
     if rule is None:

@@ -62,7 +62,8 @@ class DescribedPhrase:
             what = [SlotPiece(f"{self._verb} "), *direct]
         else:
             rest = leaves
-        clauses = clauses_of(rest, related, split, rng)
+        bounded = [leaf.path for leaf in rest if self._has_partner(leaf.path)]
+        clauses = clauses_of(rest, related, split, rng, bounded)
         said = join_clauses(clauses, rng)
         pieces = fill(frame, {"what": what, "tool": self._name, "args": said})
         return Draw(Form.DO, tuple(pieces), (ToolCall(self.tool.name, arguments),))
@@ -103,6 +104,11 @@ class DescribedPhrase:
     def another(self, leaf: Leaf, rng: random.Random, held: bool) -> Json:
         """Draw another value for a leaf."""
         return self._sampler.maker(leaf.schema, leaf.path)(rng, held)
+
+    def _has_partner(self, path: Steps) -> bool:
+        """Return whether the schema has a partner of this property, as an end to a start."""
+        relations = self._sampler.relations(path[:-1], self._schemas.names_beside(path))
+        return any(path[-1] in (one.first, one.second) for one in relations)
 
     def _command(self, rng: random.Random) -> SlotPiece:
         return SlotPiece(rng.choice(self._commands))

@@ -39,6 +39,8 @@ from toolhone.tools.text_kinds import near, text_maker, words_of
 
 Samplers = Mapping[str, SchemaSampler]
 _TRIES = 10
+_REAL = 0.9
+"""Share of names and words that exist, in built-in requests to own tools."""
 _BEFORE = re.compile(
     r"\s(in|on|at|for|with|to|from|by|under|until|around)\s(the\s|a\s)?$", re.IGNORECASE
 )
@@ -229,7 +231,7 @@ class IntentPhrase:
     def draw(self, rng: random.Random, held: bool) -> Draw:
         """Draw a request in words of the set, and its call under the tool's own names."""
         name = "held_out" if held else "train"
-        request = Wording(name, name, rng).request(self.intent)
+        request = Wording(name, name, rng, _REAL).request(self.intent)
         pairs = [pair for call in request.calls for pair in call.arguments.items()]
         arguments = {self.renamed.get(key, key): value for key, value in pairs}
         pieces = (SlotPiece(request.text),)

@@ -136,6 +136,15 @@ class Schemas:
         declared, other = schema.get("properties") or {}, schema.get("additionalProperties")
         return declared.get(name, other if isinstance(other, Mapping) else {})
 
+    def names_beside(self, path: Steps) -> list[str]:
+        """Return the names of the properties of the object that has the one at `path`."""
+        ways = self.alternatives(self.root)
+        for step in path[:-1]:
+            way = next((one for one in ways if one.get("type") != "null"), ways[0])
+            inner = self.item(way, step) if isinstance(step, int) else self.property(way, step)
+            ways = self.alternatives(inner)
+        return [name for way in ways for name in way.get("properties") or ()]
+
     def item(self, schema: Schema, index: int) -> Json:
         """Return the schema of an item of a list."""
         first: Sequence[Json] = schema.get("prefixItems") or ()
