@@ -28,7 +28,7 @@ from toolhone.synthetic.later_turns import (
     Link,
     askable,
     correction,
-    is_goodbye,
+    ends,
     linked,
     marks,
     numbered,
@@ -249,7 +249,7 @@ class ManualTemplates:
         if goes_on and self._options.turns:
             more = self._rng("turns", split, index)
             for _ in range(_MOST_TURNS):
-                if more.random() >= self._options.turns or is_goodbye(messages[-1]):
+                if more.random() >= self._options.turns or ends(messages[-1]):
                     break
                 messages += self._later(messages, more, index, split)
         name = f"{split}-{self._seeds[split]}-{index:06d}"

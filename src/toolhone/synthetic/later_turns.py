@@ -147,9 +147,15 @@ def thanks(rng: random.Random, held: bool) -> tuple[Message, Message]:
     return Message("user", said), Message("assistant", reply)
 
 
-def is_goodbye(message: Message) -> bool:
-    """Return whether a message replies to thanks."""
-    return any(message.content in said for said in wordings()["welcome"].values())
+def ends(message: Message) -> bool:
+    """Return whether nothing but an answer or silence can follow: a reply to thanks, or a question
+    for what is missing."""
+    if any(message.content in said for said in wordings()["welcome"].values()):
+        return True
+    asked = [*wordings()["asks"].values(), *wordings()["choices"].values()]
+    forms = [re.sub(r"\\{\w+\\}", ".+", re.escape(one)) for group in asked for one in group]
+    forms.append("What are the .+")
+    return not message.tool_calls and any(re.fullmatch(f, message.content or "") for f in forms)
 
 
 def linked(
