@@ -253,3 +253,11 @@ def test_shares_choose_categories_and_answered_0_leaves_single_replies() -> None
 def test_a_category_that_these_tools_do_not_have_is_refused() -> None:
     with pytest.raises(DataError, match=r"no category 'weather'.*for these tools: calculator, "):
         Templates(0, ("calculator",), shares={"weather": 1.0})
+
+
+def test_tasks_of_one_phrasing_are_a_cluster() -> None:
+    tasks = Templates(0).tasks(200, "rl_held_out")
+    assert all(task.cluster for task in tasks)
+    weather = [task for task in tasks if task.cluster == "the outlook for {city} using {unit}"]
+    assert len(weather) == 9
+    assert all("the outlook for" in str(task.messages[-1].content) for task in weather)

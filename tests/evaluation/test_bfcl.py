@@ -5,6 +5,7 @@ The tests of the package itself need TOOLHONE_BFCL_PYTHON (`docs/bfcl.md`)."""
 import json
 import os
 import random
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import pytest
 
 from cli.test_main import run
 from support.bfcl_oracle import NEVER_RIGHT, right_answer, right_turns, spoiled
+from toolhone.dialects.choose import open_syntax
 from toolhone.episodes.policy import Prompt, Turn
-from toolhone.errors import ConfigError, RunError
+from toolhone.errors import ConfigError, DataError, RunError
 from toolhone.evaluation.bfcl_checker import check_entry
 from toolhone.evaluation.bfcl_dialogues import Simulation, play_dialogues
 from toolhone.evaluation.bfcl_literals import java_value, javascript_value
@@ -23,13 +25,14 @@ from toolhone.evaluation.bfcl_official import (
     Reply,
     bfcl_python,
     official_failures,
+    package_environment,
     parse_categories,
     read_entries,
     task_of,
 )
-from toolhone.evaluation.bfcl_run import summarise
+from toolhone.evaluation.bfcl_run import as_published, summarise
 from toolhone.evaluation.metrics import JudgedEpisode
-from toolhone.schema import Expect, Message, ToolCall
+from toolhone.schema import Expect, Message, Tool, ToolCall
 
 PYTHON = Path(os.environ.get("TOOLHONE_BFCL_PYTHON") or "nowhere")
 official = pytest.mark.skipif(
@@ -164,6 +167,17 @@ def test_old_and_misspelled_names_become_todays_with_a_notice():
         parse_categories(" ", notes.append)
 
 
+def test_functions_of_an_entry_are_shown_as_bfcl_writes_them():
+    bare = entry({"x": {"type": "float", "default": "1"}, "y": {"type": "tuple"}})
+    entries = [bare | {"question": [[{"role": "user", "content": "f?"}]], "truth": [{"f": {}}]}]
+    tasks = [task_of(one) for one in entries]
+    (tool,) = as_published(entries, tasks)(tasks[0].tools)
+    assert tool.parameters == bare["function"][0]["parameters"]
+    assert tasks[0].tools[0].properties["x"]["type"] == "number"
+    others = (Tool("g"),)
+    assert as_published(entries, tasks)(others) == others
+
+
 def test_sections_are_means_of_whole_categories_and_there_is_no_overall():
     def samples(category, correct, total, outcome="called"):
         return [
@@ -224,12 +238,58 @@ def test_wrong_use_of_bfcl_is_one_sentence(capsys, monkeypatch):
         assert sentence in err.splitlines()[-1]
 
 
+def test_official_files_go_below_bfcl_project_root(tmp_path, capsys, monkeypatch):
+    seen = []
+
+    def judge(_policy, categories, options, _progress):
+        seen.append((categories, options.root))
+        raise DataError("seen")
+
+    monkeypatch.setattr("toolhone.cli.eval.evaluate_bfcl", judge)
+    monkeypatch.setattr("toolhone.cli.eval.bfcl_python", lambda *_: Path("python"))
+    words = ("eval", "pico", "--bfcl", "simple", "--out", tmp_path / "out")
+    assert run(capsys, monkeypatch, *words)[0] == 2
+    monkeypatch.setenv("BFCL_PROJECT_ROOT", str(tmp_path / "root"))
+    assert run(capsys, monkeypatch, *words)[0] == 2
+    assert seen == [("simple", tmp_path / "out" / "official"), ("simple", tmp_path / "root")]
+
+
 def test_a_python_without_the_package_is_one_sentence(tmp_path):
     program = tmp_path / "python"
     program.write_text("#!/bin/sh\necho 'No module named bfcl_eval' >&2; exit 1\n")
     program.chmod(0o755)
     with pytest.raises(RunError, match="failed at 'entries': No module named bfcl_eval"):
         read_entries(bfcl_python(program, print), ["irrelevance"])
+
+
+OFFICIAL_PROMPTS = """
+import json, sys
+from bfcl_eval.constants.default_prompts import DEFAULT_SYSTEM_PROMPT_FORMAT as form
+from bfcl_eval.model_handler.utils import formulate_system_prompt
+from bfcl_eval.utils import load_dataset_entry
+prompts = {
+    one["id"]: formulate_system_prompt(form, one["function"])
+    for category in sys.argv[1:] for one in load_dataset_entry(category)
+}
+print(json.dumps(prompts))
+"""
+
+
+@official
+@pytest.mark.slow
+def test_the_dialect_bfcl_prompts_as_the_package_does(tmp_path):
+    command = [str(PYTHON), "-I", "-c", OFFICIAL_PROMPTS, *SINGLE_TURN]
+    made = subprocess.run(
+        command, env=package_environment(tmp_path), capture_output=True, text=True, check=True
+    )
+    wanted, syntax = json.loads(made.stdout.splitlines()[-1]), open_syntax("bfcl")
+    entries = read_entries(PYTHON, SINGLE_TURN)
+    tasks = [task_of(one) for one in entries]
+    show = as_published(entries, tasks)
+    other = {task.id for task in tasks if syntax.instructions(show(task.tools)) != wanted[task.id]}
+    assert len(entries) == len(wanted) == 3641
+    assert other == {one["id"] for one in entries if not one["function"]}
+    assert len(other) == 4, "entries without a function get no instructions"
 
 
 @official

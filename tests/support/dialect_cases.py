@@ -15,7 +15,7 @@ from toolhone.dialects.base import ParseProblem
 from toolhone.schema import Conversation, Message, Tool, ToolCall
 
 REFUSED = "refused"
-SYNTAX_NAMES = ("json", "calls", "tagged", "tool_call_tags", "bare_json")
+SYNTAX_NAMES = ("json", "calls", "bfcl", "tagged", "tool_call_tags", "bare_json")
 
 TOOLS = (
     Tool(
@@ -98,6 +98,21 @@ TEXTS: dict[str, dict[str, str]] = {
         "empty": "f()",
         "marks": f'f(s="{_M}")',
         "beside": 'Let me see.\n\nI compute:\ncalculator(expression="2 + 2")',
+        "misread": REFUSED,
+        "misread_tag": str(MESSAGES[-2][1]),
+        "misread_json": str(MESSAGES[-1][1]),
+    },
+    "bfcl": {
+        "answer": "It is 4.",
+        "lines": "First.\n\n  I will call f (n = 5), or O(n).\n- done",
+        "one": '[calculator(expression="2 + 2")]',
+        "two": '[calculator(expression="2*3"), search.web(query="tea", top=3)]',
+        "nested": '[f(o={"a": [1, -2.5, {"b": None}], "c": True}, e=[], s={})]',
+        "quotes": f"[f(s={_Q})]",
+        "scripts": f"[f(s={_S})]",
+        "empty": "[f()]",
+        "marks": f'[f(s="{_M}")]',
+        "beside": REFUSED,
         "misread": REFUSED,
         "misread_tag": str(MESSAGES[-2][1]),
         "misread_json": str(MESSAGES[-1][1]),
@@ -293,6 +308,32 @@ MALFORMED: dict[str, tuple[Malformed, ...]] = {
         ('{"name": "f", "parameters": {}}\n{"a": 1}', X, ("f",), None),
         ('{"parameters": {"a": 1}}', X, (), None),
         ('{"name": "f", "parameters": [1]}', A, (), None),
+    ),
+    "bfcl": (
+        ("[f(a=1)]", OK, ("f",), None),
+        ("```\n[f(a=1)]\n```", OK, ("f",), None),
+        ("f(a=1)", OK, ("f",), None),
+        ("f(a=1), g(b=2)", OK, ("f", "g"), None),
+        (" [ f( a = 'x' ), g.h(),]", OK, ("f", "g.h"), None),
+        ("[f(a=1)\n]", OK, ("f",), None),
+        ("[f(x), f(y)]", OK, (), "[f(x), f(y)]"),
+        ("O(n log n)", OK, (), "O(n log n)"),
+        ("[1, 2]", OK, (), "[1, 2]"),
+        ("[]", OK, (), "[]"),
+        ("", OK, (), ""),
+        ("Look:\n[f(a=1)]", T, ("f",), "Look:"),
+        ("[f(a=1)] There.", T, ("f",), "There."),
+        ("f(a=1)\ng(b=2)", T, ("f",), "g(b=2)"),
+        ("[f(a=1", U, (), None),
+        ("[f(a=1)", U, ("f",), None),
+        ("[f(a=1), g(", U, ("f",), None),
+        ('[f(a="x', U, (), None),
+        ("[f(a=1) g(b=2)]", N, ("f",), None),
+        ("[f(a=1), 2]", N, ("f",), None),
+        ("[f(a=x)]", N, (), None),
+        ("[f(a=1 + 1)]", N, (), None),
+        ("[f('x')]", A, (), None),
+        ("[f(a=1, a=2)]", A, (), None),
     ),
     "calls": (
         ("f(a=1)", OK, ("f",), None),

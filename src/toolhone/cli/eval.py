@@ -272,7 +272,7 @@ AsJsonl = Annotated[
 Predictions = Annotated[Path | None, Option(help='JSON Lines of {"id", "text"} or {"id", "calls"}')]
 Syntax = Annotated[
     str | None,
-    Option(help="the call syntax of the texts, e.g. json, calls, tagged, tool_call_tags"),
+    Option(help="the call syntax of the texts, e.g. json, calls, tagged, bfcl, tool_call_tags"),
 ]
 ScoreOut = Annotated[
     Path | None,

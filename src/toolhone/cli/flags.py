@@ -33,7 +33,8 @@ Constrained = Annotated[
     bool, Option("--constrained", help="sample only calls that the tools' schemas allow")
 ]
 DialectName = Annotated[
-    str | None, Option(help="write calls in this dialect on purpose: native, json, calls, tagged")
+    str | None,
+    Option(help="write calls in this dialect on purpose: native, json, calls, tagged, bfcl"),
 ]
 ExperimentName = Annotated[
     str | None,

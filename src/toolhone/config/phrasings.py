@@ -57,9 +57,13 @@ class Intent:
 
 @dataclass(frozen=True)
 class PhrasedRequest:
-    """An intent in words: its text, the calls that it asks for, and the wording of an answer."""
+    """An intent in words: its text, the calls that it asks for, and the wording of an answer.
+
+    core: the phrasing, whose slots `text` fills.
+    """
 
     form: str
+    core: str
     text: str
     slots: Slots
     calls: tuple[ToolCall, ...]
@@ -221,7 +225,7 @@ class Wording:
             texts = {name: text.format_map(slots) for name, text in call["arguments"].items()}
             arguments = {n: int(text) if n in _INTEGERS else text for n, text in texts.items()}
             calls.append(ToolCall(call["name"], arguments))
-        return PhrasedRequest(found, core.format_map(slots), slots, tuple(calls), answer)
+        return PhrasedRequest(found, core, core.format_map(slots), slots, tuple(calls), answer)
 
     def question(self, requests: Sequence[PhrasedRequest]) -> str:
         """Join the requests to one question, between an opening and an ending."""

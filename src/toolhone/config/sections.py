@@ -54,9 +54,9 @@ class ModelSection(Section):
     trust_remote_code: bool = False
     """run code that comes with the model"""
     dialect: Annotated[str, Flag("--dialect")] = "auto"
-    """how calls are written: auto (the model's own way), json, calls or tagged"""
+    """how calls are written: auto (the model's own way), json, calls, tagged or bfcl"""
     markup: str = "auto"
-    """the chat markup around json, calls, tagged: auto, template, chatml or plain"""
+    """the chat markup around json, calls, tagged, bfcl: auto, template, chatml or plain"""
     history: Literal["template", "kept"] = "template"
     """where a chat template rewrites earlier turns: 'template' lets it, as when the model is served
     (one row for each turn); 'kept' leaves them unchanged (one row)"""

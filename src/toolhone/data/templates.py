@@ -125,7 +125,10 @@ class Templates:
         return [self._conversation(index, split) for index in range(n)]
 
     def tasks(self, n: int, split: str = "train") -> list[Task]:
-        """Return the first n tasks of a split, all different, the categories in turn."""
+        """Return the first n tasks of a split, all different, the categories in turn.
+
+        Tasks whose question has the same phrasing are a cluster.
+        """
         rows: list[Task] = []
         seen: set[str] = set()
         for index in range(n):
@@ -170,8 +173,9 @@ class Templates:
                 answer = str(json.loads(answer)[0]["title"])
         calls = tuple(ExpectedCall(call.name, call.arguments) for call in last.calls)
         expect = Expect(calls, answer=answer) if calls else Expect(no_call=True)
-        source = "templates"
-        return Task(name, tuple(messages), self.tools, expect, category=category, source=source)
+        task = Task(name, tuple(messages), self.tools, expect, category=category)
+        cluster = " + ".join(request.core for request in last.requests)
+        return replace(task, source="templates", cluster=cluster)
 
     def _rng(self, kind: str, split: str, index: int) -> random.Random:
         if split not in SPLITS:

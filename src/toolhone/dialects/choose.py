@@ -14,15 +14,17 @@ from toolhone.dialects.chat_template.sanitise import TemplateMarkup
 from toolhone.dialects.probe.prove import prove_template
 from toolhone.dialects.prompted import MARKUPS, PromptedDialect
 from toolhone.dialects.syntax.model_text import PromptedSyntax, Tagged, ToolCallTags
+from toolhone.dialects.syntax.python_list import PythonList
 from toolhone.dialects.syntax.unmarked import BareJson, Calls, JsonObject
 from toolhone.errors import DialectError, nearest
 from toolhone.schema import Json
 from toolhone.tokenizer import TextTokenizer
 
 SYNTAXES: Mapping[str, Callable[[], PromptedSyntax]] = {
-    syntax.name: syntax for syntax in (JsonObject, Calls, Tagged, ToolCallTags, BareJson)
+    syntax.name: syntax
+    for syntax in (JsonObject, Calls, PythonList, Tagged, ToolCallTags, BareJson)
 }
-PROMPTED = ("json", "calls", "tagged")
+PROMPTED = ("json", "calls", "tagged", "bfcl")
 DIALECTS = ("auto", "native", *PROMPTED)
 MARKUP_NAMES = ("auto", *MARKUPS)
 
@@ -51,7 +53,7 @@ def open_dialect(
     template_kwargs: Mapping[str, Json] | None = None,
     inline_refs: bool | None = None,
 ) -> Dialect:
-    """Open a dialect by name: native, json, calls or tagged. `auto` is native.
+    """Open a dialect by name: native, json, calls, tagged or bfcl. `auto` is native.
 
     There is no fallback: a model that is trained in another form than it is used in has learnt
     nothing. The markup `auto` is the model's template; without one, ChatML if `<|im_end|>` is a
@@ -65,7 +67,7 @@ def open_dialect(
             return prove_template(tokenizer, template_kwargs, keep_history, inline_refs)
         raise DialectError(
             f"the native dialect is the model's own template; model.markup={markup} goes with "
-            "model.dialect=json, calls or tagged"
+            "model.dialect=json, calls, tagged or bfcl"
         )
     syntax = SYNTAXES[dialect]()
     if markup == "auto" and not tokenizer.wrapped.chat_template:

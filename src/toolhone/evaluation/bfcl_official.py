@@ -178,7 +178,7 @@ def read_entries(python: Path, categories: Sequence[str]) -> list[dict[str, Json
 
 
 def task_of(entry: Mapping[str, Json]) -> Task:
-    """A single-turn entry as a task, in the format of the model (prompt style `native`).
+    """A single-turn entry as a task, its functions with JSON Schemas.
 
     Its expectation serves our own metrics; where the answer cannot be read, it is any call.
     """

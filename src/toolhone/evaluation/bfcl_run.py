@@ -9,12 +9,13 @@ Result and score files in the official format are kept below `options.root`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from toolhone.dialects.syntax.python_list import PythonList
 from toolhone.episodes.episode import EpisodeStatus
-from toolhone.episodes.policy import Policy
+from toolhone.episodes.policy import Policy, TokenPolicy
 from toolhone.errors import DataError
 from toolhone.evaluation.bfcl_checker import category_of
 from toolhone.evaluation.bfcl_dialogues import Simulation, play_dialogues
@@ -32,7 +33,7 @@ from toolhone.evaluation.evaluate import evaluate
 from toolhone.evaluation.metrics import Evaluation, JudgedEpisode
 from toolhone.evaluation.statistics import interval
 from toolhone.runs.progress import Progress
-from toolhone.schema import Expect, Json, ToolCall
+from toolhone.schema import Expect, Json, Task, Tool, ToolCall
 
 METRIC = "bfcl_accuracy"
 _SIMPLE = ("simple_python", "simple_java", "simple_javascript")
@@ -66,7 +67,12 @@ def evaluate_bfcl(
     names = parse_categories(categories, progress.report)
     entries = _first_of_each(read_entries(options.python, names), options.samples)
     multi = [entry for entry in entries if _category(entry) in MULTI_TURN]
-    tasks = [task_of(entry) for entry in entries if _category(entry) not in MULTI_TURN]
+    single = [entry for entry in entries if _category(entry) not in MULTI_TURN]
+    tasks = [task_of(entry) for entry in single]
+    prompt_style = "native"
+    if isinstance(policy, TokenPolicy) and policy.dialect.name == PythonList.name:
+        prompt_style = PythonList.name
+        policy = policy.showing(as_published(single, tasks))
     samples: list[JudgedEpisode] = []
     if tasks:
         samples += evaluate(policy, tasks, progress=progress, max_turns=1).samples
@@ -83,11 +89,28 @@ def evaluate_bfcl(
     judged = [_with_verdict(sample, failed.get(sample.id)) for sample in samples]
     settings = {
         "package": f"bfcl-eval {VERSION}",
-        "prompt_style": "native",
+        "prompt_style": prompt_style,
         **policy.describe(),
         "complete": options.samples is None,
     }
     return BfclResult(Evaluation(tuple(judged)), settings | summarise(judged, names))
+
+
+def as_published(
+    entries: Sequence[Mapping[str, Json]], tasks: Sequence[Task]
+) -> Callable[[Sequence[Tool]], Sequence[Tool]]:
+    """Show the functions of each entry as BFCL writes them, in place of our schemas of them.
+
+    Tools are told apart by identity: two entries can have equal schemas and other functions.
+    """
+    published = {
+        id(task.tools): tuple(
+            Tool(one["name"], one.get("description", ""), one["parameters"])
+            for one in entry["function"]
+        )
+        for entry, task in zip(entries, tasks, strict=True)
+    }
+    return lambda tools: published.get(id(tools), tools)
 
 
 def _category(entry: Mapping[str, Json]) -> str:

@@ -47,10 +47,11 @@ def score(
 ) -> Evaluation:
     """Score one prediction for each task.
 
-    `dialect_syntax` (json, calls, tagged, tool_call_tags, bare_json) is needed for texts. Calls run
-    only where a registry is given. `report` gets a sentence on the keys that are not read, and on
-    predictions that cannot be read, which count as wrong. unreadable: what was wrong with each row
-    of their file that is no prediction; as many tasks may be without one. own: further metrics.
+    `dialect_syntax` (json, calls, bfcl, tagged, tool_call_tags, bare_json) is needed for texts.
+    Calls run only where a registry is given. `report` gets a sentence on the keys that are not
+    read, and on predictions that cannot be read, which count as wrong. unreadable: what was wrong
+    with each row of their file that is no prediction; as many tasks may be without one. own:
+    further metrics.
     """
     check_ids(tasks)
     refuse_unplayable(tasks)

@@ -242,10 +242,14 @@ class PromptedSyntax(Syntax):
     def read(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:
         return read_after_reasoning(text, lambda rest: self.read_body(rest, tools))
 
+    def tool_list(self, tools: Sequence[Tool]) -> str:
+        """Write what the instructions say of the tools."""
+        return list_tools(tools)
+
     def instructions(self, tools: Sequence[Tool]) -> str:
         """Write the system text that explains the tools and how to call them."""
         lines = _TEXTS[self.name]
-        explained = "\n".join(lines["tools"]).replace("{tools}", list_tools(tools))
+        explained = "\n".join(lines["tools"]).replace("{tools}", self.tool_list(tools))
         return (explained if tools else "") + "\n".join(lines["always"])
 
     def result(self, message: Message) -> str:

@@ -36,8 +36,10 @@ _BARE_BEHIND_TEXT = re.compile(
 )
 _TOOL_NAME = re.compile(r"[^\W\d][\w.:/-]*")
 _NO_WORD = re.compile(r"\W+")
-_LINE_HEAD = re.compile(r"[ \t]*([^\W\d][\w.:/-]*)\(")
-_LINE_SIGN = re.compile(r"""\s*(?:[^\W\d]\w*\s*=(?!=)|\*\*\s*\{|["'\[{]|[-+]?\.?\d|\Z|\))""")
+CALL_HEAD = re.compile(r"[ \t]*([^\W\d][\w.:/-]*)\(")
+"""The name of a call and its bracket."""
+CALL_SIGN = re.compile(r"""\s*(?:[^\W\d]\w*\s*=(?!=)|\*\*\s*\{|["'\[{]|[-+]?\.?\d|\Z|\))""")
+"""What the inside of a call begins with, and that of `f (x)` in a text does not."""
 
 
 class JsonObject(PromptedSyntax):
@@ -180,7 +182,7 @@ class Calls(PromptedSyntax):
                     "the syntax calls would read a line of the assistant's text as a call: "
                     f"{line!r:.80}"
                 )
-        return "\n".join([*([text] if text.strip() or not calls else []), *map(_write_call, calls)])
+        return "\n".join([*([text] if text.strip() or not calls else []), *map(write_call, calls)])
 
     def read_body(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:  # noqa: ARG002
         lines = text.split("\n")
@@ -195,7 +197,7 @@ class Calls(PromptedSyntax):
         return reply_of(text, ["\n".join(line for _, line in plain)], found)
 
 
-def _write_call(call: ToolCall) -> str:
+def write_call(call: ToolCall) -> str:
     if not _TOOL_NAME.fullmatch(call.name):
         raise DialectError(
             f"the syntax calls cannot write the tool name {call.name!r}: "
@@ -214,8 +216,8 @@ def is_keyword_name(name: str) -> bool:
 
 def _read_line(line: str, last: bool) -> FoundCalls | None:
     """Read the call on this line, or find its problem; None if the line is text."""
-    head = _LINE_HEAD.match(line)
-    if head is None or not _LINE_SIGN.match(line, head.end()):
+    head = CALL_HEAD.match(line)
+    if head is None or not CALL_SIGN.match(line, head.end()):
         return None
     reader = LiteralReader(line, head.end())
     try:
