@@ -35,7 +35,7 @@ from toolhone.schema import Message, Task
 from toolhone.sources.files import write_jsonl
 from toolhone.sources.messages import read_tasks
 from toolhone.training.before_after import format_of_run
-from toolhone.training.dataset import held_out_tasks, load_data
+from toolhone.training.dataset import held_out_tasks, load_data, plays_tasks
 from toolhone.training.loop import TrainStatus
 
 EVALUATION = "evaluation"
@@ -150,7 +150,12 @@ class Sweep:
         path = self.folder / TASKS_FILE
         plan = self.study.plan({}, 0, self.overrides)
         if not path.is_file():
-            tasks = held_out_tasks(plan)[: plan.evaluation.num_samples]
+            if plays_tasks(plan):  # a run of it is also evaluated in the phrasings that it plays
+                calls_alone = plan.data.model_copy(update={"answered": 0.0})
+                found = load_data(plan.model_copy(update={"data": calls_alone})).tasks
+            else:
+                found = held_out_tasks(plan)
+            tasks = found[: plan.evaluation.num_samples]
             if not tasks:
                 raise DataError("the study's experiment holds out no tasks to evaluate on")
             write_jsonl(path, (task.to_dict() for task in tasks))
