@@ -58,6 +58,16 @@ def environment() -> dict[str, str]:
 
 
 @pytest.mark.slow
+def test_the_installed_wheel_makes_a_project_and_its_data(command: Path, tmp_path: Path) -> None:
+    run(str(command), "new", "desk", cwd=tmp_path)
+    project = tmp_path / "desk"
+    shown = run(str(command), "data", "preview", "sft.json", "data.max_samples=30", cwd=project)
+    assert "find_order(order_id='ORD-" in shown
+    run(str(command), "data", "write", "sft.json", "--out", "data", cwd=project)
+    assert (project / "data" / "tasks.jsonl").stat().st_size
+
+
+@pytest.mark.slow
 def test_the_installed_wheel_checks_itself_and_trains(command: Path, tmp_path: Path) -> None:
     where = run(str(command.parent / "python"), "-c", "import toolhone; print(toolhone.__file__)")
     assert where.startswith(str(command.parents[1]))

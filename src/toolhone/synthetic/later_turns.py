@@ -150,7 +150,8 @@ def thanks(rng: random.Random, held: bool) -> tuple[Message, Message]:
 def ends(message: Message) -> bool:
     """Return whether nothing but an answer or silence can follow: a reply to thanks, or a question
     for what is missing."""
-    if any(message.content in said for said in wordings()["welcome"].values()):
+    welcome = [text for said in wordings()["welcome"].values() for text in said]
+    if message.content in (*welcome, "Good bye."):
         return True
     asked = [*wordings()["asks"].values(), *wordings()["choices"].values()]
     forms = [re.sub(r"\\{\w+\\}", ".+", re.escape(one)) for group in asked for one in group]
