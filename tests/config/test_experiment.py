@@ -168,7 +168,11 @@ def test_no_section_has_more_than_twenty_fields_but_that_of_training() -> None:
 SCHEMA = {"name": "book", "description": "Book.", "parameters": {"type": "object"}}
 
 
-@pytest.mark.parametrize("held", [[SCHEMA], {"tools": [SCHEMA]}], ids=["a list", "an object"])
+@pytest.mark.parametrize(
+    "held",
+    [[SCHEMA], {"tools": [SCHEMA]}, {"jsonrpc": "2.0", "id": 1, "result": {"tools": [SCHEMA]}}],
+    ids=["a list", "an object", "an MCP server's tools/list"],
+)
 @pytest.mark.parametrize("named", ["tools.json", ["tools.json", "weather"]])
 def test_tools_may_name_a_file_of_schemas(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: object, named: object

@@ -188,3 +188,11 @@ def test_the_tasks_of_a_template_run_are_found_with_few_rows(
     monkeypatch.setattr(Templates, "conversations", lambda _, n, *__: made.append(n) or [])
     assert held_out_tasks(grpo) == wanted
     assert sum(made) <= 400
+
+
+def test_data_without_a_call_are_said_to_teach_none(tmp_path: Path) -> None:
+    talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    rows = [{"messages": [{**talk[0], "content": f"Hi {n}"}, talk[1]]} for n in range(9)]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    loaded = load_data(load_experiment(None, [f"data.path={tmp_path / 'rows.jsonl'}"]))
+    assert "no row calls a tool" in loaded.summary()

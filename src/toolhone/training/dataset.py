@@ -36,6 +36,7 @@ from toolhone.sources.messages import read_own
 from toolhone.synthetic.own_tools import make_rows
 from toolhone.tools.builtin import BUILTIN
 from toolhone.tools.loading import load_tools, tools_of
+from toolhone.training.data_remarks import remarks_on
 
 MAX_HELD_OUT = 200  # conversations made from templates; as many tasks
 RAW_PROMPT_FINDINGS = frozenset({FindingKind.TYPED_CALL, FindingKind.STRAY_MARK})  # intended
@@ -72,21 +73,7 @@ class Dataset:
         ]
         if self.texts:
             parts = [f"{len(self.texts)} texts to train on, {len(self.held_out_texts)} held out"]
-        words = {"skipped": "skipped", "repaired": "repaired", "unread": "keys not read"}
-        for key, word in {**words, "not_answered": "without results"}.items():
-            if lost := self.report.get(key):
-                reasons = ", ".join(f"{count} {reason}" for reason, count in lost.items())
-                parts.append(f"{word} {sum(lost.values())}: {reasons}")
-        parts += [f"for example: {one}" for one in [*self.report.get("examples", {}).values()][:1]]
-        parts += self.report.get("notes", [])
-        if leaked := self.report.get("leaked"):
-            wrong = "rows to train on start with a held-out prompt, which inflates scores"
-            parts.append(f"{leaked} {wrong}")
-        if remarks := self.report.get("findings"):
-            counts = ", ".join(f"{count} x {kind}" for kind, count in remarks.items())
-            parts.append(f"remarks: {counts}")
-        parts += filter(None, [self.report.get("task_file")])
-        return "; ".join([f"data: {self.report['source']}", *parts])
+        return "; ".join([f"data: {self.report['source']}", *parts, *remarks_on(self.report)])
 
 
 def load_data(experiment: Experiment, progress: Progress | None = None) -> Dataset:
