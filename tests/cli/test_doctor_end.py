@@ -11,7 +11,8 @@ from support.mistakes import row
 from toolhone.cli.main import main
 
 SAID = [row(number) for number in range(20)]
-PLAIN = '{"messages": [{"role": "user", "content": "Hi %d"}, {"role": "assistant", "content": "Hello"}]}\n'
+HELLO = '{"role": "assistant", "content": "Hello"}'
+PLAIN = [f'{{"messages": [{{"role": "user", "content": "Hi {n}"}}, {HELLO}]}}\n' for n in range(9)]
 WRONG = [row(number, key="number") for number in range(20, 40)]
 
 
@@ -19,11 +20,7 @@ WRONG = [row(number, key="number") for number in range(20, 40)]
     ("rows", "fixes", "end"),
     [
         (SAID, False, "training may start (exit code 0)"),
-        (
-            [PLAIN % number for number in range(9)],
-            False,
-            "do not train: no row calls a tool (exit code 1)",
-        ),
+        (PLAIN, False, "do not train: no row calls a tool (exit code 1)"),
         (SAID[:1], False, "do not train: there is one row alone, "),
         (SAID[:6] + WRONG, True, "do not train: the cleaning dropped 20 of 26 rows (exit code 1)"),
         (SAID + WRONG[:6], True, "training may start (exit code 0)"),

@@ -194,5 +194,7 @@ def test_data_without_a_call_are_said_to_teach_none(tmp_path: Path) -> None:
     talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     rows = [{"messages": [{**talk[0], "content": f"Hi {n}"}, talk[1]]} for n in range(9)]
     write_jsonl(tmp_path / "rows.jsonl", rows)
-    loaded = load_data(load_experiment(None, [f"data.path={tmp_path / 'rows.jsonl'}"]))
+    loaded = load_data(
+        make_experiment({"data": {"path": str(tmp_path / "rows.jsonl")}}, "the test")
+    )
     assert "no row calls a tool" in loaded.summary()
