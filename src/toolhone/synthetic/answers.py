@@ -23,6 +23,7 @@ from toolhone.synthetic.later_turns import marks, numbered, with_results
 from toolhone.tools.registry import Registry
 from toolhone.tools.result import ToolResult, ToolStatus
 from toolhone.tools.simulated_world import WRITES, SimulatedWorld
+from toolhone.tools.text_kinds import words_of
 
 _SHOWN = 3
 """Items of a list that an answer names."""
@@ -171,7 +172,9 @@ def _in_words(value: Json) -> str:
     if not isinstance(value, Mapping):
         return ""
     texts = {
-        name.replace("_", " "): one if isinstance(one, str) else json.dumps(one, ensure_ascii=False)
+        " ".join(words_of(name)): one
+        if isinstance(one, str)
+        else json.dumps(one, ensure_ascii=False)
         for name, one in value.items()
     }
     return ", ".join(f"{name}: {text}" for name, text in texts.items())

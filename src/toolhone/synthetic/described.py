@@ -62,7 +62,7 @@ class DescribedPhrase:
             what = [SlotPiece(f"{self._verb} "), *direct]
         else:
             rest = leaves
-        bounded = [leaf.path for leaf in rest if self._has_partner(leaf.path)]
+        bounded = [leaf.path for leaf in rest if self.has_partner(leaf.path)]
         clauses = clauses_of(rest, related, split, rng, bounded)
         said = join_clauses(clauses, rng)
         pieces = fill(frame, {"what": what, "tool": self._name, "args": said})
@@ -85,11 +85,6 @@ class DescribedPhrase:
                 found |= self.related(value, (*path, step))
         return found
 
-    def spans(self, arguments: Json) -> set[Steps]:
-        """Return the paths of values that are an end of a span."""
-        related = self.related(arguments)
-        return {*related} | {(*path[:-1], one.second) for path, one in related.items()}
-
     def agrees(self, arguments: Json) -> bool:
         """Return whether values obey the relations between them."""
         for path, one in self.related(arguments).items():
@@ -101,14 +96,14 @@ class DescribedPhrase:
                 return False
         return True
 
-    def another(self, leaf: Leaf, rng: random.Random, held: bool) -> Json:
-        """Draw another value for a leaf."""
-        return self._sampler.maker(leaf.schema, leaf.path)(rng, held)
-
-    def _has_partner(self, path: Steps) -> bool:
+    def has_partner(self, path: Steps) -> bool:
         """Return whether the schema has a partner of this property, as an end to a start."""
         relations = self._sampler.relations(path[:-1], self._schemas.names_beside(path))
         return any(path[-1] in (one.first, one.second) for one in relations)
+
+    def another(self, leaf: Leaf, rng: random.Random, held: bool) -> Json:
+        """Draw another value for a leaf."""
+        return self._sampler.maker(leaf.schema, leaf.path)(rng, held)
 
     def _command(self, rng: random.Random) -> SlotPiece:
         return SlotPiece(rng.choice(self._commands))

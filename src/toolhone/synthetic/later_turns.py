@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ from toolhone.synthetic.clauses import (
 from toolhone.synthetic.described import DescribedPhrase
 from toolhone.synthetic.phrases import Draw
 from toolhone.synthetic.slots import SlotPiece
-from toolhone.tools.schema_sampler import Leaf, Schemas, Steps
+from toolhone.tools.schema_sampler import Leaf, Schemas
 
 _MARK = "\0result of the call before"
 _TRIES = 20
@@ -123,16 +123,16 @@ def correction(
         arguments = _with(dict(call.arguments), leaf.path, value)
         if value == leaf.value or phrase.tool.problems(arguments) or not phrase.agrees(arguments):
             continue
-        said = _corrected(replace(leaf, value=value), phrase.spans(arguments), split, rng)
+        said = _corrected(replace(leaf, value=value), phrase.has_partner(leaf.path), split, rng)
         again = Message("assistant", None, tool_calls=(ToolCall(call.name, arguments),))
         return Message("user", _text(said)), again
     return None
 
 
-def _corrected(leaf: Leaf, spans: Collection[Steps], split: str, rng: random.Random) -> Pieces:
+def _corrected(leaf: Leaf, in_span: bool, split: str, rng: random.Random) -> Pieces:
     """Return the new value in words; ends of spans in a clause, other values half of the time."""
-    if leaf.path in spans or is_bound(leaf) or rng.random() < _IN_A_CLAUSE:
-        (clause,) = clauses_of([leaf], {}, split, rng)
+    if in_span or is_bound(leaf) or rng.random() < _IN_A_CLAUSE:
+        (clause,) = clauses_of([leaf], {}, split, rng, [leaf.path] if in_span else ())
         pieces = [SlotPiece("with "), *clause.pieces] if clause.place == 1 else clause.pieces
         return fill(rng.choice(wordings()["corrected_clauses"][split]), {"clause": pieces})
     value = speak(leaf.value, "enum" in leaf.schema, rng)

@@ -81,7 +81,7 @@ def _notes(report: Mapping[str, Any]) -> Iterator[str]:
     """Yield what the summary says of results that are invented, and of what never varies."""
     if made_up := report["calls"]["invented"]:
         names = ", ".join(made_up)
-        yield f"results of {names} are invented, nothing ran (data.answered=1 runs every tool)"
+        yield f"results of {names} are invented (data.answered=1 runs what can run)"
     if warnings := report["coverage"]["warnings"]:
         more = f"; and {len(warnings) - 2} more" if len(warnings) > 2 else ""
         yield f"coverage: {'; '.join(warnings[:2])}{more} (see toolhone data preview)"

@@ -66,7 +66,7 @@ class SimulatedWorld:
         }
         known |= call.arguments
         if schema is None:
-            value: Json = {**known, "status": "ok"} if known else {"status": "ok"}
+            value: Json = {**known, "status": known.get("status", "ok")}
         else:
             value = self._sample(call.name, schema, known, chance)
         if WRITES.search(call.name) and isinstance(value, dict):
