@@ -19,6 +19,7 @@ from support.log_rows import (
     DONE,
     ITEMS,
     LOG_ROWS,
+    MORE_ROWS,
     SESSIONS,
     TOOLS,
     USER,
@@ -26,6 +27,7 @@ from support.log_rows import (
 )
 from support.source_rows import write_rows
 from toolhone.schema import Message, Tool
+from toolhone.schema.keys import is_empty
 from toolhone.sources.base import Loaded
 from toolhone.sources.formats import detect_format, open_source
 
@@ -76,7 +78,7 @@ def test_a_log_is_told_by_its_shape_and_gives_the_conversation(tmp_path: Path, n
 def changed(value: Any, rename: bool) -> Iterator[Any]:
     """The value with one key renamed, or one added, at every place of it."""
     if isinstance(value, dict):
-        for key in value if rename else [None]:
+        for key in [k for k in value if not is_empty(value[k])] if rename else [None]:
             yield {(KEY if k == key else k): v for k, v in value.items()} | (
                 {} if rename else {KEY: "says something"}
             )
@@ -90,11 +92,12 @@ def changed(value: Any, rename: bool) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("rename", [True, False], ids=["renamed", "added"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *MORE_ROWS])
 def test_a_key_that_is_not_known_is_kept_counted_or_refused(
     tmp_path: Path, name: str, rename: bool
 ) -> None:
-    rows = LOG_ROWS[name]
+    rows = {**LOG_ROWS, **MORE_ROWS}[name]
+    name = name.partition(":")[0]
     files = [
         [*rows[:n], new, *rows[n + 1 :]]
         for n, row in enumerate(rows)
@@ -104,7 +107,7 @@ def test_a_key_that_is_not_known_is_kept_counted_or_refused(
         loaded = read(tmp_path, *lines, name=name)
         assert loaded.kept + loaded.skipped.total() == loaded.read
         said = json.dumps([row.to_dict() for row in loaded.conversations])
-        assert KEY in said or loaded.unread or loaded.refused, (number, lines)
+        assert KEY in said or loaded.unread or loaded.refused, (number, json.dumps(lines))
         if not rename and loaded.kept:
             assert KEY in said or any(KEY in text for text in loaded.unread), (number, lines)
 

@@ -238,3 +238,79 @@ def otlp(*attributes: dict[str, Any]) -> dict[str, Any]:
         for number, each in enumerate(attributes)
     ]
     return {"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}
+CALLS = {"role": "assistant", "content": "Look.", "tool_calls": [CALL]}
+RESULT = {"role": "tool", "content": "y", "tool_call_id": "1"}
+MORE_ROWS: dict[str, list[Any]] = {
+    "messages: own form": [{"messages": [*ASKED, DONE], "tools": TOOLS}],
+    "messages: TRL": [
+        {"prompt": ASKED[:2], "completion": [CALLS, RESULT, DONE], "tools": TOOLS},
+    ],
+    "messages: verifiers": [
+        {"prompt": ASKED[:2], "completion": [CALLS, RESULT, DONE], "tool_defs": [BODY]},
+    ],
+    "messages: ms-swift": [
+        {
+            "tools": json.dumps(TOOLS),
+            "messages": [
+                *ASKED[:2],
+                {"role": "tool_call", "content": '{"name": "find", "arguments": {"a": "x"}}'},
+                {"role": "tool_response", "content": "y"},
+                DONE,
+            ],
+        }
+    ],
+    "otel: events": [
+        {
+            "spanId": "1",
+            "attributes": {"gen_ai.operation.name": "chat"},
+            "events": [
+                {"name": "gen_ai.system.message", "attributes": {"content": "Help."}},
+                {"name": "gen_ai.user.message", "attributes": {"content": "Find x."}},
+                {"name": "gen_ai.choice", "body": {"index": 0, "message": CALLS}},
+            ],
+        }
+    ],
+    "otel: OTLP": [otlp(ATTRIBUTES, ATTRIBUTES)],
+    "langfuse: trace": [
+        {
+            "id": "t",
+            "observations": [
+                {"type": "GENERATION", "input": ASKED, "output": DONE},
+                {"type": "GENERATION", "input": ASKED[:2], "output": CALLS},
+            ],
+        }
+    ],
+    "request_log: deltas": [
+        {
+            "request": {"messages": ASKED[:2], "tools": TOOLS},
+            "response": [
+                {"choices": [{"delta": {"role": "assistant", "content": "Lo"}}]},
+                {"choices": [{"delta": {"content": "ok.", "tool_calls": [{"index": 0, **CALL}]}}]},
+            ],
+        },
+        {
+            "request": {"messages": ASKED[:2], "tools": TOOLS},
+            "response": [
+                {"type": "message_start", "message": {"role": "assistant", "content": []}},
+                {
+                    "type": "content_block_start",
+                    "index": 0,
+                    "content_block": {"type": "tool_use", "id": "1", "name": "find", "input": {}},
+                },
+                {
+                    "type": "content_block_delta",
+                    "index": 0,
+                    "delta": {"type": "input_json_delta", "partial_json": '{"a": "x"}'},
+                },
+            ],
+        },
+        {
+            "request": {"contents": [{"role": "user", "parts": [{"text": "Find x."}]}]},
+            "response": [
+                {"candidates": [{"content": {"role": "model", "parts": [{"text": "Do"}]}}]},
+                {"candidates": [{"content": {"role": "model", "parts": [{"text": "ne."}]}}]},
+            ],
+        },
+    ],
+}
+"""Rows of the same logs in other forms, by the name of the format and what the form is."""

@@ -113,7 +113,8 @@ def unwrap(message: Mapping[str, Json], unread: set[str]) -> Mapping[str, Json]:
     what `additional_kwargs` say besides."""
     inner = message.get("data", message.get("kwargs"))
     if isinstance(inner, Mapping) and isinstance(message.get("type"), str):
-        kind = message["id"][-1] if isinstance(message.get("id"), list) else message["type"]
+        path = message.get("id")
+        kind = path[-1] if isinstance(path, list) and path else message["type"]
         check_keys(message, {"data", "kwargs", "lc", "name", "graph"}, "a message", unread)
         message = {**inner, "type": kind}
     more = message.get("additional_kwargs")

@@ -35,12 +35,11 @@ from toolhone.sources.log_shapes import (
     is_vercel,
 )
 from toolhone.sources.log_spans import attributes_of, tools_in
+from toolhone.sources.log_streams import join_stream, read_events
 from toolhone.sources.log_trails import (
     claude_sessions,
     codex_rollouts,
-    join_stream,
     join_trails,
-    read_events,
     spans,
     split_traces,
 )
@@ -69,7 +68,7 @@ class _RowReader:
         if is_empty(value):
             return
         if isinstance(value, list):
-            value = join_stream(value)
+            value = join_stream(value, self.unread)
         if isinstance(value, list):
             for one in value:
                 self.read(one, side)

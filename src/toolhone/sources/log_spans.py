@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from toolhone.schema import Json
-from toolhone.schema.keys import is_empty
+from toolhone.schema.keys import check_keys, is_empty
 from toolhone.sources.files import Record
 from toolhone.sources.log_parts import decode
 
@@ -62,6 +62,16 @@ _INDEXED = re.compile(
     r"|llm\.request\.functions)\.(\d+\..+)"
 )
 _EVENT = re.compile(r"gen_ai\.(system|user|assistant|tool)\.message|gen_ai\.(choice)")
+_VALUES = ("stringValue", "intValue", "doubleValue", "boolValue", "bytesValue", "arrayValue")
+_VALUES += ("kvlistValue",)
+_EVENT_PLAIN = ("gen_ai.system", "gen_ai.provider", "event.", "gen_ai.event", "gen_ai.request.")
+_EVENT_KEYS = frozenset(
+    {
+        *("name", "event.name", "time", "timeUnixNano", "time_unix_nano", "attributes", "body"),
+        *("droppedAttributesCount", "severityNumber", "severityText", "observedTimeUnixNano"),
+        *("traceId", "spanId", "flags"),
+    }
+)
 _ONLY = ("message", "tool_call", "message_content")
 _MOST = 10_000
 """Numbers of indexed attributes, at most."""
@@ -73,7 +83,7 @@ def attributes_of(record: Record, unread: set[str]) -> Record:
     attributes = record.get("attributes")
     if not isinstance(attributes, Mapping | list):
         return record
-    given = _flat(attributes)
+    given = _flat(attributes, unread=unread)
     request, reply = list[Json](), list[Json]()
     listed = record.get("events") or []
     for event in [*(listed if isinstance(listed, list) else []), *_own_events(given)]:
@@ -103,34 +113,42 @@ def tools_in(attributes: Mapping[str, Json]) -> list[Json]:
     return [one for key, one in attributes.items() if _PLACES.get(str(key)) == "tools" and one]
 
 
-def _flat(attributes: Json, prefix: str = "") -> dict[str, Json]:
+def _flat(attributes: Json, unread: set[str], prefix: str = "") -> dict[str, Json]:
     """Return attributes by their whole names: an object, nested ones, or OTLP's list of pairs."""
     flat: dict[str, Json] = {}
     if isinstance(attributes, list):
-        pairs = [one for one in attributes if isinstance(one, Mapping) and "key" in one]
-        return {str(one["key"]): _plain(one.get("value")) for one in pairs}
+        for pair in attributes:
+            if not isinstance(pair, Mapping) or not isinstance(pair.get("key"), str):
+                unread.add("attributes of a span without a key")
+                continue
+            check_keys(pair, ("key", "value"), "an attribute of a span", unread)
+            flat[pair["key"]] = _plain(pair.get("value"), unread)
+        return flat
     for key, value in attributes.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping) and prefix.count(".") < 2 and name not in _PLACES:
-            flat |= _flat(value, f"{name}.")
+            flat |= _flat(value, unread, f"{name}.")
         else:
             flat[name] = value
     return flat
 
 
-def _plain(value: Json) -> Json:
+def _plain(value: Json, unread: set[str]) -> Json:
     """Return the value of OTLP's `{"stringValue": ...}`."""
     if not isinstance(value, Mapping):
         return value
-    for kind, inner in value.items():
-        if kind == "arrayValue":
-            return [_plain(one) for one in (inner or {}).get("values") or []]
+    check_keys(value, _VALUES, "the value of an attribute of a span", unread)
+    kind, inner = next(((k, value[k]) for k in _VALUES if value.get(k) is not None), ("", None))
+    if kind in ("arrayValue", "kvlistValue"):
+        inside = inner if isinstance(inner, Mapping) else {kind: inner}
+        check_keys(inside, ("values",), "a list of values of an attribute", unread)
+        values = inner.get("values") if isinstance(inner, Mapping) else None
+        listed = values if isinstance(values, list) else []
         if kind == "kvlistValue":
-            return _flat((inner or {}).get("values") or [])
-        if kind == "intValue":
-            return int(inner)
-        return inner
-    return None
+            return _flat(listed, unread)
+        return [_plain(one, unread) for one in listed]
+    whole = kind == "intValue" and isinstance(inner, str) and inner.lstrip("-").isdecimal()
+    return int(inner) if whole and len(inner) < 20 else inner
 
 
 def _own_events(given: dict[str, Json]) -> list[Json]:
@@ -141,12 +159,12 @@ def _own_events(given: dict[str, Json]) -> list[Json]:
 def _read_event(
     event: Json, given: dict[str, Json], request: list[Json], reply: list[Json], unread: set[str]
 ) -> None:
+    """Add the message of an event to the request or to the reply."""
     if not isinstance(event, Mapping):
+        unread.add("events of a span that are no objects")
         return
-    body = decode(event.get("body"))
-    more = event.get("attributes")
-    attributes = _flat(more) if isinstance(more, Mapping | list) else {}
-    said = dict(body) if isinstance(body, Mapping) else {}
+    body, more = decode(event.get("body")), event.get("attributes")
+    attributes = _flat(more, unread) if isinstance(more, Mapping | list) else {}
     name = str(event.get("name") or event.get("event.name") or attributes.get("event.name"))
     found = _EVENT.fullmatch(name)
     if found is None:
@@ -154,12 +172,13 @@ def _read_event(
         if not attributes.keys() & _PLACES.keys():
             unread.add(f"{name!r} events of a span")
         return
-    if not said:
-        plain = attributes or {k: v for k, v in event.items() if k not in ("name", "time")}
-        said = {k: decode(v) for k, v in plain.items() if not k.startswith(("gen_ai.", "event."))}
-    inner = said.get("message")
+    plain = {k: decode(v) for k, v in attributes.items() if not k.startswith(_EVENT_PLAIN)}
+    beside = {k: v for k, v in event.items() if k not in _EVENT_KEYS}
+    whole = body if isinstance(body, Mapping) else {"content": body}
+    said = {**beside, **plain, **{k: v for k, v in whole.items() if not is_empty(v)}}
+    inner = said.pop("message", None)
     if isinstance(inner, Mapping | str):
-        said = dict(inner) if isinstance(inner, Mapping) else {"content": inner}
+        said |= dict(inner) if isinstance(inner, Mapping) else {"content": inner}
     role = "assistant" if found[2] else str(found[1])
     if role == "tool" and "id" in said:
         said["tool_call_id"] = said.pop("id")

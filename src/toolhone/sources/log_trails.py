@@ -1,7 +1,6 @@
-"""Records of a log that belong together: sessions, traces, streams, and requests with one history.
+"""Records of a log that belong together: sessions, traces, and requests with one history.
 
 codex_rollouts(stream)             # the lines of a file become one record for each session
-join_stream(chunks)                # the deltas of a reply become the reply
 join_trails(loaded)                # of requests that repeat each other, the longest stays
 """
 
@@ -13,9 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from toolhone.schema import Json, Message
+from toolhone.schema.keys import is_empty
 from toolhone.sources.base import Loaded, tasks_of
 from toolhone.sources.files import BadLine, FileLine, Record, RecordStream
-from toolhone.sources.log_parts import decode
+from toolhone.sources.log_shapes import RECORD_KEYS
 
 BRANCH = "a branch of a history that another request continues, whose shared turns are learned once"
 _CODEX_META = frozenset(
@@ -31,6 +31,12 @@ _CLAUDE_LINE = frozenset(
         *("isApiErrorMessage", "thinkingMetadata", "todos", "isVisibleInTranscriptOnly", "agentId"),
         *("isCompactSummary", "sourceToolUseID", "sourceToolAssistantUUID", "permissionMode"),
         *("entrypoint", "promptId", "logicalParentUuid", "session_id"),
+    }
+)
+_SPAN_LISTS = frozenset(
+    {
+        *("resourceSpans", "resource_spans", "scopeSpans", "scope_spans"),
+        "instrumentationLibrarySpans",
     }
 )
 Rows = Iterator[tuple[FileLine, Record | BadLine]]
@@ -114,105 +120,56 @@ def _is_result(message: Mapping[str, Json]) -> bool:
 
 def split_traces(stream: RecordStream) -> Rows:
     """Yield the observations of each trace, or the trace where it has none; other rows as they
-    are."""
+    are. What else a trace says comes with the first of them."""
     for line, row in stream:
         observed = row.get("observations") if isinstance(row, dict) else None
         if not isinstance(row, dict) or not isinstance(observed, list):
             yield line, row
             continue
-        made = [one for one in observed if isinstance(one, dict)]
         trace = row["trace"] if isinstance(row.get("trace"), dict) else row
         whole = {key: one for key, one in trace.items() if key != "observations"}
+        made = [one for one in observed if isinstance(one, dict)]
         generated = [one for one in made if one.get("type") == "GENERATION"]
-        for one in generated or [whole]:
+        around = {key: one for key, one in row.items() if key not in ("trace", "observations")}
+        others = {k: v for k, v in {**whole, **around}.items() if k not in RECORD_KEYS}
+        for one in observed:
+            if one not in generated and not is_empty(one):
+                kind = one.get("type") if isinstance(one, dict) else one
+                others[f"{kind!s:.40} observations"] = True
+        first, *more = generated or [whole]
+        yield line, {**others, **first}
+        for one in more:
             yield line, one
 
 
 def spans(stream: RecordStream) -> Rows:
-    """Yield the spans of OTLP documents; other rows as they are."""
+    """Yield the spans of OTLP documents; other rows as they are. What a document says around its
+    spans comes with the first of them."""
     for line, row in stream:
-        if isinstance(row, BadLine) or not row.keys() & {"resourceSpans", "resource_spans"}:
+        if isinstance(row, BadLine) or not row.keys() & _SPAN_LISTS:
             yield line, row
             continue
-        found = list(_spans_in(row))
-        for span in found or [row]:
-            yield line, span
+        others: dict[str, Json] = {}
+        for span in [*_spans_in(row, others)] or [row]:
+            yield line, {**others, **span}
+            others = {}
 
 
-def _spans_in(value: Json) -> Iterator[Record]:
-    keys = ("resourceSpans", "resource_spans", "scopeSpans", "scope_spans")
+def _spans_in(value: Json, others: dict[str, Json]) -> Iterator[Record]:
+    """Yield the spans below a document; others: gets the keys that are not known."""
     for one in value if isinstance(value, list) else [value]:
-        if isinstance(one, dict):
-            for key in (*keys, "instrumentationLibrarySpans"):
-                yield from _spans_in(one.get(key) or [])
-            found = one.get("spans")
-            yield from (s for s in found if isinstance(s, dict)) if isinstance(found, list) else ()
-
-
-def join_stream(chunks: Sequence[Json]) -> Json:
-    """Return the reply that a list of deltas makes; another list as it is."""
-    events = [one for one in map(decode, chunks) if isinstance(one, dict)]
-    kinds = {str(event.get("type")) for event in events}
-    done = [one for one in events if one.get("type") == "response.completed"]
-    if done and isinstance(done[-1].get("response"), dict):
-        return done[-1]["response"]
-    if kinds & {"message_start", "content_block_start"}:
-        return _join_blocks(events)
-    if len(events) == len(chunks) and all("candidates" in event for event in events):
-        parts = [p for e in events for p in (e["candidates"][0].get("content") or {})["parts"]]
-        return {**events[-1], "candidates": [{"content": {"role": "model", "parts": parts}}]}
-    deltas = [
-        choice["delta"]
-        for event in events
-        for choice in event.get("choices") or []
-        if isinstance(choice, dict) and isinstance(choice.get("delta"), dict)
-    ]
-    if not deltas:
-        return list(chunks)
-    message: dict[str, Json] = {"role": "assistant"}
-    calls: dict[Json, dict[str, Json]] = {}
-    for delta in deltas:
-        _extend(message, {k: v for k, v in delta.items() if k not in ("role", "tool_calls")})
-        for call in delta.get("tool_calls") or []:
-            known = calls.setdefault(call.get("index", len(calls)), {})
-            known |= {k: v for k, v in call.items() if v is not None and k != "function"}
-            _extend(known.setdefault("function", {}), call.get("function") or {})
-    whole = {key: value for event in events for key, value in event.items() if key != "choices"}
-    return {**whole, "choices": [{"message": {**message, "tool_calls": [*calls.values()]}}]}
-
-
-def _extend(whole: dict[str, Json], delta: Mapping[str, Json]) -> None:
-    for key, value in delta.items():
-        longer = isinstance(value, str) and isinstance(whole.get(key), str)
-        whole[key] = (
-            whole[key] + value if longer else value if value is not None else whole.get(key)
-        )
-
-
-def _join_blocks(events: Sequence[Record]) -> Json:
-    """Return the message of a stream of Anthropic's events."""
-    message: dict[str, Json] = {"role": "assistant"}
-    blocks: dict[Json, dict[str, Json]] = {}
-    for event in events:
-        if isinstance(started := event.get("message"), dict):
-            message |= started
-        if isinstance(block := event.get("content_block"), dict):
-            blocks[event.get("index")] = {**block, "input": ""} if "input" in block else dict(block)
-        if event.get("type") == "content_block_delta" and isinstance(event.get("delta"), dict):
-            delta = {k: v for k, v in event["delta"].items() if k != "type"}
-            if "partial_json" in delta:
-                delta["input"] = delta.pop("partial_json")
-            _extend(blocks.setdefault(event.get("index"), {}), delta)
-    return {**message, "content": [*blocks.values()]}
-
-
-def read_events(text: str) -> Json:
-    """Return the events of a streamed text (`data: {...}` lines); another text as it is."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines or not all(line.startswith(("data:", "event:", "id:", ":")) for line in lines):
-        return text
-    data = [line[5:].strip() for line in lines if line.startswith("data:")]
-    return [decode(one) for one in data if one != "[DONE]"]
+        if not isinstance(one, dict):
+            others["entries that are no objects"] = one
+            continue
+        for key, inner in one.items():
+            if key in _SPAN_LISTS and not is_empty(inner):
+                yield from _spans_in(inner, others)
+            elif key == "spans" and isinstance(inner, list):
+                yield from (span for span in inner if isinstance(span, dict))
+                lost = [span for span in inner if not isinstance(span, dict)]
+                others |= {"spans that are no objects": lost} if lost else {}
+            elif key not in ("resource", "scope", "schemaUrl", "instrumentationLibrary"):
+                others[key] = inner
 
 
 def join_trails(loaded: Loaded) -> None:

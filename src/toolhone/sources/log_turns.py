@@ -144,7 +144,10 @@ class LogTurns:
             identity = identity_of({**(given if isinstance(given, Mapping) else {}), **outer})
             if identity not in known:
                 self._call(given, outer)
-        for one in decode(message.get("toolInvocations")) or []:
+        used = decode(message.get("toolInvocations")) or []
+        if not isinstance(used, list):
+            raise DataError(f"'toolInvocations' must be a list, got {used!r:.60}")
+        for one in used:
             if identity_of(one) not in {call.id for call in self._turn.calls[before:]}:
                 self._call(one, {})
 

@@ -284,7 +284,9 @@ def _mended(tool: Record, unread: set[str], repairs: set[str]) -> Tool:
     """Return a tool with its schema repaired where one thing can be meant, else raise as before."""
     try:
         body = tool.get("function", tool)
-        schema = first_value(body, SCHEMAS, "a tool") if isinstance(body, dict) else None
+        if not isinstance(body, dict):
+            raise Skip(BAD_TOOLS)
+        schema = first_value(body, SCHEMAS, "a tool")
         if without_schema_nulls(schema) != schema or not isinstance(schema, dict | None):
             raise Skip(BAD_TOOLS)
         tidy = tidy_tool({"parameters": schema}, repairs) if schema else {}

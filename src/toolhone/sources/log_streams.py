@@ -1,0 +1,179 @@
+"""Replies that a log holds as a stream: the events or deltas of a reply become the reply.
+
+    join_stream(chunks, unread)        # a list that is no stream comes back as it is
+    read_events("data: {...}")         # the list of events that such lines are
+
+Read are the streams of OpenAI (chat and Responses), Anthropic, Gemini and Ollama.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from toolhone.errors import DataError
+from toolhone.schema import Json
+from toolhone.schema.keys import check_keys, is_empty
+from toolhone.sources.log_parts import decode
+
+Event = Mapping[str, Json]
+_DONE = "[DONE]"
+_ONCE = frozenset({"name", "type", "id", "role"})
+"""Keys of deltas whose texts are repeated, not continued."""
+_FINAL = ("response.completed", "response.incomplete", "response.failed", "response.done")
+_ITEM_EVENT = frozenset(
+    {
+        *("response", "sequence_number", "item", "item_id", "output_index", "content_index"),
+        *("delta", "text", "part", "arguments", "obfuscation", "summary_index", "refusal"),
+        *("annotation", "annotation_index", "event_id", "response_id", "name", "call_id", "input"),
+    }
+)
+_BLOCK_EVENT = frozenset({"message", "content_block", "delta", "context_management"})
+_CHOICE = frozenset({"delta", "content_filter_results", "native_finish_reason", "matched_stop"})
+_STOP = frozenset({"stop_sequence", "stop_details", "container"})
+
+
+def join_stream(chunks: Sequence[Json], unread: set[str]) -> Json:
+    """Return the reply that a list of deltas or events makes; another list as it is."""
+    events = [decode(chunk) for chunk in chunks if chunk != _DONE]
+    if not events or not all(isinstance(event, Mapping) for event in events):
+        return list(chunks)
+    kinds = {str(event.get("type")) for event in events}
+    if any(kind.startswith("response.") for kind in kinds):
+        return _join_items(events, unread)
+    if kinds & {"message_start", "content_block_start"}:
+        return _join_blocks(events, unread)
+    if all("candidates" in event for event in events):
+        return _join_candidates(events, unread)
+    if any(_has_delta(event) for event in events):
+        return _join_deltas(events, unread)
+    if all("done" in event and isinstance(event.get("message"), Mapping) for event in events):
+        message: dict[str, Json] = {}
+        for event in events:
+            _extend(message, event["message"])
+        return {**_last(events), "message": message}
+    return list(chunks)
+
+
+def read_events(text: str) -> Json:
+    """Return the events of a streamed text (`data: {...}` lines); another text as it is."""
+    if not text.startswith(("data:", "event:", "id:", ":")):
+        return text
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not all(line.startswith(("data:", "event:", "id:", ":")) for line in lines):
+        return text
+    data = [line[5:].strip() for line in lines if line.startswith("data:")]
+    return [decode(one) for one in data if one != _DONE]
+
+
+def _last(events: Sequence[Event]) -> dict[str, Json]:
+    """Return what events say besides their deltas; of each key the last that holds something."""
+    return {key: one for event in events for key, one in event.items() if not is_empty(one)}
+
+
+def _has_delta(event: Event) -> bool:
+    choices = event.get("choices")
+    listed = choices if isinstance(choices, list) else []
+    return any(isinstance(one, Mapping) and "delta" in one for one in listed)
+
+
+def _objects(value: Json, what: str) -> list[dict[str, Any]]:
+    """Return a list of objects; null is none."""
+    listed = [] if is_empty(value) else value
+    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+        raise DataError(f"{what} of a streamed reply must be a list of objects, got {value!r:.60}")
+    return listed
+
+
+def _object(value: Json, what: str) -> dict[str, Any]:
+    """Return an object; null is an empty one."""
+    if not isinstance(value, dict | None):
+        raise DataError(f"{what} of a streamed reply must be an object, got {value!r:.60}")
+    return value or {}
+
+
+def _extend(whole: dict[str, Any], delta: Mapping[str, Json]) -> None:
+    """Add a delta: texts and lists go on, objects are added key by key."""
+    for key, value in delta.items():
+        known = whole.get(key)
+        if isinstance(known, dict) and isinstance(value, dict):
+            _extend(known, value)
+        elif isinstance(known, str) and isinstance(value, str):
+            whole[key] = value if key in _ONCE and value else known + value
+        elif isinstance(known, list) and isinstance(value, list):
+            whole[key] = known + value
+        elif value is not None or key not in whole:
+            whole[key] = dict(value) if isinstance(value, dict) else value
+
+
+def _join_deltas(events: Sequence[Event], unread: set[str]) -> Json:
+    """Return the response of a stream of OpenAI's chat chunks."""
+    message: dict[str, Any] = {"role": "assistant"}
+    calls: dict[str, dict[str, Any]] = {}
+    for event in events:
+        for choice in _objects(event.get("choices"), "'choices'"):
+            check_keys(choice, _CHOICE, "a streamed choice", unread)
+            if choice.get("index"):
+                unread.add("'choices' of a response behind the first")
+                continue
+            delta = dict(_object(choice.get("delta"), "a delta"))
+            for call in _objects(delta.pop("tool_calls", None), "'tool_calls'"):
+                place = str(call.get("index", len(calls)))
+                _extend(calls.setdefault(place, {}), call)
+            _extend(message, delta)
+    whole = {key: value for key, value in _last(events).items() if key != "choices"}
+    return {**whole, "choices": [{"message": {**message, "tool_calls": [*calls.values()]}}]}
+
+
+def _join_blocks(events: Sequence[Event], unread: set[str]) -> Json:
+    """Return the message of a stream of Anthropic's events."""
+    message: dict[str, Any] = {"role": "assistant"}
+    blocks: dict[str, dict[str, Any]] = {}
+    for event in events:
+        check_keys(event, _BLOCK_EVENT, "an event of a stream", unread)
+        message |= _object(event.get("message"), "'message'")
+        block, place = _object(event.get("content_block"), "a block"), str(event.get("index"))
+        delta = dict(_object(event.get("delta"), "a delta"))
+        if block:
+            blocks[place] = dict(block)
+        if event.get("type") != "content_block_delta":
+            check_keys(delta, _STOP, "an event of a stream", unread)
+            continue
+        delta.pop("type", None)
+        known = blocks.setdefault(place, {})
+        if "partial_json" in delta:
+            delta["input"] = delta.pop("partial_json")
+            begun = known.get("input")
+            if isinstance(begun, dict):
+                check_keys(begun, (), "the input of a block that its deltas write again", unread)
+        _extend(known, delta)
+    begun = message.get("content")
+    return {**message, "content": [*(begun if isinstance(begun, list) else []), *blocks.values()]}
+
+
+def _join_items(events: Sequence[Event], unread: set[str]) -> Json:
+    """Return the response of a stream of OpenAI's Responses; of a cut one the finished items."""
+    for event in events:
+        check_keys(event, _ITEM_EVENT, "an event of a stream", unread)
+    ends = [event["response"] for event in events if event.get("type") in _FINAL]
+    if ends and isinstance(ends[-1], Mapping):
+        return ends[-1]
+    done = [event for event in events if event.get("type") == "response.output_item.done"]
+    return {"output": [_object(event.get("item"), "an item") for event in done]}
+
+
+def _join_candidates(events: Sequence[Event], unread: set[str]) -> Json:
+    """Return the response of a stream of Gemini's."""
+    candidate: dict[str, Any] = {}
+    parts: list[Json] = []
+    for event in events:
+        for place, one in enumerate(_objects(event["candidates"], "'candidates'")):
+            if place:
+                unread.add("'candidates' of a response behind the first")
+                continue
+            content = _object(one.get("content"), "'content'")
+            parts += _objects(content.get("parts"), "'parts'")
+            candidate |= {key: value for key, value in one.items() if key != "content"}
+            check_keys(content, {"parts", "role"}, "the content of a streamed reply", unread)
+    content = {"role": "model", "parts": parts}
+    return {**_last(events), "candidates": [{**candidate, "content": content}]}
