@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from support.broken_rows import broken_line
 from support.log_rows import LOG_ROWS, MORE_ROWS
 from toolhone.data.importing import import_file
-from toolhone.sources.base import Loaded
 from toolhone.sources.formats import BAD_LINE, BROKEN_ROW
+from toolhone.sources.loaded import Loaded
 
 FORMS = [*LOG_ROWS.items(), *MORE_ROWS.items()]
 
@@ -52,7 +52,9 @@ def main() -> None:
             rng, (name, rows) = random.Random(seed), FORMS[seed % len(FORMS)]
             lines = [broken_line(rng.choice(rows), rng) for _ in range(given.chunk)]
             lines[0] = json.dumps(rows[0])
-            file.write_bytes(b"".join(line.encode("utf-8", "surrogatepass") + b"\n" for line in lines))
+            file.write_bytes(
+                b"".join(line.encode("utf-8", "surrogatepass") + b"\n" for line in lines)
+            )
             print(f"\rseed {seed} {name}", end="", file=sys.stderr)
             loaded = import_file(file, out, name.partition(":")[0], overwrite=True).loaded
             for fault in check(loaded):

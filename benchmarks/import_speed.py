@@ -140,8 +140,7 @@ def responses(number: int) -> Row:
 
 
 FORMS: dict[str, Callable[[int], Row]] = {
-    form.__name__: form
-    for form in (own, request_log, anthropic, gemini, otel, langfuse, responses)
+    form.__name__: form for form in (own, request_log, anthropic, gemini, otel, langfuse, responses)
 }
 
 
@@ -149,7 +148,7 @@ def measure(file: Path, out: Path) -> Row:
     """Import a file; return rows, seconds of processor time, and the most MB that were held."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.process_time()
-    imported = import_file(file, out)
+    imported = import_file(file, out, overwrite=True)
     seconds = time.process_time() - start
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert imported.loaded.kept == imported.loaded.read
@@ -161,12 +160,12 @@ def measurements(names: list[str], rows: int, times: int) -> Iterator[Row]:
     context = multiprocessing.get_context("spawn")
     for name in names:
         with TemporaryDirectory() as folder:
-            for count in (rows, rows * times):
+            for count in dict.fromkeys((rows, rows * times)):
                 file = Path(folder, f"{name}{count}.jsonl")
                 write_jsonl(file, map(FORMS[name], range(count)))
                 size = file.stat().st_size / 1e6
                 with context.Pool(1) as pool:
-                    found = pool.apply(measure, (file, Path(folder, f"out{count}.jsonl")))
+                    found = pool.apply(measure, (file, Path(folder, "out.jsonl")))
                 speed = {"rows per CPU second": round(found["rows"] / found["seconds"])}
                 yield {"form": name, "file MB": size, **found, **speed}
 

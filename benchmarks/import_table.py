@@ -20,9 +20,9 @@ from tempfile import TemporaryDirectory
 
 from toolhone.data.importing import import_file
 from toolhone.errors import DataError
-from toolhone.sources.base import Loaded
 from toolhone.sources.files import data_files
 from toolhone.sources.formats import FOLDERS, detect_format
+from toolhone.sources.loaded import Loaded
 
 HEADINGS = ("file", "format", "read", "kept", "only tasks", "repaired", "not read", "refused")
 

@@ -26,8 +26,8 @@ from toolhone.data.sft_array_writer import (
 )
 from toolhone.errors import DataError, RunError
 from toolhone.schema import Expect, ExpectedCall
-from toolhone.sources.base import Loaded
 from toolhone.sources.formats import open_source
+from toolhone.sources.loaded import Loaded
 from toolhone.sources.sft_array import as_number
 from toolhone.sources.word_problems import compose, unexplained
 from toolhone.tools.builtin import calculator, python

@@ -34,7 +34,7 @@ from toolhone.doctor.lengths import LengthCheck
 from toolhone.doctor.reading import read_file
 from toolhone.errors import ConfigError, DataError, FindingKind, RunError
 from toolhone.schema import Conversation, ToolCall
-from toolhone.schema.tool import without_schema_nulls
+from toolhone.schema.json_schema import without_schema_nulls
 from toolhone.sources.messages import read_conversations
 
 CALLS = (ToolCall("get_weather", {"city": "Oslo"}),)

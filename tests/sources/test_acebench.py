@@ -13,8 +13,8 @@ from support.source_rows import all_score, formats, is_right, write_rows
 from toolhone.errors import DataError, FindingKind
 from toolhone.schema import Expect, ExpectedCall, Message, ToolCall
 from toolhone.sources.acebench import BRACKETS
-from toolhone.sources.base import Loaded
 from toolhone.sources.formats import ABOUT, detect_format, open_source
+from toolhone.sources.loaded import Loaded
 from toolhone.sources.scenarios import MISFIT, NO_ANSWER, PLAYED
 
 ACEBENCH = SHARED / "datasets" / "acebench"

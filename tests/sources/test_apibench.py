@@ -12,9 +12,9 @@ import pytest
 from conftest import SHARED
 from toolhone.doctor.checks import check
 from toolhone.schema import ExpectedCall, Tool, ToolCall
-from toolhone.sources.base import Loaded
 from toolhone.sources.catalogue import repair_call
 from toolhone.sources.formats import ABOUT, detect, detect_format, open_source
+from toolhone.sources.loaded import Loaded
 from toolhone.sources.text_calls import BEHIND, CODE, PLACE, NoCode, read_code
 
 DATASETS = SHARED / "datasets"

@@ -12,8 +12,8 @@ from conftest import SHARED
 from support.source_rows import all_score, formats, write_rows
 from toolhone.errors import FindingKind
 from toolhone.schema import Expect, ExpectedCall, Message, ToolCall
-from toolhone.sources.base import Loaded
 from toolhone.sources.formats import detect_format, open_source
+from toolhone.sources.loaded import Loaded
 from toolhone.sources.scenarios import MISFIT
 
 HAMMER = SHARED / "datasets" / "hammer"

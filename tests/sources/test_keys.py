@@ -19,8 +19,9 @@ from toolhone.doctor.fix import clean
 from toolhone.doctor.reading import read_file
 from toolhone.errors import DataError
 from toolhone.schema.keys import ARGUMENTS
-from toolhone.sources.base import Context, Loaded, Skip
+from toolhone.sources.base import Context, Skip
 from toolhone.sources.formats import SOURCES, open_source
+from toolhone.sources.loaded import Loaded
 from toolhone.sources.messages import MESSAGES
 from toolhone.training.dataset import load_data
 

@@ -28,8 +28,8 @@ from support.log_rows import (
 from support.source_rows import write_rows
 from toolhone.schema import Message, Tool
 from toolhone.schema.keys import is_empty
-from toolhone.sources.base import Loaded
 from toolhone.sources.formats import detect_format, open_source
+from toolhone.sources.loaded import Loaded
 
 KEY = "zzqx"
 NAMES = sorted(LOG_ROWS)

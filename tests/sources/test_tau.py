@@ -12,8 +12,8 @@ from conftest import SHARED
 from support.source_rows import all_score, formats, is_right, write_rows
 from toolhone.errors import FindingKind
 from toolhone.schema import Expect, ExpectedCall, Message, ToolCall
-from toolhone.sources.base import Loaded
 from toolhone.sources.formats import ABOUT, detect_format, open_source
+from toolhone.sources.loaded import Loaded
 from toolhone.sources.scenarios import FROM_CALLS, NO_LIST, PLAYED, schema_of, tools_of_calls
 
 TAU = SHARED / "datasets" / "tau_bench"

@@ -13,8 +13,8 @@ from conftest import SHARED
 from toolhone.doctor.checks import check
 from toolhone.errors import FindingKind
 from toolhone.schema import Conversation, Expect, ExpectedCall, ToolCall
-from toolhone.sources.base import Loaded
 from toolhone.sources.formats import detect, detect_format, open_source
+from toolhone.sources.loaded import Loaded
 
 DATASETS = SHARED / "datasets"
 PARAMETERS = {

@@ -14,9 +14,9 @@ from conftest import SHARED
 from toolhone.doctor.checks import check
 from toolhone.errors import DataError, FindingKind
 from toolhone.schema import Expect, ExpectedCall, Message, Tool
-from toolhone.sources.base import Loaded
 from toolhone.sources.files import read_records
 from toolhone.sources.formats import detect, detect_format, open_source
+from toolhone.sources.loaded import Loaded
 
 DATASETS = SHARED / "datasets" / "toolrl"
 KNOT = '{"kind": {"type": "str", "default": ""}, "turns": {"type": "int"}}'

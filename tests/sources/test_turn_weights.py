@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from toolhone.schema import WEIGHT_KEYS, Json
-from toolhone.sources.base import Loaded
 from toolhone.sources.formats import detect, open_source
+from toolhone.sources.loaded import Loaded
 
 TOOL = {
     "type": "function",

@@ -13,8 +13,8 @@ from conftest import SHARED
 from support.source_rows import all_score, formats, write_rows
 from toolhone.errors import FindingKind
 from toolhone.schema import Expect, ExpectedCall, Message
-from toolhone.sources.base import Loaded
 from toolhone.sources.formats import ABOUT, detect_format, open_source
+from toolhone.sources.loaded import Loaded
 from toolhone.sources.scenarios import MISFIT
 
 WHEN2CALL = SHARED / "datasets" / "when2call" / "when2call_test_llm_judge.jsonl.gz"

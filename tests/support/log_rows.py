@@ -238,15 +238,15 @@ def otlp(*attributes: dict[str, Any]) -> dict[str, Any]:
         for number, each in enumerate(attributes)
     ]
     return {"resourceSpans": [{"scopeSpans": [{"spans": spans}]}]}
+
+
 CALLS = {"role": "assistant", "content": "Look.", "tool_calls": [CALL]}
 RESULT = {"role": "tool", "content": "y", "tool_call_id": "1"}
 MORE_ROWS: dict[str, list[Any]] = {
     "messages: own form": [{"messages": [*ASKED, DONE], "tools": TOOLS}],
-    "messages: TRL": [
-        {"prompt": ASKED[:2], "completion": [CALLS, RESULT, DONE], "tools": TOOLS},
-    ],
+    "messages: TRL": [{"prompt": ASKED[:2], "completion": [CALLS, RESULT, DONE], "tools": TOOLS}],
     "messages: verifiers": [
-        {"prompt": ASKED[:2], "completion": [CALLS, RESULT, DONE], "tool_defs": [BODY]},
+        {"prompt": ASKED[:2], "completion": [CALLS, RESULT, DONE], "tool_defs": [BODY]}
     ],
     "messages: ms-swift": [
         {

@@ -8,9 +8,9 @@ from typing import Any
 
 from toolhone.doctor.checks import check
 from toolhone.schema import Conversation, ExpectedCall
-from toolhone.sources.base import Loaded
 from toolhone.sources.files import write_jsonl
 from toolhone.sources.formats import open_source
+from toolhone.sources.loaded import Loaded
 from toolhone.sources.messages import read_tasks
 
 FACTORIAL = {

@@ -94,8 +94,8 @@ def _show(imported: ImportResult) -> None:
         kept += f"  ({loaded.only_tasks} of them only as tasks)"
     if loaded.merged:
         kept += f"  ({loaded.merged} of them within longer ones)"
-    if loaded.preferences:
-        kept += f"  ({len(loaded.preferences)} of them as preference pairs)"
+    if pairs := len(loaded["preferences"]):
+        kept += f"  ({pairs} of them as preference pairs)"
     print(f"format   {imported.format}\nread     {loaded.read:6d}\n{kept}")
     counts = {
         "repaired": loaded.repaired,

@@ -114,6 +114,8 @@ def corrections(row: Conversation) -> Iterator[tuple[Task, Preference]]:
 
     The task expects the repaired call; the pair prefers it. `source` names the evidence.
     """
+    if all(message.weight for message in row.messages):
+        return
     evidence = dict(_results(row.messages))
     tools = {tool.name: tool for tool in row.tools}
     for index, message in enumerate(row.messages):

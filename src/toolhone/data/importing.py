@@ -10,19 +10,24 @@ where the format gives only these. Empty files are not written.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from toolhone.data.freezing import Frozen, corrections, freeze_tasks
+import numpy as np
+
+from toolhone.data.freezing import Frozen, freeze_tasks
+from toolhone.data.import_rows import KINDS, ImportRows
 from toolhone.data.redact import Redactor
-from toolhone.data.task_files import distinct
 from toolhone.errors import DataError, RunError
 from toolhone.runs.progress import Progress
-from toolhone.schema import Json, Tool
-from toolhone.sources.base import Loaded, tasks_of
-from toolhone.sources.files import BadLine, FileLine, Record, RecordStream, read_lines, write_jsonl
-from toolhone.sources.formats import BAD_LINE, SOURCES, detect_format, open_source
+from toolhone.schema import ENCODE, Json, Tool
+from toolhone.sources.files import BadLine, FileLine, Record, RecordStream, read_lines, write_lines
+from toolhone.sources.formats import BAD_LINE, detect_format, find_source, read_source
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 LONG = 4_000_000
@@ -46,7 +51,7 @@ class ImportResult:
     """
 
     format: str
-    loaded: Loaded
+    loaded: ImportRows
     files: Mapping[str, WrittenFile]
     redacted: Mapping[str, int] = field(default_factory=dict)
     would_redact: Mapping[str, int] = field(default_factory=dict)
@@ -58,11 +63,11 @@ class ImportResult:
             "format": self.format,
             "read": loaded.read,
             "kept": loaded.kept,
-            "conversations": len(loaded.conversations),
-            "preferences": len(loaded.preferences),
+            "conversations": len(loaded["conversations"]),
+            "preferences": len(loaded["preferences"]),
             "only_tasks": loaded.only_tasks,
             "merged": loaded.merged,
-            "tasks": len(loaded.tasks),
+            "tasks": len(loaded["tasks"]),
             "repaired": dict(loaded.repaired.most_common()),
             "unchecked": dict(loaded.noted.most_common()),
             "unread": dict(loaded.unread.most_common()),
@@ -108,63 +113,97 @@ def import_file(
             raise RunError(
                 f"{place} exists already; name another file, or allow overwriting with --overwrite"
             )
-    name, loaded = _read(path, format, progress or Progress(), options.tools)
-    frozen = _freeze(loaded, options)
-    redactor = Redactor()
-    change = redactor.value if options.redact else _unchanged
-    rows: dict[str, tuple[Path, Iterable[Mapping[str, Json]]]] = {}
-    main = loaded.preferences or loaded.conversations
-    if main:
-        kind = "preferences" if loaded.preferences else "conversations"
-        rows[kind] = out, (row.to_dict() for row in main)
-    repaired = [pair for row in loaded.conversations for pair in corrections(row)]
-    tasks = [*loaded.tasks, *(task for task, _ in repaired)]
-    if tasks:
-        written = (task.to_dict() for task in distinct(tasks))
-        rows["tasks"] = places["tasks"] if main else out, written
-    if repaired:
-        rows["pairs"] = places["pairs"], (pair.to_dict() for _, pair in repaired)
-    if frozen is not None:
-        rows["frozen"] = places["frozen"], (task.to_dict() for task in frozen.tasks)
-    if loaded.refused:
-        refused = [
-            {"place": str(row.line), "reason": row.reason, "detail": row.detail, "row": row.row}
-            for row in loaded.refused
-        ]
-        rows["refused"] = places["refused"], refused
-    files = {
-        kind: WrittenFile(place, write_jsonl(place, map(change, each)))
-        for kind, (place, each) in rows.items()
-    }
+    stream = RecordStream(path)
+    name = detect_format(stream, with_pairs=True) if format == "auto" else format
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
+        rows = ImportRows(Path(folder), find_source(name).joins)
+        try:
+            _read(stream, name, rows, progress or Progress(), options.tools)
+            return _write(name, rows, places, options)
+        finally:
+            rows.close()
+
+
+def _write(
+    name: str, rows: ImportRows, places: Mapping[str, Path], options: ImportOptions
+) -> ImportResult:
+    """Write the files of an import."""
+    frozen = _freeze(rows, options)
+    redactor, found = Redactor(), Redactor()
+    main = "preferences" if len(rows["preferences"]) else "conversations"
+    written: dict[str, Iterable[bytes]] = {}
+    for kind in (main, "tasks", "pairs", "frozen", "refused"):
+        if kind == "tasks" and len(rows["tasks"]) + len(rows["repaired"]):
+            written[kind] = _distinct(rows)
+        elif kind == "frozen" and frozen is not None:
+            written[kind] = (_line(ENCODE(task.to_dict())) for task in frozen.tasks)
+        elif kind in KINDS and len(rows[kind]):
+            written[kind] = (line for _, line in rows[kind].lines())
+    where = {**places, "preferences": places["conversations"]}
+    if main not in written:
+        where["tasks"] = places["conversations"]
+    change = partial(_redacted, redactor) if options.redact else None
+    files = {}
+    for kind, lines in written.items():
+        count = write_lines(where[kind], map(change, lines) if change else lines)
+        files[kind] = WrittenFile(where[kind], count)
     for place in {*places.values()} - {file.path for file in files.values()}:
         place.unlink(missing_ok=True)
-    found = Redactor()
-    if not options.redact and name in SOURCES and SOURCES[name].finish is not None:
-        for row in loaded.conversations:
-            found.value([message.to_dict() for message in row.messages])
+    if not options.redact and find_source(name).joins:
+        for _, line in rows["conversations"].lines():
+            if found.suspects(text := line.decode()):
+                found.value(json.loads(text)["messages"])
     left_out = 0 if frozen is None else frozen.left_out
-    return ImportResult(name, loaded, files, redactor.counts, found.counts, left_out)
+    return ImportResult(name, rows, files, redactor.counts, found.counts, left_out)
 
 
-def _unchanged(row: Json) -> Json:
-    return row
+def _line(text: str) -> bytes:
+    return text.encode() + b"\n"
 
 
-def _freeze(loaded: Loaded, options: ImportOptions) -> Frozen | None:
+def _redacted(redactor: Redactor, line: bytes) -> bytes:
+    text = line.decode()
+    return _line(ENCODE(redactor.value(json.loads(text)))) if redactor.suspects(text) else line
+
+
+def _distinct(rows: ImportRows) -> Iterator[bytes]:
+    """Yield the tasks, then those of repaired calls; ids that occurred before get a number."""
+
+    def named() -> Iterator[tuple[str, int, str]]:
+        for kind in ("tasks", "repaired"):
+            for _, line in rows[kind].lines():
+                text = line.decode()
+                yield *_ID.raw_decode(text, _ID_STARTS), text
+
+    hashes = np.sort(np.fromiter((hash(name) for name, _, _ in named()), np.int64))
+    several = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
+    seen = Counter[str]()
+    for name, end, text in named():
+        number = 1
+        if hash(name) in several:
+            seen[name] += 1
+            number = seen[name]
+        new = name if number == 1 else f"{name}~{number}"
+        yield (text if new == name else f'{{"id": {ENCODE(new)}{text[end:]}').encode()
+
+
+_ID, _ID_STARTS = json.JSONDecoder(), len('{"id": ')
+
+
+def _freeze(rows: ImportRows, options: ImportOptions) -> Frozen | None:
     """Take the frozen conversations out of what was read; None where none are to be frozen."""
     if bool(options.freeze) != (options.tasks is not None):
         raise DataError("--freeze N and --tasks FILE go together: how many cases, and where to")
     if options.tasks is None:
         return None
-    if not loaded.conversations:
+    if not len(rows["conversations"]):
         raise DataError("--freeze needs conversations, and the file gives none")
-    frozen = freeze_tasks(loaded.conversations, options.freeze)
+    numbers, every = zip(*rows.conversations(), strict=True)
+    frozen = freeze_tasks(every, options.freeze)
     kept = {id(row) for row in frozen.train}
-    pairs = zip(loaded.conversations, loaded.places, strict=True)
-    loaded.places = [place for row, place in pairs if id(row) in kept]
-    loaded.merged += len(loaded.conversations) - len(frozen.train)
-    loaded.conversations = frozen.train
-    loaded.tasks = [task for row in frozen.train for task in tasks_of(row)]
+    rows.leave_out({n for n, row in zip(numbers, every, strict=True) if id(row) not in kept})
+    rows.merged += len(every) - len(frozen.train)
     return frozen
 
 
@@ -184,20 +223,29 @@ def _places(out: Path) -> dict[str, Path]:
 
 
 def _read(
-    path: Path, format: str, progress: Progress, tools: Sequence[Tool] | None
-) -> tuple[str, Loaded]:
-    """Return the format and all rows; a file of bad lines alone is a `DataError`."""
-    rows = RecordStream(path)
-    name = detect_format(rows, with_pairs=True) if format == "auto" else format
+    stream: RecordStream,
+    name: str,
+    rows: ImportRows,
+    progress: Progress,
+    tools: Sequence[Tool] | None,
+) -> None:
+    """Read all rows; a file of bad lines alone is a `DataError`."""
+    path = stream.path
     shown = path.is_file() and path.stat().st_size >= LONG
     if shown:
-        progress.start(f"reading {path.name}", sum(1 for _ in read_lines(path)))
+        progress.start(f"reading {path.name}", _row_count(path))
 
     def on_row(_line: FileLine, _row: Record | BadLine) -> None:
-        if shown:
-            progress.advance()
+        progress.advance()
 
-    loaded = open_source(rows, name, on_row=on_row, tools=tools)
-    if path.is_file() and loaded.skipped[BAD_LINE] == loaded.read:
-        raise DataError(f"{path}: {loaded.summary(examples=True)}")
-    return name, loaded
+    read_source(stream, name, rows, on_row=on_row if shown else None, tools=tools)
+    if path.is_file() and rows.skipped[BAD_LINE] == rows.read:
+        raise DataError(f"{path}: {rows.summary(examples=True)}")
+
+
+def _row_count(path: Path) -> int:
+    """Return how many rows a file has, to show how far the reading is; of JSON Lines the lines."""
+    with open(path, "rb") as stream:
+        if stream.peek(1)[:1] == b"{":
+            return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
+    return sum(1 for _ in read_lines(path))

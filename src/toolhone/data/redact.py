@@ -27,6 +27,11 @@ _FOUND = re.compile(
     r"|(?P<phone>(?<![\w+])\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{2,4}(?:[ .-]?\d{2,4}){1,4}(?!\w)"
     r"|(?<![\w-])\(\d{3}\) ?\d{3}-\d{4}(?!\w))"
 )
+_MARKS = ("@", "k-", "k_", "AKIA", "ASIA", "xox", "AIza", "eyJ", "Bearer ")
+_SIGNS = (("+", r"\+\d"), ("(", r"\(\d{3}\)"), ("gh", r"gh[pousr]_|github_pat_"))
+_SUSPECTS = [(mark, re.compile(pattern)) for mark, pattern in _SIGNS]
+_NUMBER = re.compile(r"[0-9][0-9 -]{11}")
+"""`_FOUND` matches only where one of the marks is, or the pattern beside one, or such a number."""
 _KINDS = {
     "mail": ("e-mail addresses", "person{}@example.org"),
     "key": ("keys", "key-{:04}-redacted"),
@@ -42,10 +47,18 @@ class Redactor:
         self.counts = Counter[str]()
         self._made: dict[tuple[str, str], str] = {}
 
+    def suspects(self, text: str) -> bool:
+        """Return whether there may be something to replace in a text, also one of JSON."""
+        return (
+            any(mark in text for mark in _MARKS)
+            or any(mark in text and found.search(text) for mark, found in _SUSPECTS)
+            or _NUMBER.search(text) is not None
+        )
+
     def value(self, value: Json) -> Json:
         """Return a JSON value with its texts changed; keys of objects stay."""
         if isinstance(value, str):
-            return _FOUND.sub(self._replace, value)
+            return _FOUND.sub(self._replace, value) if self.suspects(value) else value
         if isinstance(value, Mapping):
             return {key: self.value(inner) for key, inner in value.items()}
         return [self.value(inner) for inner in value] if isinstance(value, list) else value

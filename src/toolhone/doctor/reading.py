@@ -24,12 +24,13 @@ from toolhone.doctor.checks import REMEDIES
 from toolhone.errors import Fault, FindingKind
 from toolhone.runs.progress import Progress
 from toolhone.schema import Conversation, Json, Task
+from toolhone.schema.json_schema import without_schema_nulls
 from toolhone.schema.keys import ARGUMENTS, is_empty
-from toolhone.schema.tool import without_schema_nulls
 from toolhone.sources import messages
-from toolhone.sources.base import Context, Refused, Skip
+from toolhone.sources.base import Context, Skip
 from toolhone.sources.files import BadLine, FileLine, Record, RecordStream, is_table
 from toolhone.sources.formats import BAD_LINE, detect_format, open_source
+from toolhone.sources.loaded import Refused
 
 _DEEPEST = 4
 """Encodings inside each other that are decoded, at most."""

@@ -6,117 +6,50 @@ always a mapping. A problem in the input is a `DataError` that names the field.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from toolhone.errors import DataError, nearest
-from toolhone.schema.json_text import parse_json
-from toolhone.schema.keys import (
-    ARGUMENTS,
-    CALL_KEYS,
-    LABELS,
-    MESSAGE_KEYS,
-    check_keys,
-    first_value,
-    read_reasoning,
-    read_texts,
-)
+from toolhone.schema.keys import LABELS, check_keys
 from toolhone.schema.keys import WEIGHT_KEYS as WEIGHT_KEYS
 from toolhone.schema.keys import read_weight as read_weight
+from toolhone.schema.message import ENCODE as ENCODE
+from toolhone.schema.message import ROLES as ROLES
+from toolhone.schema.message import Message as Message
+from toolhone.schema.message import ToolCall as ToolCall
+from toolhone.schema.message import decode_text as decode_text
+from toolhone.schema.message import dicts_of as dicts_of
+from toolhone.schema.message import need, without_none
 from toolhone.schema.tool import Json as Json
 from toolhone.schema.tool import Tool as Tool
 
-ROLES = ("system", "developer", "user", "assistant", "tool")
+
+class ListTexts:
+    """Writes lists of messages and tools as JSON; what several lists share is encoded once."""
+
+    def __init__(self) -> None:
+        self._messages: dict[int, tuple[Message, str]] = {}
+        self._tools: dict[int, tuple[Tool, str]] = {}
+
+    def __call__(self, items: Sequence[Message] | Sequence[Tool]) -> str:
+        texts = []
+        for item in items:
+            known: dict[int, Any] = self._tools if isinstance(item, Tool) else self._messages
+            found = known.get(id(item))
+            if found is None:
+                found = known[id(item)] = item, ENCODE(item.to_dict())
+            texts.append(found[1])
+        return f"[{', '.join(texts)}]"
+
+    def start_row(self) -> None:
+        """Forget the messages, and the tools where they are many."""
+        self._messages.clear()
+        if len(self._tools) > _KNOWN_TOOLS:
+            self._tools.clear()
 
 
-@dataclass(frozen=True)
-class ToolCall:
-    """A call. `id` links a tool result to it where the data has one."""
-
-    name: str
-    arguments: Mapping[str, Json] = field(default_factory=dict)
-    id: str | None = field(default=None, compare=False)
-
-    @staticmethod
-    def from_dict(
-        source: Mapping[str, Json], unread: set[str] | None = None, more: Sequence[str] = ()
-    ) -> ToolCall:
-        """Read `{"name", "arguments"}` or the OpenAI form; arguments may be a JSON string.
-
-        unread: gets the keys that are not read; a call without arguments has none of these. more:
-        further keys that are known.
-        """
-        body = source.get("function", source) if isinstance(source, Mapping) else source
-        name = body.get("name") if isinstance(body, Mapping) else None
-        if not isinstance(name, str) or not name.strip():
-            raise DataError(f"a tool call needs a 'name' (a string); got {source!r:.80}")
-        where = f"call of {name!r}: 'arguments'"
-        arguments = decode_text(first_value(body, ARGUMENTS, f"the call of {name!r}"), where, 80)
-        blank = arguments is None or (isinstance(arguments, str) and not arguments.strip())
-        arguments = {} if blank else arguments
-        _need(arguments, Mapping, f"{where} must be an object", 80)
-        unread = unread if arguments else None
-        check_keys(body, {*CALL_KEYS, *more}, "a call", unread)
-        if body is not source:
-            check_keys(source, {"id", "type", "function", *more}, "a call", unread)
-        identity = source.get("id")
-        return ToolCall(name, dict(arguments), None if identity is None else str(identity))
-
-    def to_dict(self) -> dict[str, Json]:
-        return {"name": self.name, "arguments": dict(self.arguments)}
-
-
-@dataclass(frozen=True)
-class Message:
-    """One message. `name` on a tool message is the tool that answered.
-
-    weight: how much an assistant's message counts in training; one of weight 0 is context only.
-    """
-
-    role: str
-    content: str | None = None
-    reasoning: str | None = None
-    tool_calls: tuple[ToolCall, ...] = ()
-    tool_call_id: str | None = None
-    name: str | None = None
-    weight: float = 1
-
-    @staticmethod
-    def from_dict(source: Mapping[str, Json], unread: set[str] | None = None) -> Message:
-        """Read a message; a `refusal` is the text of one that says nothing else.
-
-        unread: gets the keys that are not read; an empty message has none.
-        """
-        role = source.get("role") if isinstance(source, Mapping) else source
-        if not isinstance(source, Mapping) or role not in ROLES:
-            known = f"{', '.join(ROLES)}; got {role!r:.40}{nearest(str(role), ROLES)}"
-            raise DataError(f"a message needs a 'role' out of {known}")
-        calls = source.get("tool_calls") or []
-        _need(calls, list | tuple, "'tool_calls' must be a list")
-        content = source.get("content")
-        if not isinstance(content, str | None):
-            content = read_texts(content, "content")
-        if not content and not calls and isinstance(source.get("refusal"), str):
-            content = source["refusal"]
-        reasoning = read_reasoning(source, unread)
-        calls = tuple(ToolCall.from_dict(call, unread) for call in calls)
-        says = content or reasoning or calls
-        check_keys(source, MESSAGE_KEYS, "a message", unread if says else None)
-        answers, name = source.get("tool_call_id"), source.get("name")
-        return Message(str(role), content, reasoning, calls, answers, name, read_weight(source))
-
-    def to_dict(self) -> dict[str, Json]:
-        calls = [call.to_dict() | _without_none(id=call.id) for call in self.tool_calls] or None
-        others = _without_none(
-            reasoning=self.reasoning,
-            tool_calls=calls,
-            tool_call_id=self.tool_call_id,
-            name=self.name,
-            weight=None if self.weight == 1 else self.weight,
-        )
-        return {"role": self.role, "content": self.content, **others}
+_KNOWN_TOOLS = 1000
 
 
 @dataclass(frozen=True)
@@ -148,6 +81,12 @@ class Conversation:
         messages, tools = dicts_of(self.messages), dicts_of(self.tools)
         return {"id": self.id, "messages": messages, "tools": tools, "source": self.source}
 
+    def to_json(self, texts: ListTexts) -> str:
+        """Return `to_dict` as JSON."""
+        source, messages, tools = ENCODE(self.source), texts(self.messages), texts(self.tools)
+        start = f'{{"id": {ENCODE(self.id)}, "messages": {messages}'
+        return f'{start}, "tools": {tools}, "source": {source}}}'
+
 
 @dataclass(frozen=True)
 class ExpectedCall:
@@ -168,11 +107,11 @@ class ExpectedCall:
         call = ToolCall.from_dict(source, more=("accept", "optional", "any_arguments"))
         accept, optional = source.get("accept") or {}, source.get("optional") or ()
         free = source.get("any_arguments", False)
-        _need(accept, Mapping, "'accept' must be an object of lists")
+        need(accept, Mapping, "'accept' must be an object of lists")
         for values in accept.values():
-            _need(values, list | tuple, "'accept' must hold a list for each parameter")
-        _need(optional, list | tuple, "'optional' must be a list of parameters")
-        _need(free, bool, "'any_arguments' must be true or false")
+            need(values, list | tuple, "'accept' must hold a list for each parameter")
+        need(optional, list | tuple, "'optional' must be a list of parameters")
+        need(free, bool, "'any_arguments' must be true or false")
         if free and (call.arguments or accept or optional):
             both = "'any_arguments' and arguments"
             raise DataError(f"the expected call of {call.name!r} has both {both}; leave one out")
@@ -234,14 +173,14 @@ class Expect:
     @staticmethod
     def from_dict(source: Mapping[str, Json]) -> Expect:
         known = (*_EXPECT_TYPES, "order", "answer")
-        _need(source, Mapping, f"'expect' must be an object with {', '.join(known)}")
+        need(source, Mapping, f"'expect' must be an object with {', '.join(known)}")
         for key, value in source.items():
             if key not in known:
                 right = f"{nearest(key, known)}; known: {', '.join(known)}"
                 raise DataError(f"'expect' has an unknown key {key!r}{right}")
             if key in _EXPECT_TYPES:
                 kind, right = _EXPECT_TYPES[key]
-                _need(value, kind, f"'expect.{key}' must be {right}")
+                need(value, kind, f"'expect.{key}' must be {right}")
         calls, order, answer = source.get("calls"), source.get("order", "any"), source.get("answer")
         if calls is not None and not calls:
             raise DataError("'expect.calls' is empty; for a task without a call, set 'no_call'")
@@ -267,7 +206,7 @@ class Expect:
 
     def to_dict(self) -> dict[str, Json]:
         calls = {} if self.calls is None else {"calls": dicts_of(self.calls), "order": self.order}
-        return calls | _without_none(
+        return calls | without_none(
             no_call=self.no_call or None,
             any_call=self.any_call or None,
             answer=self.answer,
@@ -324,8 +263,8 @@ class Task:
         if "turns" not in source:
             messages = _messages(source.get("messages"), unread)
             return replace(task, messages=messages, expect=Expect.from_dict(expect))
-        _need(turns, list | tuple, "'turns' must be a list of lists of messages")
-        _need(expect, list | tuple, "with 'turns', 'expect' must be a list with one entry per turn")
+        need(turns, list | tuple, "'turns' must be a list of lists of messages")
+        need(expect, list | tuple, "with 'turns', 'expect' must be a list with one entry per turn")
         if len(turns) != len(expect):
             found = f"{len(turns)} and {len(expect)}"
             raise DataError(f"a task needs as many 'expect' entries as 'turns', got {found}")
@@ -335,7 +274,7 @@ class Task:
 
     def to_dict(self) -> dict[str, Json]:
         turns = [dicts_of(turn) for turn in self.turns]
-        return _without_none(
+        return without_none(
             id=self.id,
             turns=turns or None,
             messages=None if turns else dicts_of(self.messages),
@@ -347,10 +286,22 @@ class Task:
             cluster=self.cluster or None,
         )
 
-
-def dicts_of(items: Iterable[Any]) -> list[dict[str, Json]]:
-    """Write messages, tools, calls or expectations for the disk."""
-    return [item.to_dict() for item in items]
+    def to_json(self, texts: ListTexts) -> str:
+        """Return `to_dict` as JSON."""
+        turns = ", ".join(map(texts, self.turns))
+        expect = dicts_of(self.expects) if turns else self.expect.to_dict()
+        parts = without_none(
+            id=ENCODE(self.id),
+            turns=f"[{turns}]" if turns else None,
+            messages=None if turns else texts(self.messages),
+            tools=texts(self.tools),
+            expect=ENCODE(expect),
+            world=None if self.world is None else ENCODE(dict(self.world)),
+            category=ENCODE(self.category),
+            source=ENCODE(self.source),
+            cluster=ENCODE(self.cluster) if self.cluster else None,
+        )
+        return "{" + ", ".join([f'"{key}": {text}' for key, text in parts.items()]) + "}"
 
 
 def texts_in(value: Json) -> Iterator[str]:
@@ -362,29 +313,9 @@ def texts_in(value: Json) -> Iterator[str]:
             yield from texts_in(inner)
 
 
-def decode_text(value: Json, what: str, width: int = 60) -> Json:
-    """Return the value of a JSON string; an empty string and any other value as it is."""
-    if not isinstance(value, str) or not value.strip():
-        return value
-    try:
-        return parse_json(value)
-    except ValueError as error:
-        why = "" if isinstance(error, json.JSONDecodeError) else f" ({error})"
-        raise DataError(f"{what} is a string but not JSON{why}: {value!r:.{width}}") from None
-
-
-def _without_none(**values: Json) -> dict[str, Json]:
-    return {key: value for key, value in values.items() if value is not None}
-
-
 def _word(source: Mapping[str, Json], key: str) -> str:
     value = source.get(key)
     return "" if value is None else str(value)
-
-
-def _need(value: Json, kind: Any, expected: str, width: int = 60) -> None:
-    if not isinstance(value, kind):
-        raise DataError(f"{expected}, got {value!r:.{width}}")
 
 
 def _messages(messages: Json, unread: set[str] | None = None) -> tuple[Message, ...]:
@@ -395,5 +326,5 @@ def _messages(messages: Json, unread: set[str] | None = None) -> tuple[Message, 
 
 def _tools(source: Mapping[str, Json], unread: set[str] | None = None) -> tuple[Tool, ...]:
     tools = decode_text(source.get("tools") or [], "'tools'")
-    _need(tools, Sequence, "'tools' must be a list of tools")
+    need(tools, Sequence, "'tools' must be a list of tools")
     return tuple(Tool.of(tool, unread) for tool in tools)

@@ -10,7 +10,7 @@ such as `'notes' of a message`; without `unread` it is a `DataError`.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from typing import Any
 
 from toolhone.errors import DataError, nearest
@@ -24,6 +24,7 @@ THOUGHTS = ("reasoning", "reasoning_content", "thinking", "reasoning_details", "
 WEIGHT_KEYS = ("weight", "train", "training", "loss", "loss_weight", "loss_scale")
 """Keys of a message that say how much it counts in training."""
 MAX_WEIGHT = 10
+_THOUGHTS, _WEIGHT_KEYS = frozenset(THOUGHTS), frozenset(WEIGHT_KEYS)
 CALL_KEYS = frozenset({*ARGUMENTS, "name", "id", "type"})
 MESSAGE_KEYS = frozenset(
     {*THOUGHTS, *WEIGHT_KEYS, "role", "content", "tool_calls", "tool_call_id", "name"}
@@ -57,12 +58,12 @@ HARMLESS_OF_TOOLS = frozenset(
 
 def is_empty(value: Any) -> bool:
     """Return whether a value holds nothing; false and 0 say something."""
-    return value is None or (isinstance(value, str | list | tuple | Mapping) and not value)
+    return not value and (value is None or isinstance(value, (str, list, tuple, Mapping)))
 
 
 def first_value(source: Mapping[str, Any], keys: Sequence[str], where: str) -> Any:
     """Return the value of the first key that holds something, else of the first that is there."""
-    found = [key for key in keys if not is_empty(source.get(key))]
+    found = [key for key in keys if key in source and not is_empty(source[key])]
     for other in found[1:]:
         if source[other] != source[found[0]]:
             both = f"both {found[0]!r} and {other!r}"
@@ -75,6 +76,8 @@ def check_keys(
     source: Mapping[str, Any], known: Collection[str], where: str, unread: set[str] | None
 ) -> bool:
     """Put keys that are not read into `unread`, or raise; return whether there were any."""
+    if isinstance(known, Set) and source.keys() <= known:
+        return False
     names = [
         str(key)
         for key, value in source.items()
@@ -108,6 +111,8 @@ def read_texts(parts: Any, key: str) -> str:
 def read_reasoning(source: Mapping[str, Any], unread: set[str] | None) -> str | None:
     """Return the thoughts of a turn: the first spelling that says something, once."""
     said: str | None = None
+    if _THOUGHTS.isdisjoint(source):
+        return said
     for key in THOUGHTS:
         value = source.get(key)
         if isinstance(value, list | tuple):
@@ -131,6 +136,8 @@ def read_weight(source: Mapping[str, Any]) -> float:
     A value is true, false or a number, also as text. Of two keys, 0 wins over any other, and any
     other over 1.
     """
+    if _WEIGHT_KEYS.isdisjoint(source):
+        return 1
     found: dict[float, str] = {1: ""}
     for key in WEIGHT_KEYS:
         value = source.get(key)

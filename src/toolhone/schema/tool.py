@@ -12,7 +12,7 @@ import inspect
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import jsonschema
@@ -22,6 +22,7 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from toolhone.errors import DataError
+from toolhone.schema.json_schema import fits_plainly, map_schema, modern_schema
 from toolhone.schema.keys import HARMLESS_OF_TOOLS, SCHEMAS, TOOL_KEYS, check_keys, first_value
 from toolhone.schema.references import Json as Json
 from toolhone.schema.references import find_ref, follow, inline_refs
@@ -37,20 +38,8 @@ OPEN_KEYWORDS = frozenset(
 )
 """Keywords that may allow arguments which `properties` does not name."""
 _PLAIN_KEYWORDS = frozenset({"properties", "required", "description", "title", "$schema", "$defs"})
-_NAMED_SCHEMAS = frozenset(
-    {"properties", "patternProperties", "$defs", "definitions", "dependencies", "dependentSchemas"}
-)
-_LISTED_SCHEMAS = frozenset({"anyOf", "oneOf", "allOf", "prefixItems", "items"})
-_SCHEMAS = frozenset(
-    {
-        *("items", "additionalProperties", "not", "contains", "if", "then", "else"),
-        *("propertyNames", "additionalItems", "unevaluatedProperties", "unevaluatedItems"),
-    }
-)
 MAX_DEPTH = 20
 """References and alternatives inside each other, at most."""
-_VALUE_KEYWORDS = frozenset({"default", "const", "example", "examples"})
-"""Keywords whose value may be null."""
 _ARGUMENT = re.compile(r"^[^\S\n]+(\w+)[^\S\n]*(?:\([^)\n]*\))?:[^\S\n]*(.+)$", re.MULTILINE)
 
 
@@ -93,6 +82,8 @@ class Tool:
 
     def problems(self, arguments: Mapping[str, Json]) -> list[str]:
         """Check arguments against the schema: one sentence per problem. Never raises or fetches."""
+        if fits_plainly(arguments, self.parameters):
+            return []
         try:
             errors = list(self._validator.iter_errors(dict(arguments)))
         except (OverflowError, ValueError, RecursionError, Unresolvable, re.error) as error:
@@ -175,39 +166,6 @@ def schema_fault(schema: Schema) -> tuple[list[str | int], str] | None:
     except jsonschema.SchemaError as error:
         return list(error.path), error.message
     return None
-
-
-def modern_schema(schema: Schema) -> dict[str, Json]:
-    """Return a schema whose older words are those of draft 2020-12, to check values with.
-
-    These are a list of `items`, `nullable`, bounds that are marked as exclusive, `dependencies`,
-    and where `$schema` names a draft up to 7, words beside a `$ref`, which count for nothing there.
-    """
-    old = any(f"draft-0{number}" in str(schema.get("$schema")) for number in (3, 4, 6, 7))
-    return dict(map_schema(schema, partial(_modern_level, alone=old)))
-
-
-def _modern_level(level: dict[str, Json], alone: bool = False) -> dict[str, Json]:
-    if alone and isinstance(level.get("$ref"), str):
-        return {key: level[key] for key in ("$ref", "$defs", "definitions") if key in level}
-    if isinstance(level.get("items"), list):
-        level["prefixItems"] = level["items"]
-        level["items"] = level.pop("additionalItems", True)
-    for bound, exclusive in _BOUNDS.items():
-        if isinstance(level.get(exclusive), bool):
-            marked = level.pop(exclusive)
-            level |= {exclusive: level.pop(bound)} if marked and bound in level else {}
-    if isinstance(needs := level.get("dependencies"), Mapping):
-        del level["dependencies"]
-        listed = {name: one for name, one in needs.items() if isinstance(one, list)}
-        level["dependentRequired"] = listed
-        level["dependentSchemas"] = {k: one for k, one in needs.items() if k not in listed}
-    if level.get("nullable") is True:
-        level = {"anyOf": [{"type": "null"}, level]}
-    return level
-
-
-_BOUNDS = {"minimum": "exclusiveMinimum", "maximum": "exclusiveMaximum"}
 
 
 @cache
@@ -343,30 +301,3 @@ def allows_null(schema: Json, root: Json = None, depth: int = 0) -> bool:
         return None in (schema.get("enum") or ()) or ("const" in schema and schema["const"] is None)
     kind = schema.get("type")
     return kind is None or kind == "null" or (isinstance(kind, list) and "null" in kind)
-
-
-def map_schema(schema: Json, change: Callable[[dict[str, Json]], dict[str, Json]]) -> Json:
-    """Return a JSON Schema with each schema inside it changed, and then itself."""
-    if not isinstance(schema, Mapping):
-        return schema
-    level: dict[str, Json] = {}
-    for key, value in schema.items():
-        if key in _NAMED_SCHEMAS and isinstance(value, Mapping):
-            level[key] = {name: map_schema(inner, change) for name, inner in value.items()}
-        elif key in _LISTED_SCHEMAS and isinstance(value, list):
-            level[key] = [map_schema(inner, change) for inner in value]
-        else:
-            level[key] = map_schema(value, change) if key in _SCHEMAS else value
-    return change(level)
-
-
-def without_schema_nulls(schema: Json) -> Json:
-    """Return a JSON Schema without keywords and properties that are null."""
-
-    def drop(level: dict[str, Json]) -> dict[str, Json]:
-        kept = {key: one for key, one in level.items() if one is not None or key in _VALUE_KEYWORDS}
-        if isinstance(properties := kept.get("properties"), dict):
-            kept["properties"] = {k: one for k, one in properties.items() if one is not None}
-        return kept
-
-    return map_schema(schema, drop)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,8 +24,8 @@ from toolhone.schema.tool import OPEN_KEYWORDS, strip_padding
 from toolhone.schema.tool_results import open_calls, result_runs
 from toolhone.sources.files import BadLine, FileLine, Record, RecordStream
 
-_SHOWN = 5
-"""Names that a finding lists, at most."""
+SHOWN = 5
+"""Names that a finding lists, and examples that a summary has, at most."""
 
 
 class SourceOptions(TypedDict, total=False):
@@ -58,11 +57,15 @@ class Skip(Exception):  # noqa: N818  (a decision about one row, never shown as 
 
 @dataclass(frozen=True)
 class Converted:
-    """What a row gives: a conversation, a pair, or neither; and tasks. Nothing is added."""
+    """What a row gives: a conversation, a pair, or neither; and tasks. Nothing is added.
+
+    texts: of the conversation or pair, then of the tasks, as JSON.
+    """
 
     conversation: Conversation | None = None
     tasks: Sequence[Task] = ()
     preference: Preference | None = None
+    texts: Sequence[str] = ()
 
 
 @dataclass
@@ -80,11 +83,16 @@ class Context:
     options: SourceOptions
     line: FileLine
     prepared: Any = None
-    tools: dict[str, Any] = field(default_factory=dict)
+    tools: dict[Any, Any] = field(default_factory=dict)
     seen: dict[str, Any] = field(default_factory=dict)
     repairs: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
     unread: set[str] = field(default_factory=set)
+
+    def at(self, line: FileLine) -> Context:
+        """Return the context of another row."""
+        same = (self.name, self.path, self.options, line, self.prepared, self.tools, self.seen)
+        return Context(*same)
 
     def identity(self, record: Record, key: str = "id") -> str:
         """Return the row's own id, or the name of the file and the number of the row."""
@@ -106,7 +114,8 @@ class Source:
     keys: the known ones by the place of their object: `""` is the row, `"info.task"` an object in
     it, also each of a list; those of other places are data, or `convert` checks them. prepare: runs
     once on all records of the file; what it returns is `Context.prepared`. rows: regroups the rows
-    of a file or folder. options: names of the `SourceOptions` that are read.
+    of a file or folder. options: names of the `SourceOptions` that are read. joins: rows whose
+    history another row holds are one conversation with it.
     """
 
     name: str
@@ -116,91 +125,7 @@ class Source:
     prepare: Callable[[Sequence[Record], Context], Any] | None = None
     rows: Callable[[RecordStream], Iterator[tuple[FileLine, Record | BadLine]]] | None = None
     options: Set[str] = frozenset()
-    finish: Callable[[Loaded], None] | None = None
-
-
-@dataclass(frozen=True)
-class Refused:
-    """A skipped row: place, reason, detail, and the row (of a bad line its text)."""
-
-    line: FileLine
-    reason: str
-    detail: str = ""
-    row: Json = None
-
-
-@dataclass
-class Loaded:
-    """What a source read from a file; `keep` and `skip` add a row.
-
-    places: of each conversation or pair. only_tasks: kept rows that gave tasks alone. skipped: rows
-    by reason, with one sentence for each reason in `examples`. repaired: kept rows by kind of
-    repair. noted: kept rows of which something could not be checked. unread: kept rows by key that
-    holds something and is passed over. merged: kept rows that a longer one holds. read: all rows.
-    """
-
-    conversations: list[Conversation] = field(default_factory=list)
-    places: list[FileLine] = field(default_factory=list)
-    tasks: list[Task] = field(default_factory=list)
-    skipped: Counter[str] = field(default_factory=Counter)
-    read: int = 0
-    repaired: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, str] = field(default_factory=dict)
-    only_tasks: int = 0
-    noted: Counter[str] = field(default_factory=Counter)
-    refused: list[Refused] = field(default_factory=list)
-    preferences: list[Preference] = field(default_factory=list)
-    unread: Counter[str] = field(default_factory=Counter)
-    merged: int = 0
-
-    @property
-    def kept(self) -> int:
-        return len(self.conversations) + self.only_tasks + len(self.preferences) + self.merged
-
-    def keep(self, line: FileLine, row: Converted, context: Context | None = None) -> None:
-        self.read += 1
-        self.conversations += [] if row.conversation is None else [row.conversation]
-        self.preferences += [] if row.preference is None else [row.preference]
-        if row.conversation is None and row.preference is None:
-            self.only_tasks += 1
-        else:
-            self.places.append(line)
-        self.tasks += row.tasks
-        if context is not None:
-            self.repaired.update(context.repairs)
-            self.noted.update(context.notes)
-            self.unread.update(context.unread)
-
-    def skip(self, line: FileLine, skip: Skip, row: Json = None) -> None:
-        self.read += 1
-        self.skipped[skip.reason] += 1
-        detail = f": {skip.detail}" if skip.detail else ""
-        self.examples.setdefault(skip.reason, f"{line}: {skip.reason}{detail}")
-        self.refused.append(Refused(line, skip.reason, skip.detail, row))
-
-    def summary(self, examples: bool = False) -> str:
-        """Return `kept 97 of 100 rows; skipped 3: 2 no number, 1 ...; repaired 4: ...`.
-
-        examples: the first row of each of the first reasons as well.
-        """
-        parts = [f"kept {self.kept} of {self.read} {'row' if self.read == 1 else 'rows'}"]
-        if self.only_tasks:
-            parts[0] += f", {self.only_tasks} of them only as tasks"
-        if self.merged:
-            parts[0] += f", {self.merged} of them within longer ones"
-        words = {
-            "skipped": self.skipped,
-            "repaired": self.repaired,
-            "kept unchecked": self.noted,
-            "keys not read": self.unread,
-        }
-        for word, counts in words.items():
-            if counts:
-                reasons = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
-                parts.append(f"{word} {counts.total()}: {reasons}")
-        if examples and self.examples:
-            parts.append("for example: " + "; ".join([*self.examples.values()][:_SHOWN]))
-        return "; ".join(parts)
+    joins: bool = False
 
 
 def check_places(record: Record, places: Mapping[str, Set[str]], unread: set[str]) -> None:
@@ -235,18 +160,25 @@ def tasks_of(conversation: Conversation, category: str = "") -> list[Task]:
     `later_call` (after results) or `no_call`; several tasks of one conversation are a cluster.
     """
     identity = conversation.id or fingerprint(conversation.messages)[:12]
-    tasks = []
-    for index, message in enumerate(conversation.messages):
-        before = conversation.messages[index - 1].role if index else ""
+    messages, decisions = conversation.messages, list[tuple[int, str]]()
+    for index, message in enumerate(messages):
+        before = messages[index - 1].role if index else ""
         decides = before == "user" or (before == "tool" and message.tool_calls)
-        if message.role != "assistant" or not decides or not message.weight:
-            continue
-        shape = "later_call" if before == "tool" else shape_of(message.tool_calls)
-        name, history = f"{identity}#{index}", conversation.messages[:index]
-        task = Task(name, history, conversation.tools, expect_calls(message.tool_calls))
-        tasks.append(replace(task, category=category or shape, source=conversation.source))
-    shared = identity if len(tasks) > 1 else ""
-    return [replace(task, cluster=shared) for task in tasks]
+        if message.role == "assistant" and decides and message.weight:
+            shape = "later_call" if before == "tool" else shape_of(message.tool_calls)
+            decisions.append((index, category or shape))
+    return [
+        Task(
+            id=f"{identity}#{index}",
+            messages=messages[:index],
+            tools=conversation.tools,
+            expect=expect_calls(messages[index].tool_calls),
+            category=kind,
+            source=conversation.source,
+            cluster=identity if len(decisions) > 1 else "",
+        )
+        for index, kind in decisions
+    ]
 
 
 def fingerprint(messages: Sequence[Message]) -> str:
@@ -309,7 +241,7 @@ def _call_faults(field: str, call: ToolCall, tools: Mapping[str, Tool]) -> Itera
     field = f"{field}.arguments"
     arguments, padding = strip_padding(call.arguments, tool.parameters)
     if padding:
-        names = ", ".join(map(repr, padding[:_SHOWN]))
+        names = ", ".join(map(repr, padding[:SHOWN]))
         what = f"{call.name} has null for {names}, which its schema does not allow"
         yield Fault(FindingKind.NULL_PADDING, field, what, "wanted them left out")
     for problem in tool.problems(arguments):
@@ -326,10 +258,10 @@ def _call_faults(field: str, call: ToolCall, tools: Mapping[str, Tool]) -> Itera
 
 
 def _one_of(names: Collection[str]) -> str:
-    shown = [repr(name) for name in list(names)[:_SHOWN]]
+    shown = [repr(name) for name in list(names)[:SHOWN]]
     if not shown:
         return "none, since none is declared"
-    rest = f" or one of {len(names) - _SHOWN} others" if len(names) > _SHOWN else ""
+    rest = f" or one of {len(names) - SHOWN} others" if len(names) > SHOWN else ""
     return ("one of " if len(shown) > 1 else "") + ", ".join(shown) + rest
 
 

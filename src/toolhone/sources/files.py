@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 from toolhone.errors import DataError, RunError, nearest
-from toolhone.schema import Json
+from toolhone.schema import ENCODE, Json
 from toolhone.schema.json_text import entry_texts, parse_json
 
 Record = dict[str, Json]
@@ -359,6 +359,11 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Json]]) -> int:
     or a pipe is written in place. A value that JSON cannot write is a `DataError`, a full disk is a
     `RunError`.
     """
+    return write_lines(path, (_json_line(path, *numbered) for numbered in enumerate(rows, start=1)))
+
+
+def write_lines(path: str | Path, lines: Iterable[bytes]) -> int:
+    """Write lines, each with its line feed, as `write_jsonl` does; return their number."""
     path = Path(path)
     if path.is_dir():
         raise RunError(f"{path}: this is a folder; wanted the name of a file to write")
@@ -373,8 +378,9 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Json]]) -> int:
             if target.suffix == ".gz":
                 out = gzip.GzipFile("", "wb", fileobj=stream, mtime=0)
             with out as packed:
-                for number, row in enumerate(rows, start=1):
-                    packed.write(_json_line(f"{target}: row {number}", row))
+                for line in lines:
+                    number += 1
+                    packed.write(line)
             stream.flush()
             if not in_place:
                 os.fsync(stream.fileno())
@@ -391,8 +397,8 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Json]]) -> int:
                 part.unlink()
 
 
-def _json_line(where: str, row: Mapping[str, Json]) -> bytes:
+def _json_line(path: str | Path, number: int, row: Mapping[str, Json]) -> bytes:
     try:
-        return (json.dumps(dict(row), ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8")
+        return (ENCODE(dict(row)) + "\n").encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
-        raise DataError(f"{where} cannot be written as JSON: {error}") from None
+        raise DataError(f"{path}: row {number} cannot be written as JSON: {error}") from None

@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from toolhone.errors import DataError, ToolhoneError, nearest
-from toolhone.schema import Conversation, Json, Task
+from toolhone.schema import ENCODE, Conversation, Json, ListTexts, Task
 from toolhone.sources import messages, pairs
 from toolhone.sources.base import (
     Context,
     Converted,
-    Loaded,
     Skip,
     Source,
     SourceOptions,
@@ -39,6 +38,7 @@ from toolhone.sources.files import (
     open_records,
     read_whole,
 )
+from toolhone.sources.loaded import Loaded, RowCounts
 
 BAD_LINE = "a line that is no JSON object"
 """Why a bad line is skipped; a row of a table is one if it has too many or too few fields."""
@@ -94,6 +94,19 @@ def open_source(
     called after each row. `options` are those of the format (`SourceOptions`); others are refused.
     """
     stream, loaded = open_records(source), Loaded()
+    read_source(stream, format, loaded, on_row=on_row, **options)
+    return loaded
+
+
+def read_source(
+    stream: RecordStream,
+    format: str,
+    rows: RowCounts,
+    *,
+    on_row: Callable[[FileLine, Record | BadLine], None] | None = None,
+    **options: Unpack[SourceOptions],
+) -> None:
+    """Read a file or folder into `rows`; see `open_source`."""
     reader = find_source(detect_format(stream) if format == "auto" else format)
     for name, value in options.items():
         if value is not None and name not in reader.options:
@@ -101,21 +114,22 @@ def open_source(
             has = f"it has: {known}" if known else "it has none"
             what = f"the format {reader.name!r} has no option {name!r}"
             raise DataError(f"{stream.path}: {what}; {has}")
-    if not stream.path.is_dir() or reader.name in FOLDERS:
-        _read(reader, stream, options, loaded, on_row)
-        return loaded
-    for file in stream.files:
-        try:
-            found = detect_format(file)
-            why = f"it is {found!r}"
-        except DataError as error:
-            found, why = "", str(error)
+    whole = not stream.path.is_dir() or reader.name in FOLDERS
+    for file in [stream] if whole else stream.files:
+        found, why = reader.name, ""
+        if not whole:
+            try:
+                found = detect_format(file)
+                why = f"it is {found!r}"
+            except DataError as error:
+                found, why = "", str(error)
         if found == reader.name:
-            _read(reader, file, options, loaded, on_row)
+            _read(reader, file, options, rows, on_row)
         else:
             skip = Skip(f"a file that is not of the format {reader.name!r}", why)
-            loaded.skip(FileLine(file.path, 1, "file"), skip, read_whole(file.path))
-    return loaded
+            rows.skip(FileLine(file.path, 1, "file"), skip, read_whole(file.path))
+    if reader.joins:
+        rows.join()
 
 
 def find_source(name: str) -> Source:
@@ -131,14 +145,12 @@ def _read(
     source: Source,
     stream: RecordStream,
     options: SourceOptions,
-    loaded: Loaded,
+    loaded: RowCounts,
     on_row: Callable[[FileLine, Record | BadLine], None] | None,
 ) -> None:
     """Add all rows of a file, or of a folder that is read as one, to `loaded`."""
     try:
         _add_rows(source, stream, options, loaded, on_row)
-        if source.finish is not None:
-            source.finish(loaded)
     except (ToolhoneError, OSError):
         raise
     except Exception as error:
@@ -150,10 +162,10 @@ def _add_rows(
     source: Source,
     stream: RecordStream,
     options: SourceOptions,
-    loaded: Loaded,
+    loaded: RowCounts,
     on_row: Callable[[FileLine, Record | BadLine], None] | None,
 ) -> None:
-    rows = iter(stream) if source.rows is None else source.rows(stream)
+    rows, texts = iter(stream) if source.rows is None else source.rows(stream), ListTexts()
     context = Context(source.name, stream.path, options, FileLine(stream.path, 0))
     faults: dict[int, Exception] = {}
     if source.prepare is not None:
@@ -163,9 +175,9 @@ def _add_rows(
         if isinstance(record, BadLine):
             loaded.skip(line, Skip(BAD_LINE, record.why), record.text)
         else:
-            own = replace(context, line=line, repairs=set(), notes=[], unread=set())
+            own = context.at(line)
             try:
-                converted = _convert_any(source, record, own, faults.get(id(record)))
+                converted = _convert_any(source, record, own, faults.get(id(record)), texts)
             except Skip as skip:
                 loaded.skip(line, skip, record)
             else:
@@ -206,7 +218,7 @@ def _unprepared(
 
 
 def _convert_any(
-    source: Source, record: Record, context: Context, fault: Exception | None
+    source: Source, record: Record, context: Context, fault: Exception | None, texts: ListTexts
 ) -> Converted:
     """Convert a row; whatever is wrong with it, it is `Skip`. fault: what `_prepare` found."""
     try:
@@ -214,17 +226,28 @@ def _convert_any(
             raise Skip(BROKEN_ROW, str(fault)) if isinstance(fault, DataError) else fault
         converted = _convert(source, record, context)
         check_places(record, source.keys, context.unread)
-        whole = converted.conversation or converted.preference
-        rows = [whole, *converted.tasks] if whole else converted.tasks
-        said = [{**row.to_dict(), "tools": None} for row in rows]
-        json.dumps(said, ensure_ascii=False, allow_nan=False).encode("utf-8")
-        return converted
+        return with_texts(converted, texts)
     except RecursionError:
         raise Skip(BROKEN_ROW, "nested too deeply") from None
+    except UnicodeEncodeError:
+        raise Skip(BROKEN_ROW, "a text holds half of a surrogate pair") from None
     except Exception as error:
         if isinstance(error, Skip | ToolhoneError):
             raise
         raise Skip(BROKEN_ROW, f"{type(error).__name__}: {error}") from None
+
+
+def with_texts(row: Converted, texts: ListTexts) -> Converted:
+    """Return what a row gives with its JSON; an error where there is none."""
+    texts.start_row()
+    said = [task.to_json(texts) for task in row.tasks]
+    if row.conversation is not None:
+        said.insert(0, row.conversation.to_json(texts))
+    elif row.preference is not None:
+        said.insert(0, ENCODE(row.preference.to_dict()))
+    for text in said if not all(map(str.isascii, said)) else ():
+        text.encode("utf-8")
+    return Converted(row.conversation, row.tasks, row.preference, said)
 
 
 def _convert(source: Source, record: Record, context: Context) -> Converted:

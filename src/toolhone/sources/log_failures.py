@@ -27,6 +27,8 @@ _ENVIRONMENT = re.compile(
 _ERROR = re.compile(
     r"\s*(<error>|error\b|exception\b|traceback\b|\w*error:|failed:)", re.IGNORECASE
 )
+_HINT = re.compile(r"error|fail|success|\"ok\"|exception|traceback", re.IGNORECASE)
+"""Where this finds nothing, no result says that its call failed."""
 _ERROR_WORDS = ("error", "failed", "failure")
 
 
@@ -97,6 +99,8 @@ def _results(messages: Sequence[Message]) -> Iterator[tuple[tuple[int, int], Mes
 
 def says_error(result: Message) -> bool:
     """Return whether a result says by its form that the call failed."""
+    if not _HINT.search(result.content or ""):
+        return False
     value: Json = decode(result.content)
     if isinstance(value, dict):
         said = str(value.get("status", value.get("state"))).lower() in _ERROR_WORDS

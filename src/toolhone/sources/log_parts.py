@@ -8,11 +8,18 @@ A part is known by its `type` or, where it has none, by its key (`functionCall`,
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from toolhone.errors import DataError
 from toolhone.schema import Json
-from toolhone.schema.keys import MESSAGE_KEYS, check_keys, first_value, is_empty
+from toolhone.schema.keys import (
+    ARGUMENTS,
+    HARMLESS,
+    MESSAGE_KEYS,
+    check_keys,
+    first_value,
+    is_empty,
+)
 
 TEXTS = ("text", "content", "value", "refusal", "output_text")
 OUTPUTS = ("output", "result", "response", "content", "outputs", "errorText")
@@ -50,21 +57,29 @@ ROLES: Mapping[str, str] = {
     **dict.fromkeys(("tool", "function", "ipython", "observation", "tool_response"), "tool"),
     **dict.fromkeys(("ToolMessage", "ToolMessageChunk", "FunctionMessage", "toolresult"), "tool"),
 }
-LOG_KEYS = MESSAGE_KEYS | {
-    *("parts", "message", "tool_results", "function_call", "additional_kwargs", "example"),
-    *("response_metadata", "usage_metadata", "status", "lc_attributes", "is_error", "isError"),
-    *("stop_sequence", "stopReason", "finishReason", "finish_details", "createdAt", "phase"),
-    *("container", "context_management", "stop_details", "diagnostics", "done", "revisionId"),
-    *(
-        "gen_ai.system",
-        "gen_ai.message.index",
-        "event.name",
-        "lc",
-        "lc_namespace",
-        "tools",
-        "toolInvocations",
-    ),
-}
+LOG_KEYS = (
+    MESSAGE_KEYS
+    | HARMLESS
+    | {
+        *("parts", "message", "tool_results", "function_call", "additional_kwargs", "example"),
+        *("response_metadata", "usage_metadata", "status", "lc_attributes", "is_error", "isError"),
+        *("stop_sequence", "stopReason", "finishReason", "finish_details", "createdAt", "phase"),
+        *("container", "context_management", "stop_details", "diagnostics", "done", "revisionId"),
+        *(
+            "gen_ai.system",
+            "gen_ai.message.index",
+            "event.name",
+            "lc",
+            "lc_namespace",
+            "tools",
+            "toolInvocations",
+        ),
+    }
+)
+CALL_PART_KEYS = frozenset({*ARGUMENTS, *NAMES, *IDS, *OUTPUTS, *PART_KEYS, "action", "title"})
+RESULT_KEYS = frozenset(
+    {*LOG_KEYS, *NAMES, *IDS, *OUTPUTS, *PART_KEYS, *ARGUMENTS, "is_error", "isError", "error"}
+)
 FAILED = frozenset({"error", "output-error", "incomplete", "failed", "error-text", "error-json"})
 """Words by which a log marks a result as a failure."""
 
@@ -74,6 +89,8 @@ def decode(value: Json, depth: int = 3) -> Json:
 
     Only objects and lists are taken out of texts.
     """
+    if not isinstance(value, str):
+        return value
     for _ in range(depth):
         if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "[", '"'):
             break
@@ -123,16 +140,18 @@ def unwrap(message: Mapping[str, Json], unread: set[str]) -> Mapping[str, Json]:
     return message
 
 
-def role_of(message: Mapping[str, Json], tools: Collection[str] = ()) -> str | None:
+def role_of(
+    message: Mapping[str, Json], tools: Callable[[], Collection[str]] = tuple
+) -> str | None:
     """Return the role of a message in our words; None where it names none.
 
-    tools: names of called tools, which some logs take for the role of a result.
+    tools: gives the names of called tools, which some logs take for the role of a result.
     """
     given = message.get("role")
     if (given is None and "content" in message) or "parts" in message or "message" in message:
         given = given or message.get("type")
     role = None if given is None else ROLES.get(str(given), ROLES.get(str(given).lower()))
-    role = "tool" if role is None and given in tools else role
+    role = "tool" if role is None and given is not None and given in tools() else role
     if role is None and message.get("role") is not None:
         raise DataError(f"a message has the role {message['role']!r:.40}, which is not known")
     return role

@@ -9,11 +9,12 @@
 
 from __future__ import annotations
 
+import marshal
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from toolhone.errors import DataError
-from toolhone.schema import Conversation, Json, Message
+from toolhone.schema import Conversation, Json, Message, Tool
 from toolhone.schema.keys import check_keys, is_empty
 from toolhone.sources.base import Context, Converted, Skip, Source, tasks_of
 from toolhone.sources.files import Record
@@ -36,13 +37,7 @@ from toolhone.sources.log_shapes import (
 )
 from toolhone.sources.log_spans import attributes_of, tools_in
 from toolhone.sources.log_streams import join_stream, read_events
-from toolhone.sources.log_trails import (
-    claude_sessions,
-    codex_rollouts,
-    join_trails,
-    spans,
-    split_traces,
-)
+from toolhone.sources.log_trails import claude_sessions, codex_rollouts, spans, split_traces
 from toolhone.sources.log_turns import LogTurns
 from toolhone.sources.messages import WITHOUT_TOOLS, fill_tools
 from toolhone.sources.split_calls import JOINED, join_split_calls
@@ -52,6 +47,7 @@ NO_LOG = "a log record without a turn of the user and one of the assistant"
 UNDECLARED = "calls of a log that declares no tools; name them with --tools FILE"
 ELSEWHERE = "a request that goes on from a response that the file does not hold"
 _PRINTED = re.compile(r"(role|content)='|\w+\((role|content)=")
+_ORDER = {key: place for place, key in enumerate(PLACES)}
 _ALTERNATIVES = ("choices", "candidates", "generations")
 
 
@@ -88,8 +84,9 @@ class _RowReader:
             said = {key: value[key] for key in ("text", "tool_calls") if key in value}
             value = {**value, "text": None, "message": {"role": "assistant", **said}}
             value["message"]["content"] = value["message"].pop("text")
-        for key, place in PLACES.items():
-            if key not in value or is_empty(inner := value[key]):
+        for key in sorted(value.keys() & PLACES.keys(), key=_ORDER.__getitem__):
+            place, inner = PLACES[key], value[key]
+            if is_empty(inner):
                 continue
             if key in _ALTERNATIVES and isinstance(inner, list):
                 if len(inner) > 1 and not isinstance(inner[0], list):
@@ -138,6 +135,8 @@ class _RowReader:
 
 def _is_message(value: Mapping[str, Json]) -> bool:
     """Return whether an object is a message or an item, not a record around some."""
+    if value.get("role") in ROLES and "content" in value:
+        return True
     value = unwrap(value, set())
     if not isinstance(value.get("role", ""), str):
         return False
@@ -157,8 +156,7 @@ def convert(record: Record, context: Context) -> Converted:
         messages = reader.messages()
         joined = any(side.joined for side in reader.sides.values())
         given = [*reader.tools, *(one for side in reader.sides.values() for one in side.tools)]
-        objects = tool_objects(given, context.unread)
-        tools = fill_tools({"tools": objects}, context)["tools"]
+        tools = _tools_of(given, context)
     except DataError as error:
         raise Skip("not a log record", str(error)) from None
     messages = _history(record, context) + messages
@@ -167,11 +165,10 @@ def convert(record: Record, context: Context) -> Converted:
     context.repairs |= {JOINED} if joined else set()
     offered = context.options.get("tools")
     if offered and not tools:
-        tools = list(offered)
+        tools = tuple(offered)
         context.repairs.add(WITHOUT_TOOLS)
     if not tools and any(message.tool_calls for message in messages):
         context.notes.append(UNDECLARED)
-    tools = _distinct(tools)
     failed = [one for side in reader.sides.values() for one in side.failed]
     turns = join_split_calls(messages, context.repairs)
     turns = weigh_failures(turns, tools, failed, context)
@@ -184,12 +181,19 @@ def convert(record: Record, context: Context) -> Converted:
 _NAMES = ("id", "custom_id", "spanId", "request_id", "run_id")
 
 
-def _distinct(tools: Sequence[Json]) -> tuple[Json, ...]:
-    """Return each tool once."""
-    kept: list[Json] = []
-    for tool in tools:
-        kept += [] if tool in kept else [tool]
-    return tuple(kept)
+def _tools_of(given: list[Json], context: Context) -> tuple[Tool, ...]:
+    """Return each tool of a record's lists once; lists that an earlier record had are read once."""
+    key = "lists", marshal.dumps(given, 2)
+    if key not in context.tools:
+        own = context.at(context.line)
+        kept: list[Tool] = []
+        for tool in fill_tools({"tools": tool_objects(given, own.unread)}, own)["tools"]:
+            kept += [] if tool in kept else [tool]
+        context.tools[key] = tuple(kept), own.unread, own.repairs
+    tools, unread, repairs = context.tools[key]
+    context.unread |= unread
+    context.repairs |= repairs
+    return tools  # type: ignore[no-any-return]
 
 
 def _history(record: Record, context: Context) -> list[Message]:
@@ -215,7 +219,7 @@ def _source(
     looks_like: Callable[[Record], bool],
     rows: Callable[..., Iterator[Json]] | None = None,
 ) -> Source:
-    return Source(name, looks_like, convert, {}, None, rows, frozenset({"tools"}), join_trails)
+    return Source(name, looks_like, convert, {}, None, rows, frozenset({"tools"}), True)
 
 
 CODEX = _source("codex", is_codex, codex_rollouts)

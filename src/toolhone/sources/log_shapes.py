@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from toolhone.schema import Json
-from toolhone.schema.keys import LABELS
+from toolhone.schema.keys import HARMLESS, LABELS
 from toolhone.sources.files import Record
 from toolhone.sources.log_parts import decode
 
@@ -92,7 +92,7 @@ RECORD = frozenset(
     }
 )
 """Keys of a record that say when, where and at what cost a request was made."""
-RECORD_KEYS = frozenset({*PLACES, *SETTINGS, *RECORD, *LABELS})
+RECORD_KEYS = frozenset({*PLACES, *SETTINGS, *RECORD, *LABELS, *HARMLESS})
 
 
 def _words(record: Mapping[str, Json]) -> Iterator[str]:

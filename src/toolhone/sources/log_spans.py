@@ -62,8 +62,10 @@ _INDEXED = re.compile(
     r"|llm\.request\.functions)\.(\d+\..+)"
 )
 _EVENT = re.compile(r"gen_ai\.(system|user|assistant|tool)\.message|gen_ai\.(choice)")
-_VALUES = ("stringValue", "intValue", "doubleValue", "boolValue", "bytesValue", "arrayValue")
-_VALUES += ("kvlistValue",)
+_VALUES = (
+    *("stringValue", "intValue", "doubleValue", "boolValue", "bytesValue", "arrayValue"),
+    "kvlistValue",
+)
 _EVENT_PLAIN = ("gen_ai.system", "gen_ai.provider", "event.", "gen_ai.event", "gen_ai.request.")
 _EVENT_KEYS = frozenset(
     {
@@ -147,8 +149,9 @@ def _plain(value: Json, unread: set[str]) -> Json:
         if kind == "kvlistValue":
             return _flat(listed, unread)
         return [_plain(one, unread) for one in listed]
-    whole = kind == "intValue" and isinstance(inner, str) and inner.lstrip("-").isdecimal()
-    return int(inner) if whole and len(inner) < 20 else inner
+    if kind == "intValue" and isinstance(inner, str) and re.fullmatch(r"-?\d{1,19}", inner):
+        return int(inner)
+    return inner
 
 
 def _own_events(given: dict[str, Json]) -> list[Json]:

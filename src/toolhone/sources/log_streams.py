@@ -35,6 +35,8 @@ _STOP = frozenset({"stop_sequence", "stop_details", "container"})
 
 def join_stream(chunks: Sequence[Json], unread: set[str]) -> Json:
     """Return the reply that a list of deltas or events makes; another list as it is."""
+    if chunks and isinstance(chunks[0], Mapping) and "role" in chunks[0]:
+        return list(chunks)
     events = [decode(chunk) for chunk in chunks if chunk != _DONE]
     if not events or not all(isinstance(event, Mapping) for event in events):
         return list(chunks)

@@ -1,19 +1,20 @@
 """Records of a log that belong together: sessions, traces, and requests with one history.
 
 codex_rollouts(stream)             # the lines of a file become one record for each session
-join_trails(loaded)                # of requests that repeat each other, the longest stays
+Trails().join(rows)                # of requests that repeat each other, the longest stays
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from toolhone.schema import Json, Message
+import numpy as np
+
+from toolhone.schema import Conversation, Json, Message
 from toolhone.schema.keys import is_empty
-from toolhone.sources.base import Loaded, tasks_of
 from toolhone.sources.files import BadLine, FileLine, Record, RecordStream
 from toolhone.sources.log_shapes import RECORD_KEYS
 
@@ -172,40 +173,66 @@ def _spans_in(value: Json, others: dict[str, Json]) -> Iterator[Record]:
                 others[key] = inner
 
 
-def join_trails(loaded: Loaded) -> None:
-    """Of requests whose history another one holds, keep the longest; thoughts of replies that the
-    longer ones leave out are put back. Turns that two branches share are learned in the first."""
-    chains = [_chain(conversation.messages) for conversation in loaded.conversations]
-    inner = {key for chain in chains for key in chain[:-1]}
-    last = {chain[-1]: number for number, chain in reversed([*enumerate(chains)])}
-    thoughts = {
-        key: message.reasoning
-        for row, chain in zip(loaded.conversations, chains, strict=True)
-        for message, key in zip(row.messages, chain, strict=True)
-        if message.reasoning
-    }
-    learned, kept, places, branches = set[int](), [], [], Counter[str]()
-    for number, (row, chain) in enumerate(zip(loaded.conversations, chains, strict=True)):
-        if chain[-1] in inner or last[chain[-1]] != number:
-            loaded.merged += 1
-            continue
-        messages, shared = [], False
-        for message, key in zip(row.messages, chain, strict=True):
-            if message.role == "assistant":
-                known = key in learned
-                shared = shared or known
-                learned.add(key)
-                weight = 0 if known else message.weight
-                thought = message.reasoning or thoughts.get(key)
-                if (weight, thought) != (message.weight, message.reasoning):
-                    message = replace(message, weight=weight, reasoning=thought)
-            messages.append(message)
-        branches[BRANCH] += shared
-        kept.append(replace(row, messages=tuple(messages)))
-        places.append(loaded.places[number])
-    loaded.conversations, loaded.places = kept, places
-    loaded.repaired += +branches
-    loaded.tasks = [task for row in kept for task in tasks_of(row)]
+class Trails:
+    """Of requests whose history another one holds, the longest stays; thoughts of replies that the
+    longer ones leave out are put back. Turns that two branches share are learned in the first.
+
+    trails.add(messages)               # of each conversation, in order
+    trails.touched()                   # the conversations that share turns with others
+    trails.join(lambda: rows)          # what becomes of these; `rows` may be read from a file
+    """
+
+    def __init__(self) -> None:
+        self._hashes, self._ends = array("q"), array("q")
+        self.branches = 0
+
+    def add(self, messages: Sequence[Message]) -> None:
+        first = next((n for n, one in enumerate(messages) if one.role == "assistant"), 0)
+        self._hashes.extend(_chain(messages)[first:])
+        self._ends.append(len(self._hashes))
+
+    def touched(self) -> list[int]:
+        """Return the numbers of the conversations of which a part is in another, too."""
+        hashes = np.array(self._hashes, dtype=np.int64)
+        whole = np.sort(hashes)
+        several = np.unique(whole[1:][whole[1:] == whole[:-1]])
+        places = np.flatnonzero(np.isin(hashes, several))
+        ends = np.array(self._ends, dtype=np.int64)
+        return [int(n) for n in np.unique(np.searchsorted(ends, places, side="right"))]
+
+    def join(
+        self, rows: Callable[[], Iterator[tuple[int, Conversation]]]
+    ) -> Iterator[tuple[int, Conversation | None]]:
+        """Yield what becomes of each touched conversation, with its number; None of one that a
+        longer one holds. rows: yields them with their numbers, twice the same."""
+        inner, last, thoughts = set[int](), dict[int, int](), dict[int, str]()
+        for number, row in rows():
+            chain = _chain(row.messages)
+            inner.update(chain[:-1])
+            last.setdefault(chain[-1], number)
+            pairs = zip(chain, row.messages, strict=True)
+            thoughts |= {key: one.reasoning for key, one in pairs if one.reasoning}
+        learned = set[int]()
+        for number, row in rows():
+            chain, made, shared = _chain(row.messages), list[Message](), False
+            if chain[-1] in inner or last[chain[-1]] != number:
+                yield number, None
+                continue
+            for message, key in zip(row.messages, chain, strict=True):
+                if message.role == "assistant":
+                    known = key in learned
+                    shared = shared or known
+                    learned.add(key)
+                    weight = 0 if known else message.weight
+                    thought = message.reasoning or thoughts.get(key)
+                    if (weight, thought) != (message.weight, message.reasoning):
+                        message = replace(message, weight=weight, reasoning=thought)
+                made.append(message)
+            self.branches += shared
+            yield number, replace(row, messages=tuple(made))
+
+
+_SORTED = json.JSONEncoder(sort_keys=True).encode
 
 
 def _chain(messages: Sequence[Message]) -> list[int]:
@@ -213,7 +240,7 @@ def _chain(messages: Sequence[Message]) -> list[int]:
     chain, before = list[int](), 0
     for one in messages:
         calls = [[call.name, call.arguments] for call in one.tool_calls]
-        said = json.dumps(calls, sort_keys=True) if calls else ""
+        said = _SORTED(calls) if calls else ""
         before = hash((before, one.role, one.content or "", said))
         chain.append(before)
     return chain

@@ -16,6 +16,7 @@ from toolhone.errors import DataError
 from toolhone.schema import Json, Message, ToolCall
 from toolhone.schema.keys import ARGUMENTS, check_keys, first_value, read_reasoning, read_weight
 from toolhone.sources.log_parts import (
+    CALL_PART_KEYS,
     FAILED,
     IDS,
     KINDS,
@@ -23,6 +24,7 @@ from toolhone.sources.log_parts import (
     NAMES,
     OUTPUTS,
     PART_KEYS,
+    RESULT_KEYS,
     TEXTS,
     decode,
     holds_results,
@@ -88,8 +90,7 @@ class LogTurns:
         if not isinstance(message, Mapping):
             raise DataError(f"a message must be an object, got {message!r:.60}")
         message = unwrap(message, self.unread)
-        called = [call.name for one in self._done for call in one.tool_calls]
-        role = role_of(message, [*called, *(call.name for call in self._turn.calls)])
+        role = role_of(message, self._called)
         kind, part = kind_of(message)
         if role is None and kind:
             self._part("user" if default == "tool" else default, kind, part)
@@ -110,6 +111,11 @@ class LogTurns:
             self._assistant(message)
         else:
             self._other(role, message)
+
+    def _called(self) -> list[str]:
+        """Return the names of the tools that were called so far."""
+        calls = [call for one in self._done for call in one.tool_calls]
+        return [call.name for call in (*calls, *self._turn.calls)]
 
     def _assistant(self, message: Mapping[str, Json]) -> None:
         self._boundary()
@@ -166,6 +172,10 @@ class LogTurns:
             check_keys(one, {"call", *OUTPUTS}, "a result", self.unread)
             check_keys(call, {*ARGUMENTS, *NAMES, *IDS}, "the call of a result", self.unread)
             given = first_value(call, ARGUMENTS, "the call of a result") or {}
+            if not isinstance(given, Mapping):
+                raise DataError(
+                    f"the arguments of a result's call must be an object, got {given!r:.60}"
+                )
             made = [*self._turn.calls, *(each for m in self._done for each in m.tool_calls)]
             if not any(given == each.arguments for each in made):
                 self.unread |= {f"{key!r} of the arguments of a result's call" for key in given}
@@ -218,8 +228,7 @@ class LogTurns:
         given = first_value(part, ARGUMENTS, f"the call of {name!r}")
         if kind == "custom_tool_call":
             given = {"input": given}
-        known = {*ARGUMENTS, *NAMES, *IDS, *OUTPUTS, *PART_KEYS, "action", "title"}
-        check_keys(part, known, "a call", self.unread)
+        check_keys(part, CALL_PART_KEYS, "a call", self.unread)
         check_keys(outer, {"id", "type", "function", "index"}, "a call", self.unread)
         call = ToolCall.from_dict({"name": name, "arguments": given})
         call = ToolCall(call.name, call.arguments, identity_of({**part, **outer}))
@@ -233,8 +242,7 @@ class LogTurns:
     def _result(self, part: Json, output: Json) -> None:
         if not isinstance(part, Mapping):
             raise DataError(f"a result must be an object, got {part!r:.60}")
-        known = {*NAMES, *IDS, *OUTPUTS, *PART_KEYS, "is_error", "isError", "error"}
-        check_keys(part, LOG_KEYS | known | {*ARGUMENTS}, "a result", self.unread)
+        check_keys(part, RESULT_KEYS, "a result", self.unread)
         name = next((str(part[key]) for key in NAMES if part.get(key)), None)
         self._close()
         result = Message("tool", text_of(output), tool_call_id=identity_of(part), name=name)

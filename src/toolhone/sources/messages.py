@@ -10,20 +10,23 @@ strings; `functions`, `function_call`, `toolInvocations`, roles such as `functio
 from __future__ import annotations
 
 import json
+import marshal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from toolhone import schema
 from toolhone.config.user_code import import_callable
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json, Message, Task, Tool, decode_text
+from toolhone.schema.json_schema import without_schema_nulls
 from toolhone.schema.keys import MESSAGE_KEYS, SCHEMAS, check_keys, first_value, is_empty
 from toolhone.schema.preference import Preference
-from toolhone.schema.tool import without_schema_nulls
-from toolhone.sources.base import Context, Converted, Loaded, Skip, Source, tasks_of
+from toolhone.sources.base import Context, Converted, Skip, Source, tasks_of
 from toolhone.sources.files import BadLine, FileLine, Record, RecordStream, open_records
+from toolhone.sources.loaded import Loaded
 from toolhone.sources.sharegpt import ROLES
 from toolhone.sources.split_calls import join_split_calls
 from toolhone.sources.tool_specs import BAD_TOOLS, drop_bad_keywords, make_tool, tidy_tool
@@ -32,6 +35,7 @@ T = TypeVar("T")
 _TOOLS = ("tools", "functions", "tool_defs", "available_tools")
 """Spellings of the tools of a row."""
 WITHOUT_TOOLS = "rows without tools, which take the experiment's"
+_OLD_KEYS, _ROLES = frozenset({"function_call", "toolInvocations"}), frozenset(schema.ROLES)
 _OWN_KEYS = frozenset({"id", "messages", "tools", "source"})
 
 
@@ -72,7 +76,8 @@ def convert(record: Record, context: Context) -> Converted:
         context.repairs.add(WITHOUT_TOOLS)
     messages = join_split_calls(conversation.messages, context.repairs)
     source = conversation.source or line.path.name
-    conversation = replace(conversation, messages=messages, source=source)
+    if messages is not conversation.messages or source != conversation.source:
+        conversation = replace(conversation, messages=messages, source=source)
     return Converted(conversation, tasks_of(conversation))
 
 
@@ -84,10 +89,20 @@ def _with_current_names(record: Record) -> Record:
     if "messages" not in record and _is_completion(record):
         turns = [*row.pop("prompt"), *row.pop("completion")]
     row["messages"] = turns
-    if isinstance(turns, list):
+    if isinstance(turns, list) and not all(map(_is_current, turns)):
         named = [(f"messages[{index}]", turn) for index, turn in enumerate(turns)]
         row["messages"] = [new for where, turn in named for new in _current_turns(where, turn)]
     return row
+
+
+def _is_current(turn: Json) -> bool:
+    """Return whether a message has no older spelling."""
+    return (
+        isinstance(turn, dict)
+        and turn.get("role") in _ROLES
+        and not isinstance(turn.get("tool_calls"), str)
+        and _OLD_KEYS.isdisjoint(turn)
+    )
 
 
 def _current_turns(where: str, turn: Json) -> list[Json]:
@@ -196,7 +211,7 @@ def _read(
     bad: list[str] | None = None,
 ) -> Iterator[tuple[FileLine, T]]:
     """Yield each row; bad: gets a sentence on each that cannot be read, else it is an error."""
-    cache: dict[str, Any] = {}
+    cache: dict[Any, Any] = {}
     for line, record in open_records(source):
         context = Context("", line.path, {}, line, tools=cache)
         try:
@@ -263,7 +278,7 @@ def fill_tools(record: Record, context: Context) -> Record:
     made = []
     for given in tools:
         tool = decode_text(given, "'tools'")
-        key = json.dumps(tool)
+        key = marshal.dumps(tool, 2)
         if isinstance(tool, dict) and key not in context.tools:
             unread, repairs = set[str](), set[str]()
             try:

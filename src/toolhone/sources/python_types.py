@@ -16,8 +16,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from toolhone.schema import Json
+from toolhone.schema.json_schema import map_schema
 from toolhone.schema.python_text import parse_python
-from toolhone.schema.tool import allows_null, map_schema
+from toolhone.schema.tool import allows_null
 
 MAX_BRACKETS = 40
 """Brackets in one name, at most."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from toolhone.schema import Message
 from toolhone.sources.base import Skip
@@ -17,6 +18,10 @@ def join_split_calls(messages: Sequence[Message], repairs: set[str]) -> tuple[Me
 
     No use produces a turn with calls behind one whose results are not there yet.
     """
+    if not any(
+        one.tool_calls and before.tool_calls for before, one in pairwise(messages)
+    ) and isinstance(messages, tuple):
+        return messages
     joined: list[Message] = []
     for message in messages:
         last = joined[-1] if joined else Message("")

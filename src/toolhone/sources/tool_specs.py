@@ -22,11 +22,11 @@ from toolhone.errors import DataError
 from toolhone.schema import Json, Tool, ToolCall
 from toolhone.schema.keys import SCHEMAS, first_value
 from toolhone.schema.references import follow
+from toolhone.schema.json_schema import map_schema
 from toolhone.schema.tool import (
     check_tool_keys,
     foreign_patterns,
     is_schema,
-    map_schema,
     schema_fault,
     strip_padding,
 )

@@ -29,9 +29,10 @@ from toolhone.errors import DataError, FindingKind
 from toolhone.runs.progress import Progress
 from toolhone.schema import Conversation, Task
 from toolhone.schema.preference import Preference
-from toolhone.sources.base import Loaded, SourceOptions, tasks_of
+from toolhone.sources.base import SourceOptions, tasks_of
 from toolhone.sources.files import FileLine, RecordStream
 from toolhone.sources.formats import PAIRS, SOURCES, detect_format, holds_pairs, open_source
+from toolhone.sources.loaded import Loaded
 from toolhone.sources.messages import read_own
 from toolhone.synthetic.own_tools import make_rows
 from toolhone.tools.builtin import BUILTIN

@@ -15,7 +15,7 @@ from importlib.resources import files
 from toolhone.dialects.base import Dialect
 from toolhone.errors import DialectError
 from toolhone.schema import Json, Message, Tool
-from toolhone.schema.tool import map_schema
+from toolhone.schema.json_schema import map_schema
 
 _PROBES = json.loads((files("toolhone.dialects.probe") / "probes.json").read_text("utf-8"))
 
