@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -170,25 +171,23 @@ def _redacted(redactor: Redactor, line: bytes) -> bytes:
 def _distinct(rows: ImportRows) -> Iterator[bytes]:
     """Yield the tasks, then those of repaired calls; ids that occurred before get a number."""
 
-    def named() -> Iterator[tuple[str, int, str]]:
-        for kind in ("tasks", "repaired"):
-            for _, line in rows[kind].lines():
-                text = line.decode()
-                yield *_ID.raw_decode(text, _ID_STARTS), text
+    def named() -> Iterator[tuple[bytes, bytes]]:
+        for _, line in chain(rows["tasks"].lines(), rows["repaired"].lines()):
+            yield line[_ID_STARTS : line.index(b', "', _ID_STARTS)], line
 
-    hashes = np.sort(np.fromiter((hash(name) for name, _, _ in named()), np.int64))
+    hashes = np.sort(np.fromiter((hash(name) for name, _ in named()), np.int64))
     several = set(hashes[1:][hashes[1:] == hashes[:-1]].tolist())
-    seen = Counter[str]()
-    for name, end, text in named():
-        number = 1
+    seen = Counter[bytes]()
+    for name, line in named():
         if hash(name) in several:
             seen[name] += 1
-            number = seen[name]
-        new = name if number == 1 else f"{name}~{number}"
-        yield (text if new == name else f'{{"id": {ENCODE(new)}{text[end:]}').encode()
+            if seen[name] > 1:
+                end = line[_ID_STARTS + len(name) :]
+                line = b'{"id": %b~%d"%b' % (name[:-1], seen[name], end)
+        yield line
 
 
-_ID, _ID_STARTS = json.JSONDecoder(), len('{"id": ')
+_ID_STARTS = len(b'{"id": ')
 
 
 def _freeze(rows: ImportRows, options: ImportOptions) -> Frozen | None:

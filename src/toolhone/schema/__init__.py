@@ -50,6 +50,7 @@ class ListTexts:
 
 
 _KNOWN_TOOLS = 1000
+_ROW_KEYS = frozenset({"id", "messages", "tools", *LABELS})
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Conversation:
         if "assistant" not in (roles := [message.role for message in messages]):
             found = ", ".join(roles)
             raise DataError(f"a conversation needs an assistant message; found roles {found}")
-        check_keys(source, {"messages", "tools"} | LABELS, "a row", unread)
+        check_keys(source, _ROW_KEYS, "a row", unread)
         tools = _tools(source, unread)
         return Conversation(messages, tools, _word(source, "id"), _word(source, "source"))
 
