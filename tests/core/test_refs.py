@@ -11,7 +11,7 @@ import pytest
 from support.source_rows import write_rows
 from toolhone.schema import Tool, ToolCall
 from toolhone.schema.references import find_ref, inline_refs, resolve_refs
-from toolhone.schema.tool import foreign_patterns
+from toolhone.schema.tool import unchecked_words
 from toolhone.sources.formats import open_source
 from toolhone.sources.tool_specs import KEYWORD, fit_call
 
@@ -146,7 +146,7 @@ def test_a_pattern_of_other_rules_is_checked_where_its_library_is_installed() ->
     tool = Tool("f", "", schema)
     assert not tool.problems({"x": "äb"})
     assert tool.problems({"x": "12"})
-    assert not foreign_patterns(schema)
+    assert not unchecked_words(schema)
 
 
 def test_a_keyword_that_is_no_json_schema_is_left_out_and_counted(tmp_path: Path) -> None:

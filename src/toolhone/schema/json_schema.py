@@ -106,7 +106,7 @@ def fits_plainly(value: Json, schema: Json) -> bool:
         )
     if kind == "string":
         return isinstance(value, str) and (choices is None or value in choices)
-    if choices is not None or kind not in _NUMBERS:
-        return kind == "boolean" and choices is None and isinstance(value, bool)
-    least, most = schema.get("minimum", value), schema.get("maximum", value)
-    return type(value) in _NUMBERS[kind] and least <= value <= most
+    if choices is None and kind in ("integer", "number"):
+        least, most = schema.get("minimum", value), schema.get("maximum", value)
+        return type(value) in _NUMBERS[kind] and least <= value <= most
+    return kind == "boolean" and choices is None and isinstance(value, bool)

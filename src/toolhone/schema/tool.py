@@ -26,6 +26,7 @@ from toolhone.schema.json_schema import fits_plainly, map_schema, modern_schema
 from toolhone.schema.keys import HARMLESS_OF_TOOLS, SCHEMAS, TOOL_KEYS, check_keys, first_value
 from toolhone.schema.references import Json as Json
 from toolhone.schema.references import find_ref, follow, inline_refs
+from toolhone.schema.text_formats import NUMBER_FORMATS, TEXT_FORMATS, fits_format
 
 try:
     import regress
@@ -120,7 +121,7 @@ def _tool_object_parts(source: Schema, unread: set[str] | None) -> tuple[str, st
         path = ".".join(map(str, fault[0])) or "parameters"
         raise DataError(f"{where}: not a JSON Schema at {path}: {fault[1]}")
     if unread is not None:
-        unread |= foreign_patterns(parameters)
+        unread |= unchecked_words(parameters)
     return body["name"], str(body.get("description") or ""), dict(parameters)
 
 
@@ -190,17 +191,25 @@ def _check_pattern(_validator: Any, pattern: Json, value: Json, _schema: Json) -
         yield jsonschema.ValidationError(f"{value!r} does not match {pattern!r}")
 
 
+def _check_format(_validator: Any, name: Json, value: Json, _schema: Json) -> Iterator[Any]:
+    if isinstance(value, str) and fits_format(value, str(name)) is False:
+        yield jsonschema.ValidationError(f"{value!r} is not a {name!r}")
+
+
 _Checker: Any = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
-    jsonschema.Draft202012Validator, {"pattern": _check_pattern}
+    jsonschema.Draft202012Validator, {"pattern": _check_pattern, "format": _check_format}
 )
 
 
-def foreign_patterns(schema: Schema) -> set[str]:
-    """Name the patterns of a schema that cannot be read; no argument is checked by them."""
+def unchecked_words(schema: Schema) -> set[str]:
+    """Name the patterns of a schema that cannot be read, and the formats that are not checked; no
+    argument is checked by them."""
     found = set[str]()
 
     def look(level: dict[str, Json]) -> dict[str, Json]:
-        pattern = level.get("pattern")
+        pattern, name = level.get("pattern"), level.get("format")
+        if isinstance(name, str) and name not in TEXT_FORMATS | NUMBER_FORMATS:
+            found.add(f"'format' {name!r:.60} of a tool, which is not checked")
         if isinstance(pattern, str) and pattern_finder(pattern) is None:
             found.add(f"'pattern' {pattern!r:.60} of a tool, which cannot be read")
         return level

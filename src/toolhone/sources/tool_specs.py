@@ -25,7 +25,7 @@ from toolhone.schema.keys import SCHEMAS, first_value
 from toolhone.schema.references import follow
 from toolhone.schema.tool import (
     check_tool_keys,
-    foreign_patterns,
+    unchecked_words,
     is_schema,
     schema_fault,
     strip_padding,
@@ -122,7 +122,7 @@ def make_tool(source: Json, repairs: set[str], unread: set[str]) -> Tool:
         if beside and isinstance(properties, dict) and "required" not in schema:
             repairs.add(REQUIRED)
             schema = {**schema, "required": [one for one in beside if one in properties]}
-    unread |= foreign_patterns(schema)
+    unread |= unchecked_words(schema)
     made = {"name": name, "description": body.get("description"), "parameters": schema}
     return _drop_bad_defaults(Tool.of(made), repairs)
 
