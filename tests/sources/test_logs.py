@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,24 @@ def test_a_log_is_told_by_its_shape_and_gives_the_conversation(tmp_path: Path, n
         assert [tool.parameters["properties"] for tool in conversation.tools] == [
             {"a": {"type": "string"}}
         ]
+
+
+@pytest.mark.parametrize("name", MORE_ROWS)
+def test_another_form_of_a_log_is_told_by_its_shape_and_gives_calls_and_words(
+    tmp_path: Path, name: str
+) -> None:
+    for row in MORE_ROWS[name]:
+        file = write_rows(tmp_path / "log.jsonl", row)
+        assert detect_format(file) == name.partition(":")[0]
+        loaded = open_source(file)
+        assert (loaded.kept, loaded.unread) == (loaded.read, Counter())
+        messages = loaded.conversations[0].messages
+        words = {one.content for one in messages} | {one.reasoning for one in messages}
+        assert "Find x." in words
+        assert words & {"Done.", "Look."} or messages[-1].tool_calls
+        assert all(call.name == "find" for one in messages for call in one.tool_calls)
+        results = [one.content for one in messages if one.role == "tool"]
+        assert set(results) <= {"y"}
 
 
 def changed(value: Any, rename: bool) -> Iterator[Any]:

@@ -259,6 +259,156 @@ MORE_ROWS: dict[str, list[Any]] = {
             ],
         }
     ],
+    "messages: Llama 3.1": [
+        {"messages": [*ASKED[:2], CALLS, {"role": "ipython", "content": "y"}, DONE], "tools": TOOLS}
+    ],
+    "messages: Ollama": [
+        {
+            "messages": [
+                *ASKED[:2],
+                {
+                    "role": "assistant",
+                    "content": "Look.",
+                    "tool_calls": [{"function": {"name": "find", "arguments": {"a": "x"}}}],
+                },
+                {"role": "tool", "content": "y", "tool_name": "find"},
+                DONE,
+            ],
+            "tools": TOOLS,
+        }
+    ],
+    "messages: Qwen-Agent": [
+        {
+            "messages": [
+                *ASKED[:2],
+                {"role": "assistant", "content": "Look.", "function_call": CALL["function"]},
+                {"role": "function", "name": "find", "content": "y"},
+                DONE,
+            ],
+            "functions": [BODY],
+        }
+    ],
+    "messages: Mistral": [
+        {"messages": [*ASKED[:2], CALLS, {**RESULT, "name": "find"}, DONE], "tools": TOOLS}
+    ],
+    "cohere: v2": [
+        {
+            "messages": [
+                *ASKED[:2],
+                {"role": "assistant", "tool_plan": "Look.", "tool_calls": [CALL]},
+                {
+                    "role": "tool",
+                    "tool_call_id": "1",
+                    "content": [{"type": "document", "document": {"data": "y"}}],
+                },
+                {"role": "assistant", "content": [{"type": "text", "text": "Done."}]},
+            ],
+            "tools": TOOLS,
+        }
+    ],
+    "messages: Vercel v4": [
+        {
+            "messages": [
+                *ASKED[:2],
+                {
+                    "role": "assistant",
+                    "content": "Done.",
+                    "toolInvocations": [
+                        {
+                            "state": "result",
+                            "toolCallId": "1",
+                            "toolName": "find",
+                            "args": {"a": "x"},
+                            "result": "y",
+                        }
+                    ],
+                },
+            ],
+            "tools": TOOLS,
+        }
+    ],
+    "vercel: model messages v5": [
+        {
+            "messages": [
+                *ASKED[:2],
+                {
+                    "role": "assistant",
+                    "content": [
+                        {"type": "text", "text": "Look."},
+                        {
+                            "type": "tool-call",
+                            "toolCallId": "1",
+                            "toolName": "find",
+                            "input": {"a": "x"},
+                        },
+                    ],
+                },
+                {
+                    "role": "tool",
+                    "content": [
+                        {
+                            "type": "tool-result",
+                            "toolCallId": "1",
+                            "toolName": "find",
+                            "output": {"type": "text", "value": "y"},
+                        }
+                    ],
+                },
+                DONE,
+            ],
+            "tools": {"find": {"description": "Finds a thing.", "inputSchema": SCHEMA}},
+        }
+    ],
+    "langchain: LangGraph state": [{"values": {"messages": LANGCHAIN}, "tools": TOOLS}],
+    "bedrock: invocation log": [
+        {
+            "modelId": "m",
+            "input": {
+                "inputBodyJson": {
+                    "system": [{"text": "Help."}],
+                    "messages": [{"role": "user", "content": [{"text": "Find x."}]}],
+                }
+            },
+            "output": {
+                "outputBodyJson": {
+                    "output": {"message": {"role": "assistant", "content": [{"text": "Done."}]}}
+                }
+            },
+        }
+    ],
+    "responses: calls of a server": [
+        {
+            "instructions": "Help.",
+            "input": "Find x.",
+            "output": [
+                {"type": "mcp_call", "id": "1", "name": "find", "arguments": "{}", "output": "y"},
+                *ANSWER,
+            ],
+            "object": "response",
+        }
+    ],
+    "otel: OpenInference": [
+        {
+            "context": {"trace_id": "t", "span_id": "s"},
+            "attributes": {
+                "llm": {
+                    "input_messages": [{"message": USER}],
+                    "output_messages": [
+                        {
+                            "message": {
+                                "role": "assistant",
+                                "content": "Look.",
+                                "tool_calls": [
+                                    {"tool_call": {"id": "1", "function": CALL["function"]}}
+                                ],
+                            }
+                        }
+                    ],
+                    "tools": [{"tool": {"json_schema": json.dumps(TOOLS[0])}}],
+                }
+            },
+        }
+    ],
     "otel: events": [
         {
             "spanId": "1",

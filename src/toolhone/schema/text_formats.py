@@ -3,8 +3,7 @@
     fits_format("2026-02-30", "date")      # False
     fits_format("a.png", "png")            # None: of no format that is checked
 
-As in RFC 3339, but a time may lack its offset and a date-time may have a blank for the `T`, for most
-tools take both.
+As in RFC 3339, but a time may lack its offset, and a date-time may have a blank for the `T`.
 """
 
 from __future__ import annotations

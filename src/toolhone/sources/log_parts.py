@@ -30,7 +30,7 @@ PART_KEYS = frozenset(
         *("type", "id", "status", "state", "signature", "thoughtSignature", "thought_signature"),
         *("providerMetadata", "callProviderMetadata", "providerOptions", "providerExecuted"),
         *("encrypted_content", "data", "caller", "phase", "role", "step", "dynamic", "index"),
-        *("resultProviderMetadata", "preliminary", "cachePoint"),
+        *("resultProviderMetadata", "preliminary", "cachePoint", "server_label"),
     }
 )
 KINDS: Mapping[str, str] = {
@@ -41,7 +41,7 @@ KINDS: Mapping[str, str] = {
     **dict.fromkeys(("tool_use", "server_tool_use", "mcp_tool_use", "toolUse"), "call"),
     **dict.fromkeys(("tool_call", "function_call", "functionCall", "tool-call"), "call"),
     **dict.fromkeys(("custom_tool_call", "local_shell_call", "dynamic-tool", "function"), "call"),
-    **dict.fromkeys(("tool-invocation", "toolInvocation"), "call"),
+    **dict.fromkeys(("tool-invocation", "toolInvocation", "mcp_call"), "call"),
     **dict.fromkeys(("tool_result", "tool_call_response", "function_call_output"), "result"),
     **dict.fromkeys(("custom_tool_call_output", "local_shell_call_output"), "result"),
     **dict.fromkeys(("functionResponse", "function_response", "toolResult"), "result"),
@@ -80,6 +80,13 @@ CALL_PART_KEYS = frozenset({*ARGUMENTS, *NAMES, *IDS, *OUTPUTS, *PART_KEYS, "act
 RESULT_KEYS = frozenset(
     {*LOG_KEYS, *NAMES, *IDS, *OUTPUTS, *PART_KEYS, *ARGUMENTS, "is_error", "isError", "error"}
 )
+MEDIA = frozenset(
+    {
+        *("image", "image_url", "input_image", "audio", "input_audio", "video", "file"),
+        *("input_file", "image-data", "file-data", "media", "resource", "resource_link"),
+    }
+)
+"""What parts of a result are that are counted and not read: their types, or their only keys."""
 FAILED = frozenset({"error", "output-error", "incomplete", "failed", "error-text", "error-json"})
 """Words by which a log marks a result as a failure."""
 
@@ -101,27 +108,31 @@ def decode(value: Json, depth: int = 3) -> Json:
     return value
 
 
-def text_of(value: Json) -> str:
+def text_of(value: Json, unread: set[str]) -> str:
     """Return a result as text: parts of text joined, other values as JSON."""
     if isinstance(value, str):
         return value
     typed = isinstance(value, Mapping) and value.get("type") in ("json", "text", *FAILED)
     if typed and "value" in value:
-        return text_of(value["value"])
+        check_keys(value, {"value", *PART_KEYS}, "a result", unread)
+        return text_of(value["value"], unread)
     if isinstance(value, list) and value:
-        parts = [_result_part(part) for part in value]
+        parts = [_result_part(part, unread) for part in value]
         if all(part is not None for part in parts):
             return "".join(part or "" for part in parts)
     return "" if value is None else json.dumps(value, ensure_ascii=False)
 
 
-def _result_part(part: Json) -> str | None:
+def _result_part(part: Json, unread: set[str]) -> str | None:
     if isinstance(part, Mapping) and isinstance(part.get("text"), str):
         return str(part["text"]) if part.keys() <= {"type", "text"} | PART_KEYS else None
     if isinstance(part, Mapping) and len(part) == 1 and "json" in part:
-        return text_of(part["json"])
+        return text_of(part["json"], unread)
     if isinstance(part, Mapping) and part.get("type") == "document":
-        return text_of(part.get("document"))
+        check_keys(part, {"document", *PART_KEYS}, "a result", unread)
+        inner = part.get("document")
+        alone = isinstance(inner, Mapping) and inner.keys() <= {"data", "id"}
+        return text_of(inner.get("data") if alone else inner, unread)
     return None
 
 
@@ -226,6 +237,20 @@ def thought_of(part: Json, unread: set[str]) -> str:
         if isinstance(value, str) and value:
             return value
     return ""
+
+
+def without_media(output: Json, unread: set[str]) -> Json:
+    """Return a result without the pictures and files that stand beside its texts."""
+    if not isinstance(output, list):
+        return output
+    kept = []
+    for part in output:
+        kind = part.get("type", next(iter(part), "")) if isinstance(part, Mapping) else ""
+        if kind in MEDIA:
+            unread.add(f"{kind!r} parts of a result")
+        else:
+            kept.append(part)
+    return kept
 
 
 def identity_of(part: Json) -> str | None:

@@ -47,6 +47,8 @@ NO_LOG = "a log record without a turn of the user and one of the assistant"
 UNDECLARED = "calls of a log that declares no tools; name them with --tools FILE"
 ELSEWHERE = "a request that goes on from a response that the file does not hold"
 _PRINTED = re.compile(r"(role|content)='|\w+\((role|content)=")
+_ITEM = frozenset({"role", "message", "messages", "choices", "candidates", "data", "kwargs"})
+"""Keys that an item of a list of messages, of replies or of generations has."""
 _ORDER = {key: place for place, key in enumerate(PLACES)}
 _ALTERNATIVES = ("choices", "candidates", "generations")
 
@@ -67,7 +69,8 @@ class _RowReader:
             value = join_stream(value, self.unread)
         if isinstance(value, list):
             for one in value:
-                self.read(one, side)
+                if not self._is_foreign(one):
+                    self.read(one, side)
         elif isinstance(value, str):
             if _PRINTED.match(value):
                 raise DataError(f"a message that was logged as Python text: {value!r:.60}")
@@ -76,6 +79,16 @@ class _RowReader:
             self._envelope(value, side)
         else:
             self.sides[side].add(value, side)
+
+    def _is_foreign(self, item: Json) -> bool:
+        """Return whether an item of a list has a type that is not known; it is counted by it."""
+        kind = item.get("type") if isinstance(item, Mapping) else None
+        if not isinstance(kind, str) or kind == "message" or not _ITEM.isdisjoint(item):
+            return False
+        if _is_message(item) or ROLES.get(kind) is not None:
+            return False
+        self.unread.add(f"{kind!r:.60} items of a log")
+        return True
 
     def _envelope(self, value: Mapping[str, Json], side: str) -> None:
         where = "a log record" if side == "user" else "a response"

@@ -24,6 +24,8 @@ PLACES: Mapping[str, str] = {
     **dict.fromkeys(("optional_params", "model_parameters", "modelParameters"), "metadata"),
     **dict.fromkeys(("chat_history", "history", "messages", "contents", "items"), "request"),
     **dict.fromkeys(("input", "prompt", "question", "new_message", "content"), "request"),
+    "inputBodyJson": "request",
+    "outputBodyJson": "reply",
     **dict.fromkeys(("response", "response_body", "responseBody", "respPayload"), "reply"),
     **dict.fromkeys(("output", "outputs", "completion", "result"), "reply"),
     "metadata": "metadata",
@@ -80,6 +82,9 @@ RECORD = frozenset(
         *("cacheHit", "cache_hit", "provider", "requestedAt", "receivedAt", "chat_id", "thread_id"),
         *("next", "checkpoint", "parent_config", "tasks", "interrupts", "calculatedTotalCost"),
         *("promptTokens", "completionTokens", "totalTokens", "internalModelId", "duration_ms"),
+        *("schemaType", "schemaVersion", "accountId", "identity", "region", "inferenceRegion"),
+        *("inputContentType", "inputTokenCount", "outputContentType", "outputTokenCount"),
+        *("operation", "cacheReadInputTokenCount", "cacheWriteInputTokenCount"),
         *("providedUsageDetails", "providedCostDetails", "usagePricingTierName", "api_key_hash"),
         *(
             "internalModel",
@@ -122,8 +127,10 @@ def _has(*words: str) -> Callable[[Record], bool]:
 
 
 def is_bedrock(record: Record) -> bool:
-    return "messages" in record and (
-        "toolConfig" in record or "modelId" in record or _has("toolUse", "toolResult")(record)
+    logged = record.get("input")
+    return (isinstance(logged, Mapping) and "inputBodyJson" in logged) or (
+        "messages" in record
+        and ("toolConfig" in record or "modelId" in record or _has("toolUse", "toolResult")(record))
     )
 
 
@@ -138,6 +145,7 @@ def is_cohere(record: Record) -> bool:
     return (
         isinstance(record.get("chat_history"), list)
         or any("parameter_definitions" in tool for tool in tools)
+        or (bool(plans) and _has("document")(record))
         or ("message" in record and "text" in record)
         or (
             "messages" in record

@@ -66,6 +66,7 @@ _VALUES = (
     *("stringValue", "intValue", "doubleValue", "boolValue", "bytesValue", "arrayValue"),
     "kvlistValue",
 )
+_CONTEXT = frozenset({"trace_id", "span_id", "trace_state", "traceId", "spanId"})
 _EVENT_PLAIN = ("gen_ai.system", "gen_ai.provider", "event.", "gen_ai.event", "gen_ai.request.")
 _EVENT_KEYS = frozenset(
     {
@@ -106,7 +107,10 @@ def attributes_of(record: Record, unread: set[str]) -> Record:
     said = {key: decode(nested[name]) for name, key in _REPLY.items() if nested.get(name)}
     if said and is_empty(made["output"]):
         made["output"] = {"role": "assistant", **said}
-    others = {k: v for k, v in record.items() if k not in ("attributes", "events", "resource")}
+    context = record.get("context")
+    check_keys(context if isinstance(context, Mapping) else {}, _CONTEXT, "a span", unread)
+    ours = ("attributes", "events", "resource", "context")
+    others = {k: v for k, v in record.items() if k not in ours}
     return {**others, **made}
 
 
@@ -211,4 +215,10 @@ def _listed(value: Json) -> Json:
     ):
         return _listed(value[only])
     plain = {"contents": "content"} if "role" in value else {}
-    return {plain.get(k, k): _listed(v) if isinstance(v, Mapping) else v for k, v in value.items()}
+    return {plain.get(k, k): _listed(v) if _is_nested(v) else v for k, v in value.items()}
+
+
+def _is_nested(value: Json) -> bool:
+    """Return whether a value is an object, or a list of objects."""
+    objects = isinstance(value, list) and all(isinstance(one, Mapping) for one in value)
+    return objects or isinstance(value, Mapping)

@@ -36,6 +36,7 @@ from toolhone.sources.log_parts import (
     text_of,
     thought_of,
     unwrap,
+    without_media,
 )
 
 
@@ -234,8 +235,13 @@ class LogTurns:
         call = ToolCall(call.name, call.arguments, identity_of({**part, **outer}))
         self._turn.calls.append(call)
         output = first_value(part, ("output", "result", "errorText"), f"the call of {name!r}")
+        if part.get("state") == "output-denied":
+            output = "denied"
         if output is not None:
-            result = Message("tool", text_of(output), tool_call_id=call.id, name=call.name)
+            output = without_media(output, self.unread)
+            result = Message(
+                "tool", text_of(output, self.unread), tool_call_id=call.id, name=call.name
+            )
             self._turn.results.append(result)
             self._mark(part, result)
 
@@ -245,7 +251,8 @@ class LogTurns:
         check_keys(part, RESULT_KEYS, "a result", self.unread)
         name = next((str(part[key]) for key in NAMES if part.get(key)), None)
         self._close()
-        result = Message("tool", text_of(output), tool_call_id=identity_of(part), name=name)
+        text = text_of(without_media(output, self.unread), self.unread)
+        result = Message("tool", text, tool_call_id=identity_of(part), name=name)
         self._done.append(result)
         self._mark(part, result)
 

@@ -35,7 +35,10 @@ T = TypeVar("T")
 _TOOLS = ("tools", "functions", "tool_defs", "available_tools")
 """Spellings of the tools of a row."""
 WITHOUT_TOOLS = "rows without tools, which take the experiment's"
-_OLD_KEYS, _ROLES = frozenset({"function_call", "toolInvocations"}), frozenset(schema.ROLES)
+_OLD_KEYS, _ROLES = (
+    frozenset({"function_call", "toolInvocations", "tool_name"}),
+    frozenset(schema.ROLES),
+)
 _OWN_KEYS = frozenset({"id", "messages", "tools", "source"})
 
 
@@ -119,6 +122,8 @@ def _current_turns(where: str, turn: Json) -> list[Json]:
         message["tool_calls"] = [decode_text(old, f"'{where}.function_call'")]
     if kind == "tool":
         message["role"] = "tool"
+        if isinstance(message.get("tool_name"), str) and message.get("name") is None:
+            message["name"] = message.pop("tool_name")
     elif kind == "call":
         found = decode_text(message.pop("content", None), f"'{where}.content'")
         message |= {

@@ -37,7 +37,7 @@ ROLES = {
     "system": "system",
     **dict.fromkeys(("function_call", "tool_call", "tool_calls"), "call"),
     **dict.fromkeys(("observation", "tool", "function"), "tool"),
-    **dict.fromkeys(("function_response", "tool_response"), "tool"),
+    **dict.fromkeys(("function_response", "tool_response", "ipython"), "tool"),
 }
 
 

@@ -45,7 +45,7 @@ def tool_objects(value: Json, unread: set[str]) -> list[Json]:
             return tool_objects(value[key], unread)
     for key in _INNER:
         inner = decode(value.get(key))
-        if isinstance(inner, Mapping) and ("name" in inner or "function" in inner):
+        if isinstance(inner, Mapping) and inner.keys() & {"name", "function", *_INNER}:
             check_keys(value, {key}, "a tool", unread)
             return tool_objects(inner, unread)
     body = value.get("function", value)

@@ -25,10 +25,10 @@ from toolhone.schema.keys import SCHEMAS, first_value
 from toolhone.schema.references import follow
 from toolhone.schema.tool import (
     check_tool_keys,
-    unchecked_words,
     is_schema,
     schema_fault,
     strip_padding,
+    unchecked_words,
 )
 from toolhone.sources.base import Context, Skip
 from toolhone.sources.files import Record
