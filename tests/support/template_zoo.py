@@ -27,7 +27,7 @@ from toolhone.tokenizer import TextTokenizer
 MARK = re.compile(
     r"<\|[^|<>\n]{1,40}\|>|<[|｜][^<>\n]{1,40}[|｜]>|</?[A-Za-z_][\w:.-]{0,40}"
     r">|<[a-z_]+\|>|<\|[a-z_]+>|\[/?[A-Z][A-Z_ ]+\]"
-    r"|<\|\"\|>"
+    r"|<\|\"\|>|\[\|[a-z]+\|\]|\]~!?b[\[\]]|\[e~\["
 )
 """What looks like a control token in a template's text."""
 ALWAYS = ("<s>", "</s>", "<|endoftext|>")

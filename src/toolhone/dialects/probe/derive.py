@@ -51,6 +51,8 @@ PROBE_TOOLS = tuple(
 """The tools that probes offer. Values of `options` may be of any form."""
 HARD = 'it\'s "q" \\n'
 """A text that every form with escapes writes in another way."""
+_MARKED = f"<\n{VALUE}"
+"""A text that forms with CDATA sections write in one."""
 Written = Callable[[Sequence[ToolCall]], str | None]
 """The text of these calls; None where the template refuses them."""
 FindNext = Callable[[str, int], int]
@@ -58,6 +60,8 @@ FindNext = Callable[[str, int], int]
 _Places = list[tuple[int, int]]
 _NAMED_ID = re.compile(r"\A:\d+(?=\D)")
 """What ends a call's id that holds the name of its tool: `functions.NAME:NUMBER`."""
+_TAG_END = re.compile(r"[>\]](?=\s*[<\[])")
+"""The end of a mark in front of another, which two marks may have in common."""
 _NUMBER = re.compile(r"\d+")
 _ID = re.compile(r"call\d{5}")
 
@@ -76,6 +80,8 @@ class _CallTexts:
     lead: str
     quoted: str
     """A call whose argument holds quotes."""
+    marked: str
+    """A call whose argument holds the begin of a mark."""
 
 
 def derive(written: Written, lead: str = "") -> Iterator[DelimitedSyntax]:
@@ -89,7 +95,8 @@ def derive(written: Written, lead: str = "") -> Iterator[DelimitedSyntax]:
     if one is None or TOOL not in one or VALUE not in one:
         return
     twice, quoted = written([first, second]), written([ToolCall(TOOL, {FIRST: HARD})])
-    texts = _CallTexts(none or "", one, both or "", twice, lead, quoted or "")
+    marked = written([ToolCall(TOOL, {FIRST: _MARKED})])
+    texts = _CallTexts(none or "", one, both or "", twice, lead, quoted or "", marked or "")
     for literal in (False, True):
         yield from _json(texts, literal)
         yield from _named_json(texts, literal)
@@ -263,6 +270,8 @@ def _marks(
     separates = re.sub(r'="(true|false)"', f'="{FLAG_SLOT}"', separates)
     tail = texts.one[single[2][1] :]
     opens = common_start(opening[::-1], gap[::-1])[::-1]
+    begin = _TAG_END.match(opens)
+    opens = opens[begin.end() :] if begin else opens
     middle = opening[: len(opening) - len(opens)]
     empty = _places(texts.none, (TOOL,))
     if empty is not None and not middle:
@@ -279,7 +288,9 @@ def _marks(
         start, end = single[0][0], single[2][1] + len(closes)
         frame = _frame(texts, start, end, _name_before(FIRST), middle)
         joins = closing[len(closes) :]
-        yield DelimitedSyntax(frame, Parameters(opens, separates, closes, joins, literal))
+        cdata = f"<![CDATA[{_MARKED}]]>" in texts.marked
+        body = Parameters(opens, separates, closes, joins, literal, cdata)
+        yield DelimitedSyntax(frame, body)
 
 
 def _places(text: str, words: Sequence[str]) -> _Places | None:

@@ -94,6 +94,7 @@ _ANSWERED = Message("tool", f"result-Sentinel8 <b> [1]{_LONG}")
 _REPLY = Message("assistant", "The answer is <b>4</b> [sic].")
 _THOUGHT = Message("assistant", "So it is.", "thought-Sentinel9")
 _WHOLE = (_ASK, _CALL, _ANSWERED, _REPLY)
+_MARKED = (_ASK, _calling(TOOL, {FIRST: f"a <b> {SENTINEL}"}))
 _LONGER = (*_WHOLE, Message("user", "And then?"), _CALL, _ANSWERED, _REPLY)
 _CALLED = (Message("user", "question"), _calling(TOOL, {FIRST: SENTINEL}))
 _READ_BACK = (
@@ -180,11 +181,11 @@ class _Proof:
         chat, tools = self.writer.chat(messages), self.writer.tools(self.tools)
         return str(self.writer.guard.reveal(self.markup.write(chat, tools, header)))
 
-    def ignores_disguise(self) -> bool:
+    def ignores_disguise(self, messages: Sequence[Message]) -> bool:
         """Whether the template writes disguised texts as it writes plain ones."""
         reveal = self.writer.guard.reveal
-        chat, tools = self.writer.chat(_WHOLE), self.writer.tools(self.tools)
-        return self.markup.write(reveal(chat), reveal(tools), False) == self.write(_WHOLE)
+        chat, tools = self.writer.chat(messages), self.writer.tools(self.tools)
+        return self.markup.write(reveal(chat), reveal(tools), False) == self.write(messages)
 
     def write_calls(self, behaviour: TemplateBehaviour, calls: Sequence[ToolCall]) -> str | None:
         """A turn with these calls, without end mark and reasoning; None if it is refused."""
@@ -202,7 +203,7 @@ class _Proof:
     def of(markup: TemplateMarkup, writer: ChatWriter) -> _Proof:
         """Check on texts that tools, calls and results are shown, and that the disguise is safe.
 
-        A template that escapes brackets in tools is used with a check of every text.
+        A template that escapes brackets in tools or arguments is used with a check of every text.
         """
         proof = _Proof(markup, writer)
         with _stage(1, "refuses tools"):
@@ -217,9 +218,9 @@ class _Proof:
             answered = proof.write(_WHOLE)
         if "Sentinel8" not in answered:
             raise _FaultError(5, "does not show the results of tools")
-        if proof.ignores_disguise():
+        if proof.ignores_disguise(_WHOLE) and proof.ignores_disguise(_MARKED):
             return proof
-        if not replace(proof, tools=_PLAIN_TOOLS).ignores_disguise():
+        if not replace(proof, tools=_PLAIN_TOOLS).ignores_disguise(_WHOLE):
             raise _FaultError(6, "treats text that holds brackets in another way")
         return _Proof(CheckedMarkup(markup, writer.guard), writer, _PLAIN_TOOLS)
 
@@ -348,7 +349,7 @@ def find_limits(dialect: Dialect) -> Iterator[str]:
     if dialect.writer.quirks.inline_refs:
         yield "schemas of tools are written without $ref, which the template does not show"
     if isinstance(dialect.markup, CheckedMarkup):
-        escapes = "the template escapes <, > and & in texts of tools"
+        escapes = "the template escapes <, > or & in texts of tools or arguments"
         yield f"{escapes}: training stops at rows with such texts"
     if isinstance(dialect.syntax, DelimitedSyntax) and hasattr(dialect.syntax.body, "typed"):
         yield "arguments are written without their types: the tool's schema says what they are"

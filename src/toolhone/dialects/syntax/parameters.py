@@ -3,6 +3,7 @@
 <function=f><parameter=x>1</parameter></function>
 f<arg_key>x</arg_key><arg_value>1</arg_value>
 f(x => "a", y => [1])                            (`literal`: values are JSON or Python literals)
+<param name="x"><![CDATA[a < b]]></param>        (`cdata`: such a value is what is inside)
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from toolhone.dialects.syntax.model_text import FoundCalls, decode
 from toolhone.schema import Json, Tool, ToolCall
 from toolhone.schema.references import find_ref
 
+_CDATA = "<![CDATA["
 _ANNOTATIONS = frozenset(["description", "title", "default", "examples"]) | frozenset(
     ["deprecated", "readOnly", "writeOnly", "$comment"]
 )
@@ -64,6 +66,7 @@ class Parameters:
     closes: str
     joins: str = ""
     literal: bool = False
+    cdata: bool = False
     kind: str = field(default="parameters", init=False)
     begins: str = field(default="", init=False)
 
@@ -106,6 +109,9 @@ class Parameters:
             if end is None:
                 return None, found.end, ParseProblem.NOT_JSON if found.ok else found.problem
             return found.value, end.end(), ParseProblem.NONE
+        if self.cdata and text.startswith(_CDATA, start):
+            start += len(_CDATA)
+            patterns = patterns._replace(closing=patterns.cdata_closing)
         closing = followed(patterns.closing, patterns.behind, text, start, frame.patterns.opening)
         closing = closing or patterns.closing.search(text, start)
         if closing is None:
@@ -134,6 +140,8 @@ class _Patterns(NamedTuple):
     """What begins an argument, its name, and what separates it from its value."""
     closing: re.Pattern[str]
     """The end of a value: its mark, with or without the form's white space before it."""
+    cdata_closing: re.Pattern[str]
+    """The same behind the end of a CDATA section."""
     joint: re.Pattern[str]
     behind: re.Pattern[str]
     """What may follow a value's closing mark: the next argument, or the end of the call."""
@@ -170,6 +178,7 @@ def _patterns(body: Parameters, frame: DelimitedFormat) -> _Patterns:
         opening=re.compile(r"\s*+" + loose(opens)) if opens else None,
         key=re.compile(key),
         closing=re.compile(end),
+        cdata_closing=re.compile(r"\]\]>\s*+" + end),
         joint=re.compile(joint),
         behind=re.compile(rf"{joint}(?:{key})|{frame.patterns.follows}"),
         name_end=re.compile(rf"(?={'|'.join(f'(?:{mark})' for mark in ends)})"),
