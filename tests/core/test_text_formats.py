@@ -54,8 +54,9 @@ def test_a_format_that_is_not_checked_is_named_and_refuses_nothing() -> None:
     }
     tool = Tool("f", "", {"type": "object", "properties": properties})
     assert unchecked_words(tool.parameters) == {"'format' 'png' of a tool, which is not checked"}
-    assert not tool.problems({"picture": "x", "day": "2026-02-28", "size": 1.5})
-    assert tool.problems({"day": "next week"}) == ["day: 'next week' is not a 'date'"]
+    assert not tool.format_problems({"picture": "x", "day": "2026-02-28", "size": 1.5})
+    assert tool.format_problems({"day": "next week"}) == ["day: 'next week' is not a 'date'"]
+    assert not tool.problems({"day": "next week"})
 
 
 WORDS: list[dict[str, Any]] = [

@@ -24,7 +24,7 @@ from toolhone.dialects.syntax.model_text import split_reasoning
 from toolhone.doctor.typed_calls import MARK, mark_faults, typed_results
 from toolhone.errors import DataError, Fault, FindingKind
 from toolhone.schema import Conversation, Json, texts_in
-from toolhone.sources.base import conversation_faults, order_faults, weight_faults
+from toolhone.sources.base import conversation_faults, row_remarks
 from toolhone.sources.files import FileLine
 
 COMMON_MARKS = re.compile(
@@ -191,7 +191,7 @@ def row_faults(
 ) -> Iterator[Fault]:
     """Yield the faults of one row; `control` finds texts that are control tokens."""
     yield from conversation_faults(row)
-    yield from (*order_faults(row.messages), *weight_faults(row))
+    yield from row_remarks(row)
     tools = {tool.name: tool for tool in row.tools}
     for index, message in enumerate(row.messages):
         text, field = message.content or "", f"messages[{index}].content"

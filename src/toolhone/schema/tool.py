@@ -9,6 +9,7 @@ A function's schema comes from its type hints by pydantic; a Google-style `Args:
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -91,6 +92,22 @@ class Tool:
             return [f"arguments: cannot be checked: {error}"]
         errors.sort(key=lambda error: list(map(str, error.path)))
         return [f"{'.'.join(map(str, e.path)) or 'arguments'}: {e.message}" for e in errors]
+
+    def format_problems(self, arguments: Mapping[str, Json]) -> list[str]:
+        """Check the `format`s of texts: one sentence per problem. A format is an annotation, so
+        that `problems` does not have them."""
+        if not self._has_formats:
+            return []
+        try:
+            checker = _FormatChecker(modern_schema(self.parameters), registry=Registry())
+            errors = [e for e in checker.iter_errors(dict(arguments)) if e.validator == _FORMAT]
+        except (OverflowError, ValueError, RecursionError, Unresolvable, re.error):
+            return []
+        return [f"{'.'.join(map(str, e.path))}: {e.message}" for e in errors]
+
+    @cached_property
+    def _has_formats(self) -> bool:
+        return f'"{_FORMAT}"' in json.dumps(self.parameters, default=str)
 
     @cached_property
     def inlined(self) -> Tool:
@@ -193,11 +210,15 @@ def _check_pattern(_validator: Any, pattern: Json, value: Json, _schema: Json) -
 
 def _check_format(_validator: Any, name: Json, value: Json, _schema: Json) -> Iterator[Any]:
     if isinstance(value, str) and fits_format(value, str(name)) is False:
-        yield jsonschema.ValidationError(f"{value!r} is not a {name!r}")
+        yield jsonschema.ValidationError(f"{value!r} is not a {name!r}", validator=_FORMAT)
 
 
 _Checker: Any = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
-    jsonschema.Draft202012Validator, {"pattern": _check_pattern, "format": _check_format}
+    jsonschema.Draft202012Validator, {"pattern": _check_pattern}
+)
+_FORMAT = "format"
+_FormatChecker: Any = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
+    _Checker, {_FORMAT: _check_format}
 )
 
 

@@ -327,3 +327,22 @@ def weight_faults(row: Conversation) -> Iterator[Fault]:
             yield Fault(kind, f"messages[{index}]", f"its weight is {message.weight}", "")
     if not row.is_learned:
         yield Fault(FindingKind.NO_TURN_LEARNED, "messages", "all its turns have weight 0", "")
+
+
+def row_remarks(row: Conversation) -> Iterator[Fault]:
+    """Yield what is wrong with a row that can be trained on all the same."""
+    yield from order_faults(row.messages)
+    yield from weight_faults(row)
+    yield from format_faults(row)
+
+
+def format_faults(row: Conversation) -> Iterator[Fault]:
+    """Yield arguments that are not of the `format` of their schema, which is an annotation."""
+    tools = {tool.name: tool for tool in row.tools}
+    for index, message in enumerate(row.messages):
+        for number, call in enumerate(message.tool_calls):
+            known, field = tools.get(call.name), f"messages[{index}].tool_calls[{number}].arguments"
+            for problem in () if known is None else known.format_problems(call.arguments):
+                right = "wanted a text of the format that the schema names"
+                what = f"{call.name}, {problem[:200]}"
+                yield Fault(FindingKind.OTHER_FORMAT, field, what, right)

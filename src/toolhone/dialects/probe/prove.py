@@ -119,13 +119,13 @@ _REMEDY = (
 class _FaultError(Exception):
     """Why an attempt failed, and how far it came."""
 
-    def __init__(self, stage: int, reason: str) -> None:
+    def __init__(self, stage: float, reason: str) -> None:
         super().__init__(reason)
         self.stage = stage
 
 
 @contextmanager
-def _stage(number: int, reason: str) -> Iterator[None]:
+def _stage(number: float, reason: str) -> Iterator[None]:
     """Turn a refusal into the fault of this stage."""
     try:
         yield
@@ -213,7 +213,10 @@ class _Proof:
         with _stage(2, "refuses calls"):
             called = proof.write([_ASK, _CALL])
         if called.count(TOOL) <= prompt.count(TOOL) or SENTINEL not in called:
-            raise _FaultError(3, "drops the calls")
+            with _stage(3, "drops the calls"):
+                kept = SENTINEL in proof.write(_WHOLE[:3], header=True)
+            what = "a turn of the assistant that nothing follows" if kept else "the calls"
+            raise _FaultError(3, f"drops {what}")
         with _stage(4, "refuses results of tools"):
             answered = proof.write(_WHOLE)
         if "Sentinel8" not in answered:
@@ -243,9 +246,9 @@ class _Proof:
         for syntax in syntaxes():
             dialect = ChatTemplateDialect(self.markup, behaviour, syntax, writer)
             try:
-                for message in _READ_BACK:
+                for number, message in enumerate(_READ_BACK):
                     what = "calls" if message.tool_calls else "answers"
-                    with _stage(8, f"writes {what} that cannot be read back"):
+                    with _stage(_READING + number / 10, f"writes {what} that cannot be read back"):
                         dialect.render(Conversation((_ASK, message), self.tools))
                 with _stage(9, "cannot be taken apart into turns"):
                     dialect.render(Conversation(_WHOLE, self.tools))
