@@ -216,7 +216,8 @@ def test_findings_are_counted_by_kind() -> None:
 
 def test_the_first_finding_speaks_for_the_others() -> None:
     with pytest.raises(
-        DataError, match=r"^a\.jsonl, row 2 .* \(… and 1 more of this kind and 1 of other kinds\)$"
+        DataError,
+        match=r"^a\.jsonl, row 2 .* \(… and 1 more of this kind and 1 of other kinds\); try: toolhone doctor --fix$",
     ):
         many().raise_if_any()
     with pytest.raises(

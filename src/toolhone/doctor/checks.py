@@ -151,7 +151,7 @@ class Findings:
         others = sum(count for kind, count in self.counts.items() if kind not in allow) - same - 1
         counted = [(same, "more of this kind"), (others, "of other kinds")]
         more = " and ".join(f"{count} {text}" for count, text in counted if count)
-        raise DataError(f"{first} (… and {more})" if more else str(first))
+        raise DataError(f"{first}{more and f' (… and {more})'}; try: toolhone doctor --fix")
 
 
 def check(conversations: Sequence[Conversation], where: str | Sequence[FileLine]) -> Findings:

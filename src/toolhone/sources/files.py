@@ -98,8 +98,7 @@ class RecordStream:
         if not self.path.is_dir():
             return chain(self.first, self._rest)
         if not self.files:
-            right = "no file named *.json, *.jsonl, *.csv or *.parquet"
-            raise DataError(f"{self.path}: the folder holds {right}")
+            raise DataError(f"{self.path}: the folder holds no file named *{', *'.join(_SUFFIXES)}")
         return chain.from_iterable(self.files)
 
     def close(self) -> None:
@@ -263,8 +262,8 @@ def _json_lines(path: Path, stream: BinaryIO) -> Iterator[tuple[FileLine, Record
 
 
 def _no_object(line: FileLine, value: Json) -> BadLine:
-    kind, text = _KINDS.get(type(value), "a number"), json.dumps(value)
-    return BadLine(line, f"a row must be a JSON object, got {kind}: {text[:60]}", text)
+    text = f"{_KINDS.get(type(value), 'a number')}: {json.dumps(value)[:60]}"
+    return BadLine(line, f"a row must be a JSON object, got {text}", json.dumps(value))
 
 
 def _table_rows(path: Path, raw: bytes) -> Iterator[tuple[FileLine, Record | BadLine]]:
@@ -370,7 +369,6 @@ def write_lines(path: str | Path, lines: Iterable[bytes]) -> int:
     in_place = path.exists() and not path.is_file()
     target = path if in_place else path.resolve()
     part = path if in_place else target.with_name(f".{target.name}.{os.getpid()}.part")
-    number = 0
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(part, "wb") as stream:
@@ -378,9 +376,7 @@ def write_lines(path: str | Path, lines: Iterable[bytes]) -> int:
             if target.suffix == ".gz":
                 out = gzip.GzipFile("", "wb", fileobj=stream, mtime=0)
             with out as packed:
-                for line in lines:
-                    number += 1
-                    packed.write(line)
+                number = sum(1 for line in lines if packed.write(line))
             stream.flush()
             if not in_place:
                 os.fsync(stream.fileno())
@@ -399,6 +395,6 @@ def write_lines(path: str | Path, lines: Iterable[bytes]) -> int:
 
 def _json_line(path: str | Path, number: int, row: Mapping[str, Json]) -> bytes:
     try:
-        return (ENCODE(dict(row)) + "\n").encode("utf-8")
+        return f"{ENCODE(dict(row))}\n".encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: row {number} cannot be written as JSON: {error}") from None

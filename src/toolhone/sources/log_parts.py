@@ -131,8 +131,9 @@ def _result_part(part: Json, unread: set[str]) -> str | None:
     if isinstance(part, Mapping) and part.get("type") == "document":
         check_keys(part, {"document", *PART_KEYS}, "a result", unread)
         inner = part.get("document")
-        alone = isinstance(inner, Mapping) and inner.keys() <= {"data", "id"}
-        return text_of(inner.get("data") if alone else inner, unread)
+        if isinstance(inner, Mapping) and inner.keys() <= {"data", "id"}:
+            inner = inner.get("data")
+        return text_of(inner, unread)
     return None
 
 
