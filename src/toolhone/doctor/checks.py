@@ -142,7 +142,7 @@ class Findings:
             groups.append(FindingGroup(kind, count, rows, found[:_EXAMPLES]))
         return sorted(groups, key=lambda one: (one.kind in REMARKS, -one.count, one.kind.value))
 
-    def raise_if_any(self, allow: Collection[FindingKind] = REMARKS) -> None:
+    def raise_if_any(self, allow: Collection[FindingKind] = REMARKS, hint: str = "") -> None:
         """Raise a `DataError` about the first finding that is not allowed, and count the others."""
         first = next((finding for finding in self.findings if finding.kind not in allow), None)
         if first is None:
@@ -151,7 +151,7 @@ class Findings:
         others = sum(count for kind, count in self.counts.items() if kind not in allow) - same - 1
         counted = [(same, "more of this kind"), (others, "of other kinds")]
         more = " and ".join(f"{count} {text}" for count, text in counted if count)
-        raise DataError(f"{first}{more and f' (… and {more})'}; try: toolhone doctor --fix")
+        raise DataError(f"{first}{more and f' (… and {more})'}{hint}")
 
 
 def check(conversations: Sequence[Conversation], where: str | Sequence[FileLine]) -> Findings:

@@ -306,7 +306,8 @@ def _check_rows(
 ) -> dict[str, Any]:
     """Count findings of the quick checks; serious ones raise `DataError`."""
     findings = quick_checks(conversations, places)
-    findings.raise_if_any(REMARKS | RAW_PROMPT_FINDINGS if data.raw_prompt else REMARKS)
+    allowed = REMARKS | RAW_PROMPT_FINDINGS if data.raw_prompt else REMARKS
+    findings.raise_if_any(allowed, f"; try: toolhone doctor --data {data.path} --fix")
     return {
         "findings": {kind.value: count for kind, count in findings.counts.items()},
         "doctor": [group.to_dict() for group in findings.groups],
