@@ -2,8 +2,10 @@
 never with a failed call.
 """
 
+import random
 from collections.abc import Mapping
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -13,7 +15,13 @@ from toolhone.errors import DataError
 from toolhone.schema import Conversation, Message, Tool, ToolCall
 from toolhone.synthetic import CanonicalExample, ManualTemplates
 from toolhone.synthetic.answers import CallRunner, answers_of, fill_answer, with_answers
+from toolhone.synthetic.described import DescribedPhrase
+from toolhone.synthetic.later_turns import Link, linked
+from toolhone.synthetic.paraphrase import Form
+from toolhone.synthetic.phrases import Draw
 from toolhone.tools.registry import Registry
+from toolhone.tools.result import ToolResult, ToolStatus
+from toolhone.tools.schema_sampler import SchemaSampler
 from toolhone.training.dataset import held_out_tasks, load_data
 
 
@@ -162,3 +170,43 @@ def test_finding_the_tasks_of_a_trained_run_runs_no_tool(tmp_path: Any) -> None:
     assert not (tmp_path / "rang").exists()
     assert tasks == load_data(plan).tasks
     assert (tmp_path / "rang").exists()
+
+
+def test_a_result_that_does_not_fit_the_next_call_ends_the_row_with_the_first() -> None:
+    first = Tool.of(
+        {
+            "name": "find",
+            "parameters": {"type": "object", "properties": {"name": {"type": "string"}}},
+        }
+    )
+    number = {"type": "string", "pattern": "^R-"}
+    second = Tool.of(
+        {
+            "name": "pay",
+            "parameters": {
+                "type": "object",
+                "properties": {"bill_id": number},
+                "required": ["bill_id"],
+            },
+        }
+    )
+    marked = linked(
+        Draw(Form.DO, (), (ToolCall("find", {"name": "Ada"}),)),
+        Link("find", "pay", "bill_id", ("bill_id",)),
+        DescribedPhrase(second, SchemaSampler(second)),
+        random.Random(0),
+        False,
+    )
+    messages = (
+        Message("user", "?"),
+        *(Message("assistant", None, None, (c,)) for c in marked.calls),
+    )
+    row = Conversation(messages, (first, second), "r")
+    for found, length in (("R-1", 6), ("B-1", 2)):
+        registry = Registry([first, second])
+        runner = CallRunner(registry, {"pay"})
+        with mock.patch.object(registry, "run_all") as run_all:
+            run_all.return_value = [ToolResult(ToolStatus.OK, "{}", {"bill_id": found})]
+            (made,), left = with_answers([row], runner, {}, 1.0, seed=0)
+        assert len(made.messages) == length, made.messages
+        assert left.total() == (length == 2)

@@ -95,7 +95,8 @@ def _answered(
     for index, message in enumerate(source):
         if any(map(marks, message.tool_calls)):
             filled = with_results(message.tool_calls[0], value)
-            if filled is None:
+            offered = {tool.name: tool for tool in conversation.tools}
+            if filled is None or offered[filled.name].problems(filled.arguments):
                 left["a result without what the next call needs"] += 1
                 return messages[:-1]  # without that result the row ends with the call
             message = replace(message, tool_calls=(filled,))

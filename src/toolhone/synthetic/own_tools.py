@@ -91,7 +91,7 @@ def _invented(experiment: Experiment, registry: Registry, tools: Sequence[Tool])
     """Return the tools that are not run: those that cannot, and unless `data.answered` is named
     all but those whose name says that they only read."""
     names = {tool.name for tool in tools if tool.name not in registry.runnable}
-    if experiment.data.answered is None:
+    if experiment.data.answered is None and experiment.data.chosen_strategy != METHOD:
         names |= {tool.name for tool in tools if not _reads(tool.name)}
     return names
 
