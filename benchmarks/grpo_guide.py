@@ -2,8 +2,8 @@
 
     python benchmarks/grpo_guide.py [--iterations 200] [--only quick full] [--out DIR]
 
-Each line starts from one model folder, pico after a short SFT on rows in the guide's format, and
-trains on such rows. Per line: the mean of the reward (of `right_tools`, where the line does not
+Each line starts from one model folder, the pico that ships after 50 steps of SFT on rows in the
+guide's format, and trains on such rows. Per line: the mean of the reward (of `right_tools`, where the line does not
 name it) in the first and in the last quarter, and the 95 % interval of the difference over steps.
 """
 
@@ -27,8 +27,9 @@ from support.grpo_guide import LINES, guide_rows
 
 MAIN = "from toolhone.cli.main import main; main()"
 START = (
-    "train data.path=train.jsonl model.dialect=calls training.lora=null training.batch_size=8 "
-    "training.learning_rate=2e-3 training.validate_every=0 evaluation.at_end=false"
+    "train data.path=train.jsonl model.name=pico-trained model.dialect=calls training.lora=null "
+    "training.batch_size=8 training.learning_rate=1e-3 training.validate_every=0 "
+    "evaluation.at_end=false"
 )
 
 
@@ -55,7 +56,7 @@ def series_of(run: Path) -> tuple[str, np.ndarray]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--iterations", type=int, default=200)
-    parser.add_argument("--start-steps", type=int, default=60, help="steps of SFT before")
+    parser.add_argument("--start-steps", type=int, default=50, help="steps of SFT before")
     parser.add_argument("--only", nargs="+", default=list(LINES), choices=list(LINES))
     parser.add_argument("--out", type=Path, help="keep the runs here")
     arguments = parser.parse_args()

@@ -205,7 +205,12 @@ def choices_of(line: str, has_file: bool = False) -> list[str]:
 CALLS = "model.dialect=calls"
 ONCE = "training.rl.episode.max_turns=1"
 FLAT = "training.schedule.shape=constant"
-ADAPTERS = ["training.lora.rank=8", "training.lora.alpha=128", "training.learning_rate=1e-5"]
+ADAPTERS = [
+    "training.lora.rank=8",
+    "training.lora.alpha=128",
+    "training.learning_rate=1e-5",
+    "training.rl.temperature=0.8",
+]
 EXACT_AND_FUNCTION = 'training.rl.reward.functions=["tool_call_exact", "tool_call_function"]'
 
 
@@ -233,7 +238,8 @@ EXACT_AND_FUNCTION = 'training.rl.reward.functions=["tool_call_exact", "tool_cal
 def test_its_flags_choose_its_rewards_dialect_and_turns(line: str, chosen: list[str]) -> None:
     choices = choices_of(line)
     assert [choice for choice in choices if choice not in ADAPTERS] == chosen
-    assert (choices[-3:] == ADAPTERS) is (FLAT in chosen or "schedule" in line)
+    kept = [choice for choice in ADAPTERS if "temperature" not in choice or "temp" not in line]
+    assert (choices[-len(kept) :] == kept) is (FLAT in chosen or "schedule" in line)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +247,8 @@ def test_its_flags_choose_its_rewards_dialect_and_turns(line: str, chosen: list[
     [("", 8, 128), ("--lora-rank 32", 32, 512), ("--lora-rank 32 --lora-alpha 64", 32, 2048)],
 )
 def test_its_lora_alpha_is_the_scale_itself(flags: str, rank: int, alpha: float) -> None:
-    choices = choices_of(f"--reward-functions tool_call_exact --learning-rate 1e-4 {flags}")
+    typed = "--learning-rate 1e-4 --temperature 0.7"
+    choices = choices_of(f"--reward-functions tool_call_exact {typed} {flags}")
     assert choices[-2:] == [f"training.lora.rank={rank}", f"training.lora.alpha={alpha}"]
 
 

@@ -153,8 +153,9 @@ def grpo_choices(
         choices[f"training.lora.rank={rank}"] = "the rank of MLX-GRPO's adapters"
         reason = f"MLX-GRPO's adapters are multiplied by --lora-alpha itself ({scale:g})"
         choices[f"training.lora.alpha={scale * rank:g}"] = reason
-        if not any(key.startswith("training.learning_rate=") for key in keys):
-            choices["training.learning_rate=1e-5"] = "the rate of MLX-GRPO"
+        for key, value in (("learning_rate", "1e-5"), ("rl.temperature", "0.8")):
+            if not any(each.startswith(f"training.{key}=") for each in keys):
+                choices[f"training.{key}={value}"] = "MLX-GRPO's own default"
     return choices
 
 
