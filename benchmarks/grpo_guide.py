@@ -3,8 +3,9 @@
     python benchmarks/grpo_guide.py [--iterations 200] [--only quick full] [--out DIR]
 
 Each line starts from one model folder, the pico that ships after 50 steps of SFT on rows in the
-guide's format, and trains on such rows. Per line: the mean of the reward (of `right_tools`, where the line does not
-name it) in the first and in the last quarter, and the 95 % interval of the difference over steps.
+guide's format, and trains on such rows. Per line: the mean of the reward (of `right_tools`, where
+the line does not name it) in the first and in the last quarter, and the 95 % interval of the
+difference over steps.
 """
 
 from __future__ import annotations
