@@ -1,0 +1,174 @@
+"""Rows and tasks of `make real`: the five tools of a customer desk, the built-in tools, plain chat.
+
+    make_data(Path("OUT/data"), Sizes(rows=320, tasks=40), seed=0, plain=[("Hello", "Hi!")])
+
+Desk requests have three sets of phrasings: SFT is labelled with the first, GRPO plays the second,
+and the third, with other cities, streets, countries and languages, is only measured.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolhone.data.templates import Templates
+
+DESK = json.loads(Path(__file__).with_name("desk.json").read_text(encoding="utf-8"))
+CHAT = json.loads(Path(__file__).with_name("chat.json").read_text(encoding="utf-8"))
+SHARES = {"desk": 0.65, "missing": 0.1, "builtin": 0.15, "plain": 0.1}
+"""Of the rows of SFT."""
+MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August")
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Rows of SFT, GRPO tasks, and measured tasks of each kind."""
+
+    rows: int
+    grpo: int
+    tasks: int
+
+
+def slots(rng: random.Random, place: str) -> dict[str, tuple[Any, str]]:
+    """A value for every slot, and how it is said in a request."""
+    pools = DESK["pools"]
+    month = rng.randrange(1, 7)
+    found: dict[str, tuple[Any, str]] = {}
+    for name, shift in (("date", 0), ("date2", 2)):
+        day, number = rng.randrange(1, 29), month + shift
+        value = f"2026-{number:02d}-{day:02d}"
+        said = (value, f"{MONTHS[number - 1]} {day}, 2026", f"{day} {MONTHS[number - 1]} 2026")
+        found[name] = value, rng.choice(said)
+    amount = rng.choice((rng.randrange(5, 900), round(rng.uniform(2, 500), 2)))
+    first, second = rng.sample(pools["currency"], 2)
+    number = rng.randrange(2, 30)
+    order = f"{rng.choice('ABCDKR')}-{rng.randrange(1000, 9999)}"
+    status = rng.choice(DESK["tools"][0]["parameters"]["properties"]["filter"]["properties"]["status"]["enum"])
+    slot = rng.choice(("morning", "afternoon", "evening"))
+    customer = f"C{rng.randrange(10000, 99999)}"
+    street = f"{rng.randrange(1, 200)} {rng.choice(pools[place]['street'])}"
+    plain = {"amount": amount, "currency": first, "currency2": second, "n": number, "order": order}
+    plain |= {"status": status, "slot": slot, "customer": customer, "street": street}
+    plain |= {name: rng.choice(pools[place][name]) for name in ("city", "country", "language")}
+    found |= {name: (value, str(value)) for name, value in plain.items()}
+    found["reason"] = tuple(rng.choice(pools["reason"]))
+    return found
+
+
+def desk_request(rng: random.Random, kind: str) -> tuple[str, str, Record]:
+    """A request with its tool and arguments."""
+    text, tool, pattern = rng.choice(DESK["requests"][kind])
+    values = slots(rng, "held" if kind == "held" else "train")
+
+    def fill(part: Any) -> Any:
+        return {k: fill(v) for k, v in part.items()} if isinstance(part, dict) else values[part][0]
+
+    return text.format(**{name: said for name, (_, said) in values.items()}), tool, fill(pattern)
+
+
+def function(tool: Record) -> Record:
+    return {"type": "function", "function": tool}
+
+
+def desk_row(rng: random.Random) -> Record:
+    """A labelled request; a third go on to the result and an answer, some to a second request."""
+    tools, messages = [function(tool) for tool in DESK["tools"]], list[Record]()
+    for _ in range(rng.choice((1, 1, 1, 2))):
+        text, tool, arguments = desk_request(rng, "sft")
+        messages += [{"role": "user", "content": text}, calling(tool, arguments)]
+        result, answer = DESK["answers"][tool]
+        messages.append({"role": "tool", "tool_call_id": "0", "content": json.dumps(result)})
+        messages.append({"role": "assistant", "content": answer})
+    if len(messages) == 4 and rng.random() < 0.66:
+        messages = messages[:2]
+    return {"messages": messages, "tools": tools}
+
+
+def calling(tool: str, arguments: Record) -> Record:
+    call = {"name": tool, "arguments": json.dumps(arguments, ensure_ascii=False)}
+    return {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": "0", "type": "function", "function": call}],
+    }
+
+
+def desk_missing(rng: random.Random, kind: str) -> tuple[str, str]:
+    text, answer = rng.choice(DESK["missing"][kind])
+    said = {name: said for name, (_, said) in slots(rng, "train").items()}
+    return text.format(**said), answer
+
+
+def spoken(question: str, answer: str, tools: Sequence[Record] = ()) -> Record:
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return {"messages": messages, "tools": list(tools)}
+
+
+def task(number: int, category: str, text: str, tools: Sequence[Record], expect: Record) -> Record:
+    messages = [{"role": "user", "content": text}]
+    named = {"id": f"{category}-{number:04d}", "category": category}
+    return {**named, "messages": messages, "tools": list(tools), "expect": expect}
+
+
+def desk_tasks(kind: str, count: int, seed: int, category: str) -> Iterator[Record]:
+    rng, tools = random.Random(f"{kind} {seed}"), [function(tool) for tool in DESK["tools"]]
+    for number in range(count):
+        text, tool, arguments = desk_request(rng, kind)
+        expect = {"calls": [{"name": tool, "arguments": arguments}]}
+        yield task(number, category, text, tools, expect)
+
+
+def no_call_tasks(count: int, seed: int) -> Iterator[Record]:
+    """Requests that lack something, and plain questions, both with the desk's tools on offer."""
+    rng, tools = random.Random(f"no call {seed}"), [function(tool) for tool in DESK["tools"]]
+    for number in range(count):
+        text = desk_missing(rng, "held")[0] if number % 2 else CHAT["asked"][number % 20]
+        category = "desk, something missing" if number % 2 else "plain questions beside tools"
+        yield task(number, category, text, tools, {"no_call": True})
+
+
+def sft_rows(count: int, seed: int, plain: Sequence[tuple[str, str]]) -> list[Record]:
+    """Rows of all kinds, in the shares of `SHARES`; half of plain chat has tools on offer."""
+    rng = random.Random(f"sft {seed}")
+    numbers = {name: round(count * share) for name, share in SHARES.items()}
+    rows = [desk_row(rng) for _ in range(numbers["desk"])]
+    tools = [function(tool) for tool in DESK["tools"]]
+    rows += [spoken(*desk_missing(rng, "sft"), tools) for _ in range(numbers["missing"])]
+    rows += [row.to_dict() for row in Templates(seed).conversations(numbers["builtin"])]
+    rows += [
+        spoken(*plain[number % len(plain)], tools if number % 2 else ())
+        for number in range(numbers["plain"] if plain else 0)
+    ]
+    rng.shuffle(rows)
+    for number, row in enumerate(rows):
+        row["id"] = f"row-{number:05d}"
+    return rows
+
+
+def make_data(
+    out: Path, sizes: Sizes, seed: int, plain: Sequence[tuple[str, str]]
+) -> dict[str, Path]:
+    """Write rows.jsonl, grpo.jsonl (tasks to play) and tasks.jsonl (measured); return them."""
+    builtin = [one.to_dict() for one in Templates(seed).tasks(sizes.tasks, "held_out_fillers")]
+    for one in builtin:
+        one["category"] = "built-in tools"
+    measured = [
+        *desk_tasks("held", sizes.tasks, seed, "desk, held-out phrasings"),
+        *desk_tasks("grpo", sizes.tasks, seed + 1000, "desk, phrasings of GRPO"),
+        *no_call_tasks(sizes.tasks, seed),
+        *builtin,
+    ]
+    played = [*desk_tasks("grpo", sizes.grpo, seed, "desk")]
+    files = {"rows": sft_rows(sizes.rows, seed, plain), "grpo": played, "tasks": measured}
+    out.mkdir(parents=True, exist_ok=True)
+    paths = {}
+    for name, records in files.items():
+        paths[name] = out / f"{name}.jsonl"
+        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        paths[name].write_text("".join(lines), encoding="utf-8")
+    return paths
