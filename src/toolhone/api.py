@@ -118,7 +118,6 @@ def train(
     checkpoint, `resume_from` another one."""
     progress, algorithm = progress or Progress(), find_method(plan)
     plan = with_own_lora(plan, adapter_of(plan) or Path(plan.model.name), progress.report)
-    plan = plan if resume or resume_from else with_recipe(plan, progress.report)
     folder, run, checkpoint, started_at = Path(out), None, None, None
     if resume or resume_from:
         run = _open_unfinished(folder, plan)
@@ -137,6 +136,8 @@ def train(
     if not data.texts:
         check_ids(data.tasks)
     refuse_unplayable(data.tasks)
+    if run is None:
+        plan = with_recipe(plan, [*data.train, *data.play, *data.pairs], progress.report)
     begun = None if run is None else Certificate.read(run.folder)
     setup = TrainingSetup(plan, registry, metrics, progress, begun)
     setup.check_tools(data.tasks)

@@ -13,6 +13,7 @@ from toolhone.api import began_with, experiment, train
 from toolhone.config.experiment import load_experiment, overridden
 from toolhone.models.pico import pico_folder
 from toolhone.runs.run import Run
+from toolhone.schema import Conversation, Tool
 from toolhone.training import recipe
 from toolhone.training.recipe import fitting_length, with_recipe
 
@@ -44,7 +45,7 @@ def counts_as_large(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def chosen(values: dict[str, Any]) -> tuple[Any, list[str]]:
     lines: list[str] = []
-    return with_recipe(experiment(values), lines.append), lines
+    return with_recipe(experiment(values), [], lines.append), lines
 
 
 @pytest.mark.usefixtures("counts_as_large")
@@ -84,21 +85,21 @@ def test_what_the_experiment_says_is_never_changed(other):
     assert not lines
     assert not plan.training.recipe.chosen
     again = overridden(experiment({"model": {"name": str(other)}}), ["training.max_length=300"])
-    assert with_recipe(again, lines.append).training.learning_rate == 1e-3
+    assert with_recipe(again, [], lines.append).training.learning_rate == 1e-3
 
 
 def test_pico_small_models_and_recipe_none_keep_the_defaults(other, monkeypatch):
     for name in ("pico", "pico-trained", str(pico_folder(0)), str(other)):
         values = {"model": {"name": name}}
-        assert with_recipe(experiment(values), pytest.fail) == experiment(values)
+        assert with_recipe(experiment(values), [], pytest.fail) == experiment(values)
     monkeypatch.setattr(recipe, "SMALLEST", 1000)
     values = {"model": {"name": str(other)}, "training": {"recipe": "none"}}
-    assert with_recipe(experiment(values), pytest.fail) == experiment(values)
+    assert with_recipe(experiment(values), [], pytest.fail) == experiment(values)
 
 
 @pytest.mark.usefixtures("counts_as_large")
 def test_the_recipe_of_pico_does_not_follow_to_another_model(other):
-    plan = with_recipe(load_experiment(Path("demo"), [f"model.name={other}"]), lambda _: None)
+    plan = with_recipe(load_experiment(Path("demo"), [f"model.name={other}"]), [], lambda _: None)
     training = plan.training
     assert (training.learning_rate, training.optimizer.name) == (1e-3, "adamw")
     assert training.lora is not None
@@ -113,6 +114,26 @@ def test_memory_that_a_step_would_fill_turns_checkpointing_on(other, monkeypatch
     plan, lines = chosen({"model": {"name": str(other)}})
     assert plan.training.gradient_checkpointing
     assert any("gradient_checkpointing True (a step would fill" in line for line in lines)
+
+
+@pytest.mark.usefixtures("counts_as_large")
+def test_rows_that_begin_with_the_same_long_tools_run_in_wide_passes_on_a_cpu(other):
+    long = Tool("find", "word " * 300, {"type": "object", "properties": {}})
+    short = Tool("get", "word", {"type": "object", "properties": {}})
+    values = experiment({"model": {"name": str(other), "device_map": "cpu"}})
+
+    def chosen_for(*tools: list[Tool]) -> Any:
+        rows = [Conversation((), tuple(each)) for each in tools]
+        return with_recipe(values, rows, lambda _: None)
+
+    wide = chosen_for([long], [long], [long], [short, long])
+    assert (wide.model.micro_batch_tokens, wide.training.gradient_checkpointing) == (4096, True)
+    for tools in ([[short]] * 4, [[long], [short, long], [short, short]]):
+        usual = chosen_for(*tools)
+        assert (usual.model.micro_batch_tokens, usual.training.gradient_checkpointing) == (
+            *(None,),
+            False,
+        )
 
 
 def test_the_length_fits_a_percentile_of_the_rows_or_all_where_the_longest_is_near():

@@ -149,6 +149,7 @@ class ModelSize:
     torch_dtype: str
     why: str
     tight: bool
+    on_cpu: bool
 
 
 def size_up(name: str, model: ModelSection, full: bool) -> ModelSize:
@@ -171,7 +172,8 @@ def size_up(name: str, model: ModelSection, full: bool) -> ModelSize:
     tokens = devices.default_micro_batch(skeleton.config, device, size)
     kept = tokens * devices.token_bytes(skeleton.config, size, gradient_checkpointing=False)
     needed = kept + weights * ((4 + devices.TRAINED_BYTES) if full else size)
-    return ModelSize(weights, dtype, why, needed > MEMORY_SHARE * devices.device_bytes(device))
+    tight = needed > MEMORY_SHARE * devices.device_bytes(device)
+    return ModelSize(weights, dtype, why, tight, device.type == "cpu")
 
 
 def longest_row(trainer: Trainer) -> int | None:

@@ -1,6 +1,6 @@
 """The recipe of a pretrained model: what an experiment leaves open, by the model's size and device.
 
-    plan = with_recipe(plan, report)                       # before the model is opened
+    plan = with_recipe(plan, data.train, report)           # before the model is opened
     length, why = fitting_length([310, 420, 980], 8192)    # when the rows are known
 
 pico and other models below `SMALLEST` keep the defaults of the sections. What was chosen, and why,
@@ -9,6 +9,8 @@ is kept in `training.recipe.chosen`; a resumed run keeps it.
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,8 +23,11 @@ from toolhone.config.presets import is_pico
 from toolhone.config.sections import Experiment
 from toolhone.data.render import Lengths, check_lengths
 from toolhone.models.resolve import resolve_model
+from toolhone.schema import Conversation, Task, Tool
+from toolhone.schema.preference import Preference
 from toolhone.training.dataset import learns_labels
 
+Learned = Conversation | Task | Preference
 SMALLEST = 20_000_000
 RATES = ((300e6, 1e-3, 1e-4), (1e9, 5e-4, 5e-5), (4e9, 3e-4, 2e-5), (float("inf"), 2e-4, 1e-5))
 """Weights up to which a rate holds; that of LoRA, and that of full training. Adapters take rates
@@ -33,11 +38,19 @@ GENTLER = {"dpo": 0.1, "ppo": 0.2, "grpo": 0.2}
 WARMUP = 0.05
 PERCENTILE = 99
 """Of the rows' lengths, which `training.max_length` fits."""
+SHARED, WIDE = 1000, 4096
+"""Characters of tools from which a CPU is faster with a pass of `WIDE` tokens that recomputes its
+activations than with one of 1,024 that keeps them: 37 and 58 CPU seconds for 16 rows with 2,300
+characters, with 1 GB less (docs/log.md)."""
 BY_DATA = "fits the data"
 
 
-def with_recipe(plan: Experiment, report: Callable[[str], None]) -> Experiment:
+def with_recipe(
+    plan: Experiment, data: Sequence[Learned], report: Callable[[str], None]
+) -> Experiment:
     """Return the plan with settings that are left open filled in for its pretrained model.
+
+    data: what is trained on.
 
     Unchanged: with `training.recipe` none, pico, models below `SMALLEST`, and backends whose model
     is not described here (toy, tinker).
@@ -60,8 +73,12 @@ def with_recipe(plan: Experiment, report: Callable[[str], None]) -> Experiment:
         found["training.lora"] = (training.lora, "adapters on every layer but the head")
     found["training.schedule.warmup_ratio"] = (WARMUP, "of all steps")
     found["model.torch_dtype"] = (size.torch_dtype, size.why)
-    if size.tight:
+    shared = _shared_characters([one.tools for one in data])
+    if size.tight or (size.on_cpu and shared > SHARED):
         why = "a step would fill the memory of this device"
+        if not size.tight:
+            why = f"rows begin with the same tools, {shared:,} characters, which run once in a pass"
+            found["model.micro_batch_tokens"] = (WIDE, why)
         found["training.gradient_checkpointing"] = (True, why)
     if training.method == "sft" or learns_labels(plan):
         found["training.max_length"] = (training.max_length, BY_DATA)
@@ -109,6 +126,16 @@ def fitting_length(lengths: Sequence[int], most: int) -> tuple[int, str]:
     fits = sum(one <= length for one in lengths)
     bound = "" if length == wanted else ", all that model and memory allow"
     return length, f"{fits} of {len(lengths)} rows fit, the longest has {longest} tokens{bound}"
+
+
+def _shared_characters(tools: Sequence[Sequence[Tool]]) -> int:
+    """Return the characters of the commonest list of tools, 0 where less than half have it."""
+    counts = Counter(tuple(tool.name for tool in each) for each in tools)
+    if not counts or 2 * counts.most_common(1)[0][1] < len(tools):
+        return 0
+    names = counts.most_common(1)[0][0]
+    first = next(each for each in tools if tuple(tool.name for tool in each) == names)
+    return sum(len(json.dumps(tool.to_dict())) for tool in first)
 
 
 def _is_open(plan: Experiment, key: str) -> bool:
