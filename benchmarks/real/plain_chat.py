@@ -1,7 +1,7 @@
 """Plain chat of a model: its own answers to learn from, and what a training did to it.
 
-    python plain_chat.py answer MODEL OUT.json [KEY=VALUE ...]     # answers without tools
-    python plain_chat.py measure MODEL OUT.json [KEY=VALUE ...]    # answers, lengths, perplexity
+python plain_chat.py answer MODEL OUT.json [KEY=VALUE ...]     # answers without tools
+python plain_chat.py measure MODEL OUT.json [KEY=VALUE ...]    # answers, lengths, perplexity
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from make_data import CHAT
 from toolhone import evaluate, open_model
 from toolhone.rows import Row
 from toolhone.schema import Expect, Message, Task
-
 
 
 def answers(model: Any, questions: list[str]) -> list[str]:
@@ -46,7 +45,9 @@ def main() -> None:
     keys = [*keys, "evaluation.max_new_tokens=48", "tools=[]"]
     model = open_model(ref, overrides=keys)
     if verb == "answer":
-        found: Any = list(zip(CHAT["trained"], answers(model, CHAT["trained"]), strict=True))
+        said = answers(model, CHAT["trained"])
+        pairs = zip(CHAT["trained"], said, strict=True)
+        found: Any = [pair for pair in pairs if pair[1] and not {"{", "[", "<"} & set(pair[1])]
     else:
         said = answers(model, CHAT["asked"])
         found = {

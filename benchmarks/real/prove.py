@@ -41,7 +41,7 @@ class Stages:
     seen: list[dict[str, Any]] = field(default_factory=list)
 
     def run(self, name: str, *words: str, script: str | None = None) -> str:
-        """Run `toolhone WORDS`, or a script of this folder, unless it is done; return its output."""
+        """Run `toolhone WORDS` or a script of this folder, if it is not done; return its output."""
         log, done = self.out / f"{name}.log", self.out / f"{name}.done"
         if done.is_file():
             self.seen.append(json.loads(done.read_text()))
@@ -161,12 +161,15 @@ def scores(folder: Path) -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", default="smollm2")
-    parser.add_argument("--dialect", default="tagged")
+    parser.add_argument(
+        "--dialect", help="[tagged for smollm2, whose template shows no tools; auto]"
+    )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/real"))
     parser.add_argument("--set", nargs="*", default=[], help="other sizes, such as steps=10")
     given = parser.parse_args()
+    given.dialect = given.dialect or ("tagged" if given.model == "smollm2" else "auto")
     sizes, out, model = dict(QUICK if given.quick else FULL), given.out, given.model
     sizes |= {name: int(value) for name, _, value in (one.partition("=") for one in given.set)}
     (out / "data").mkdir(parents=True, exist_ok=True)
@@ -183,7 +186,8 @@ def main() -> None:
     stages.run("base", "eval", model, *tasks, "--out", str(out / "base"), key, *EVALUATED)
     stages.run("sft", "train", str(sft), "--out", str(out / "sft"))
     stages.run("grpo", "train", str(grpo), "--out", str(out / "grpo"))
-    stages.run("after", "measure", str(out / "grpo"), str(out / "after.json"), script="plain_chat.py")
+    tuned, after = str(out / "grpo"), str(out / "after.json")
+    stages.run("after", "measure", tuned, after, script="plain_chat.py")
     folders = str(out / "base"), str(out / "grpo" / "evaluation")
     stages.run("guard", "compare", *folders, "--guard")
     stages.run("export", "export", str(out / "grpo"), "--to", "merged", "--out", str(out / "model"))
@@ -233,15 +237,13 @@ def write_report(
     lines += ["", "Exact match (no call where none is right) in %, with 95 % intervals.", ""]
     lines += [f"- {name}: {changes}" for name, changes in steps.items()]
     lines += [f"- plain chat {name}: {one}" for name, one in report["plain"].items()]
-    lines += [f"- served: {report['served']}", "", "| stage | s | CPU s | GB | exit |"]
+    lines += [f"- served: {report['served']}", "", "| stage | exit | s | CPU s | GB |"]
     lines += ["|---|---|---|---|---|"]
-    lines += [
-        f"| {one['stage']} | {one['seconds']} | {one['cpu_seconds']} | {one['peak_gb']} | {one['exit']} |"
-        for one in stages.seen
-    ]
+    lines += ["| " + " | ".join(map(str, one.values())) + " |" for one in stages.seen]
     lines += ["", "## Plain questions, before and after", ""]
     for asked, said in chat["before"]["answers"].items():
-        lines.append(f"- {asked}\n  - before: {said!r}\n  - after: {chat['after']['answers'][asked]!r}")
+        now = chat["after"]["answers"][asked]
+        lines.append(f"- {asked}\n  - before: {said!r}\n  - after: {now!r}")
     (out / "report.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines[:40]))
 

@@ -22,6 +22,7 @@ from toolhone.dialects.probe.certificate import (
     examine,
 )
 from toolhone.errors import DialectError
+from toolhone.models.pico import pico_folder
 from toolhone.tokenizer import TextTokenizer
 
 QUICK = {
@@ -326,3 +327,14 @@ def test_weights_that_were_copied_away_from_their_run_still_tell_their_format(
     assert open_model(tmp_path / "whole").dialect.name == "json"
     named = open_model(tmp_path / "whole", overrides=["model.dialect=native"])
     assert named.dialect.name == "native"
+
+
+def test_without_a_template_the_certificate_says_which_markup_it_took_and_why() -> None:
+    tokenizer = TextTokenizer.load(pico_folder(0))
+    tokenizer.wrapped.chat_template = None
+    dialect, certificate = certify(tokenizer, FormatRequest("json"))
+    assert dialect is not None
+    (fact,) = [fact for fact in certificate.findings if fact.probe == "markup"]
+    assert fact.found == "chatml"
+    assert fact.why == "there is no template, and <|im_end|> is a token of this tokenizer"
+    assert certify(tokenizer, FormatRequest("auto"))[1].reason.endswith("but plain turns")

@@ -129,7 +129,8 @@ def _convert(path: Path, folder: Path) -> None:
     tokenizer, notes = _tokenizer(path, facts)
     model = _load(path, torch.bfloat16 if large else torch.float32)
     _check_model(path, model, facts, tensors)
-    model.config.rope_theta = _rope(model.config)["rope_theta"]  # where other loaders look for it
+    if "rope_theta" in model.config.rope_parameters:  # other loaders look for it in the config
+        model.config.rope_theta = model.config.rope_parameters["rope_theta"]
     tokenizer.save_pretrained(folder)
     with _hidden_progress():
         model.save_pretrained(folder)

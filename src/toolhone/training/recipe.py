@@ -32,7 +32,7 @@ SMALLEST = 20_000_000
 RATES = ((300e6, 1e-3, 1e-4), (1e9, 5e-4, 5e-5), (4e9, 3e-4, 2e-5), (float("inf"), 2e-4, 1e-5))
 """Weights up to which a rate holds; that of LoRA, and that of full training. Adapters take rates
 ten times as high or more (Schulman and others, LoRA Without Regret, 2025), small models higher
-ones; 1e-3 at 135 million weights was measured (docs/log.md)."""
+ones. They follow usual practice; no sweep was run."""
 GENTLER = {"dpo": 0.1, "ppo": 0.2, "grpo": 0.2}
 """Methods whose rate is a part of that of SFT."""
 WARMUP = 0.05
@@ -50,10 +50,8 @@ def with_recipe(
 ) -> Experiment:
     """Return the plan with settings that are left open filled in for its pretrained model.
 
-    data: what is trained on.
-
-    Unchanged: with `training.recipe` none, pico, models below `SMALLEST`, and backends whose model
-    is not described here (toy, tinker).
+    data: what is trained on. Unchanged: with `training.recipe` none, pico, models below `SMALLEST`,
+    and backends whose model is not described here (toy, tinker).
     """
     training = plan.training
     if training.recipe.name == "none" or plan.model.backend in ("toy", "tinker"):

@@ -128,6 +128,10 @@ def certify(tokenizer: TextTokenizer, request: FormatRequest) -> tuple[Dialect |
     hashes["dialect"] = hash_text(json.dumps(described, sort_keys=True))
     if described.get("markup") != "template":
         hashes["template"] = ""
+    if not template:
+        has = "is" if tokenizer.control_id("<|im_end|>") is not None else "is not"
+        why = f"there is no template, and <|im_end|> {has} a token of this tokenizer"
+        facts.append(TemplateFact("markup", str(described["markup"]), False, why))
     facts += [
         TemplateFact("calls are read back", "yes", False, f"written as {described['syntax']}"),
         TemplateFact("what ends a turn", " or ".join(dialect.stop)),
