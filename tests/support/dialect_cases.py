@@ -315,7 +315,7 @@ MALFORMED: dict[str, tuple[Malformed, ...]] = {
         ("f(a=1)", OK, ("f",), None),
         ("f(a=1), g(b=2)", OK, ("f", "g"), None),
         (" [ f( a = 'x' ), g.h(),]", OK, ("f", "g.h"), None),
-        ("[f(a=1)\n]", OK, ("f",), None),
+        ("[\n  f(a=1),\n  g(b=2)\n]", OK, ("f", "g"), None),
         ("[f(x), f(y)]", OK, (), "[f(x), f(y)]"),
         ("O(n log n)", OK, (), "O(n log n)"),
         ("[1, 2]", OK, (), "[1, 2]"),

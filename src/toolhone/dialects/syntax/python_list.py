@@ -20,7 +20,8 @@ from toolhone.schema import Json, Tool, ToolCall
 
 _TYPES = {"object": "dict", "number": "float"}
 _VALUES = ("default", "enum", "const", "examples")
-_LIST_BEHIND_TEXT = re.compile(r"^[ \t]*\[(?=[ \t]*[^\W\d][\w.:/-]*\()", re.MULTILINE)
+_BEGIN = re.compile(r"\[?\s*")
+_LIST_BEHIND_TEXT = re.compile(r"^[ \t]*(\[)(?=\s*[^\W\d][\w.:/-]*\()", re.MULTILINE)
 
 
 class PythonList(PromptedSyntax):
@@ -60,11 +61,11 @@ class PythonList(PromptedSyntax):
     def read_body(self, text: str, tools: Sequence[Tool] = ()) -> ParsedReply:  # noqa: ARG002
         body = text.strip("`\n ")
         before = ""
-        if not _begins_call(body, 1 if body.startswith("[") else 0):
+        if not _begins_call(body):
             found = _LIST_BEHIND_TEXT.search(body)
-            if found is None or not _begins_call(body, found.end()):
+            if found is None or not _begins_call(body, found.start(1)):
                 return ParsedReply(text)
-            before, body = body[: found.start()], body[found.end() - 1 :]
+            before, body = body[: found.start()], body[found.start(1) :]
         read, end = _read_list(body)
         if (before or body[end:].strip()) and read[-1].problem is ParseProblem.NONE:
             read.append(FoundCalls(end, (), ParseProblem.STRAY_TEXT))
@@ -82,8 +83,9 @@ def bfcl_types(schema: Json) -> Json:
     return renamed | {"type": _TYPES.get(kind, kind)} if isinstance(kind, str) else renamed
 
 
-def _begins_call(text: str, start: int) -> bool:
-    head = CALL_HEAD.match(text, start)
+def _begins_call(text: str, start: int = 0) -> bool:
+    begin = _BEGIN.match(text, start)
+    head = begin and CALL_HEAD.match(text, begin.end())
     return head is not None and CALL_SIGN.match(text, head.end()) is not None
 
 
