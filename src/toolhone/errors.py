@@ -117,6 +117,7 @@ class FindingKind(StrEnum):
     CALL_WITHOUT_RESULT = "a call without a result"
     OTHER_FORMAT = "an argument that is not of the format of its schema"
     REORDERED_RESULTS = "results in another order than their calls"
+    UNNAMED_RESULTS = "results matched by their order, although some have ids"
 
     ARGUMENTS_AS_TEXT = "arguments written as JSON text"
     ENCODED_TWICE = "arguments encoded twice"

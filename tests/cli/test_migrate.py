@@ -229,3 +229,39 @@ def test_the_page_for_those_who_come_from_elsewhere_names_every_program() -> Non
     page = (Path(__file__).parents[2] / "docs" / "coming-from.md").read_text()
     names = [name.removesuffix("*") for name in (*PROGRAMS, *CONSTANTS, *CALLS)]
     assert [name for name in names if name not in page] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("NUM_STEPS: int = 7", ""),
+        ("NUM_STEPS, OTHER_NAME = 7, 8", "OTHER_NAME = 8"),
+        ("NUM_STEPS = 2 * 50", "NUM_STEPS was left out: its value is computed"),
+        ("NUM_STEPS = int(os.environ['S'])", "NUM_STEPS was left out: its value is computed"),
+    ],
+)
+def test_a_constant_is_read_in_each_way_to_write_it_or_named(
+    migrate: Any, tmp_path: Path, line: str, told: str
+) -> None:
+    (tmp_path / "config.py").write_text(f'BASE_MODEL = "pico"\n{line}\n')
+    code, out, _ = migrate("config.py", "--json")
+    found = json.loads(out)
+    steps = found["experiment"]["training"]["steps"]
+    assert (code, steps == 7, told in " ".join(found["notes"])) == (0, "computed" not in told, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("model: pico\nlora_parameters: [1]\n", "lora_parameters must hold keys with values"),
+        ("model: pico\nmodel: other\n", "the key 'model' occurs twice"),
+        ("model: pico\ngroup_size: on\n", "'group_size' must be a number, not true"),
+    ],
+)
+def test_yaml_that_says_two_things_is_refused(
+    migrate: Any, tmp_path: Path, text: str, wrong: str
+) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    code, _, err = migrate("config.yaml")
+    assert code == 2
+    assert wrong in " ".join(err.split())

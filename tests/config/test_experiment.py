@@ -239,3 +239,32 @@ def test_an_experiment_that_a_run_kept_before_split_seed_is_split_by_its_seed() 
     assert stored_experiment({"seed": 3}, "a run").data.split_seed == 3
     assert stored_experiment({"seed": 3, "data": {"split_seed": 0}}, "a run").data.split_seed == 0
     assert experiment_of({"seed": 3}, "a file").data.split_seed == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "wrong"),
+    [
+        ("e.json", '{"seed": 1, "seed": 2}', "the key 'seed' occurs twice"),
+        (
+            "e.json",
+            '{"training": {"steps": 1, /* x */ "steps": 2,}}',
+            "the key 'steps' occurs twice",
+        ),
+        ("e.yaml", "training:\n  steps: 1\n  steps: 2\n", "the key 'steps' occurs twice"),
+        ("e.json", '{"training": {"steps": true}}', "'steps' must be a number, not true"),
+        ("e.json", '{"training": {"rl": {"beta": false}}}', "'beta' must be a number, not false"),
+    ],
+)
+def test_an_experiment_that_says_two_things_is_refused(
+    tmp_path: Path, name: str, text: str, wrong: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match=wrong):
+        load_experiment(tmp_path / name)
+
+
+def test_a_file_of_tools_in_an_experiment_is_read_strictly(tmp_path: Path) -> None:
+    (tmp_path / "tools.json").write_text('[{"name": "a", "name": "b"}]')
+    (tmp_path / "e.json").write_text('{"tools": ["tools.json"]}')
+    with pytest.raises(ConfigError, match="the key 'name' occurs twice"):
+        load_experiment(tmp_path / "e.json")

@@ -2,6 +2,7 @@
 is told.
 """
 
+import hashlib
 import json
 import subprocess
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from toolhone import open_model, train
 from toolhone.config.experiment import experiment_of, merged, run_folder
 from toolhone.config.trust import refuse_to_resume_unnamed
 from toolhone.errors import RunError
-from toolhone.runs.run import Run
+from toolhone.runs.run import MANIFEST, Run, read_json, write_json
 from toolhone.schema import ToolCall
 
 COMMAND = {
@@ -50,6 +51,9 @@ def foreign(made: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         (made / "run" / "experiment.json").write_text(json.dumps(values))
         for state in made.glob("run/checkpoints/*/state.json"):
             state.write_text(json.dumps({**json.loads(state.read_text()), "experiment": values}))
+            listed, raw = read_json(state.with_name(MANIFEST)), state.read_bytes()
+            digest = {"bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest()}
+            write_json(state.with_name(MANIFEST), {**listed, "state.json": digest})
 
     return change
 

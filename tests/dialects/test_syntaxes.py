@@ -420,3 +420,31 @@ def test_digits_of_other_scripts_are_text_and_no_number(digits: str) -> None:
     assert typed_value(digits, None) == digits
     assert typed_value("12", {"type": "integer"}) == 12
     assert open_syntax("calls").read(f"edit(count={digits})").calls == ()
+
+
+@pytest.mark.parametrize(
+    ("syntax", "text"),
+    [
+        ("calls", 'edit(path="a") edit(path="b")'),
+        ("calls", "edit()edit()"),
+        ("calls", "edit(n=1), edit(n=2)"),
+        ("bare_json", '{"function": {"name": "edit", "arguments": {}}}'),
+        ("bare_json", '{"tool_calls": [{"name": "edit"}]}'),
+        ("bare_json", '{"content": null, "function_call": {"name": "edit"}}'),
+    ],
+)
+def test_calls_in_another_form_are_broken_and_no_plain_answer(syntax: str, text: str) -> None:
+    assert open_syntax(syntax).read(text).problem is not ParseProblem.NONE
+
+
+@pytest.mark.parametrize(
+    ("syntax", "text"),
+    [
+        ("calls", "sin(1) cos(2)"),
+        ("calls", "f(n=5) is next"),
+        ("bare_json", '{"function": "sin"}'),
+        ("bare_json", '{"tool_calls": []}'),
+    ],
+)
+def test_an_answer_that_speaks_of_calls_stays_an_answer(syntax: str, text: str) -> None:
+    assert open_syntax(syntax).read(text) == ParsedReply(text)

@@ -70,3 +70,14 @@ def test_bad_rows_of_tasks_and_predictions_are_counted_and_not_the_end(tmp_path:
     assert "line 1: a task needs 'expect'" in said
     assert "predictions left out, whose tasks cannot be read: 1" in said
     assert "predictions that cannot be read, and count as wrong: 1" in said
+
+
+@pytest.mark.parametrize(
+    "key", ["toolCalls", "functionCall", "function_calls", "message", "output"]
+)
+def test_a_prediction_without_calls_may_hold_none_elsewhere(key: str) -> None:
+    no_call = replace(TASK, expect=Expect(no_call=True))
+    with pytest.raises(DataError, match=rf"has '{key}', which is not read"):
+        score([no_call], [{"id": "t", "calls": [], key: [CALL]}])
+    usage = {"id": "t", "calls": [], "usage": {"tokens": 3}, "category": "x"}
+    assert score([no_call], [usage]).samples[0].scores["exact_match"] == 1

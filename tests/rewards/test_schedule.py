@@ -1,7 +1,9 @@
 """Weights as a sum or an average, and phases that follow one another and survive a resume."""
 
 import json
+import sys
 from dataclasses import asdict, replace
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -336,3 +338,20 @@ def test_a_reward_that_is_no_usable_number_is_reported_with_reward_and_task(valu
         ConfigError, match=r"reward 'own' must be a finite number .* task 't' it is"
     ):
         compute_reward([reward], TASK, reply("f"))
+
+
+def test_a_decimal_is_a_number_and_a_weighted_sum_has_a_bound():
+    def earned(value, weight=1.0):
+        return compute_reward([Reward("own", lambda *_: value, weight)], TASK, reply("")).total
+
+    assert earned(Decimal("0.5")) == 0.5
+    for value in (Decimal("NaN"), Decimal("sNaN"), Decimal("Infinity"), Decimal("1e30")):
+        with pytest.raises(ConfigError, match=r"'own' must be a finite number.*Decimal"):
+            earned(value)
+    with pytest.raises(ConfigError, match=r"the weighted sum of the rewards.*it is inf"):
+        earned(1e17, 1e300)
+
+
+def test_a_reward_that_exits_is_an_error_and_no_end_of_the_training():
+    with pytest.raises(ConfigError, match="the reward 'exit' failed on the task 't': SystemExit"):
+        compute_reward([Reward("exit", lambda *_: sys.exit(0), 1.0)], TASK, reply(""))

@@ -10,6 +10,7 @@ import pytest
 
 from toolhone.config.experiment import load_experiment
 from toolhone.errors import RunError
+from toolhone.models.resolve import find
 from toolhone.runs.run import MANIFEST, Run, read_metrics, whole_folder, write_json
 
 EXPERIMENT = load_experiment(None, ["training.steps=3"])
@@ -192,7 +193,8 @@ def test_a_reader_leaves_out_a_last_line_that_was_cut_off_and_reports_it(tmp_pat
 
 
 @pytest.mark.parametrize(
-    "damage", ["cut", "flip", "missing", "mixed", "foreign", "state", "manifest"]
+    "damage",
+    ["cut", "flip", "missing", "mixed", "foreign", "state", "manifest", "unlisted", "added"],
 )
 def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_used(
     tmp_path: Path, damage: str
@@ -211,6 +213,11 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_used(
     elif damage in ("state", "manifest"):
         path = newer / f"{damage}.json"
         path.write_text(path.read_text()[:20])
+    elif damage == "unlisted":
+        (newer / MANIFEST).unlink()
+    elif damage == "added":
+        (newer / "notes.txt").write_text("of the user")
+        (newer / "adapter_model.safetensors").write_bytes(weights.read_bytes())
     elif damage == "mixed":
         weights.write_bytes((older / "weights").read_bytes())
     else:
@@ -222,8 +229,12 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_used(
     (note,) = notes
     assert note.startswith(f"{newer} is not used: ")
     named = {"foreign": "another run", "state": "state.json", "manifest": "manifest.json"}
+    named |= {
+        "unlisted": "manifest.json is missing",
+        "added": "adapter_model.safetensors is not in",
+    }
     assert named.get(damage, "weights") in note
-    with pytest.raises(RunError, match=r"cannot be resumed from.*name another checkpoint"):
+    with pytest.raises(RunError, match=r"cannot be used.*name another one of checkpoint_step_20"):
         run.latest("checkpoint_step_100")
     assert run.latest("checkpoint_step_20") == older
     (older / "state.json").write_text('{"step": 1}')
@@ -234,8 +245,23 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_used(
 def test_a_checkpoint_without_a_manifest_is_used_as_it_is(tmp_path: Path) -> None:
     run = Run.create(tmp_path, EXPERIMENT)
     saved(run, "checkpoint_step_1", "x")
-    (tmp_path / "checkpoints" / "checkpoint_step_1" / MANIFEST).unlink()
-    assert run.latest() == tmp_path / "checkpoints" / "checkpoint_step_1"
+    folder = tmp_path / "checkpoints" / "checkpoint_step_1"
+    (folder / MANIFEST).unlink()
+    (folder / "state.json").write_text('{"step": 1}')  # of an older version
+    assert run.latest() == folder
+
+
+def test_a_damaged_checkpoint_is_not_evaluated(tmp_path: Path) -> None:
+    run = Run.create(tmp_path, EXPERIMENT)
+    for name in ("checkpoint_step_1", "final_checkpoint"):
+        saved(run, name, "weights")
+    weights = tmp_path / "checkpoints" / "final_checkpoint" / "weights"
+    weights.write_text("Weights")
+    with pytest.raises(RunError, match=r"weights is not the file of manifest.*checkpoint_step_1"):
+        find(str(tmp_path), None)
+    with pytest.raises(RunError, match=r"weights is not the file of manifest"):
+        find(str(weights.parent), None)
+    assert find(str(tmp_path), "checkpoint_step_1")[1] == weights.parents[1] / "checkpoint_step_1"
 
 
 def test_what_a_killed_process_left_is_swept_and_an_old_folder_comes_back(tmp_path: Path) -> None:

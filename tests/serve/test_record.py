@@ -75,6 +75,11 @@ def test_sessions_become_episodes_with_the_ids_that_were_sampled(tmp_path: Path)
         assert np.count_nonzero(row.arrays["behavior_logprobs"]) == row.mask.sum()
     lines = [json.loads(line) for line in (folder / "episodes.jsonl").read_text().splitlines()]
     assert lines[0]["scores"] == {"reward": 2.0, "turns": 2.0}
+    notes = list[str]()
+    with (folder / "episodes.jsonl").open("a") as file:
+        file.write('{"id": "three", "mess')  # the server was killed
+    assert [each.task_id for each in read_episodes(folder, notes.append)] == ["one", "two"]
+    assert notes == [f"{folder}/episodes.jsonl, line 3: cut off, left out"]
     assert [one["role"] for one in lines[0]["messages"]] == [
         *("user", "assistant", "tool", "assistant")
     ]

@@ -204,7 +204,7 @@ def test_two_tasks_with_one_id_are_refused(tmp_path: Path) -> None:
         (
             {"expect": 5},
             "'expect' must be an object with calls, no_call, any_call, state, "
-            "alternatives, order, answer, got 5",
+            "alternatives, answer, order, got 5",
         ),
         ({"expect": {"calls": 5}}, "'expect.calls' must be a list, got 5"),
         ({"expect": {"calls": {"name": "f"}}}, "'expect.calls' must be a list"),

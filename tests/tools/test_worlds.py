@@ -249,3 +249,10 @@ def test_an_experiments_world_is_for_tasks_without_one_and_its_failures_for_all(
     assert first.world["name"] == "shop"
     assert second.world["name"] == "live"
     assert first.world["failures"] == second.world["failures"] == section.failures.model_dump()
+
+
+@pytest.mark.parametrize("wrong", [{"seed": "x"}, {"state": 5}, {"state": ["x"]}])
+def test_a_world_whose_seed_or_state_is_none_is_one_sentence(wrong):
+    task = Task("t", world={"name": "shop", **wrong})
+    with pytest.raises(DataError, match=rf"'{next(iter(wrong))}' must be"):
+        open_world(task, Registry([]))

@@ -273,7 +273,7 @@ def test_texts_are_read_and_what_is_no_text_is_counted(tmp_path: Path) -> None:
         ("a b", "", ""),
     ]
     assert skipped == {"rows without a text": 2, "answers that the text does not hold": 1}
-    (tmp_path / "lines.txt").write_text("one text\n\nanother  text\n")
+    (tmp_path / "lines.txt").write_text("one text\n\nanother\u2028 text\r\n")
     assert [one.text for one in read_plain_texts(tmp_path / "lines.txt")[0]] == [
         "one text",
         "another text",

@@ -40,6 +40,7 @@ from toolhone.config.presets import read_preset
 from toolhone.config.sections import Experiment, TrainingSection
 from toolhone.errors import ConfigError
 from toolhone.runs.run import write_text, writing
+from toolhone.schema.json_text import parse_yaml
 
 app = typer.Typer(rich_markup_mode=None)
 _TABLE = resources.files("toolhone.config.presets") / "migrate.json"
@@ -162,17 +163,19 @@ def read_json_file(path: Path, tell: Tell) -> Values:  # noqa: ARG001 (one form 
 def read_yaml(path: Path, tell: Tell) -> Values:
     """Return the values of a YAML file whose keys are the flags of MLX trainers."""
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        found = parse_yaml(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(found, dict):
         raise ConfigError(f"{path} must hold keys with values, it holds {type(found).__name__}")
-    for key, value in (found.pop("lora_parameters", None) or {}).items():
-        found[f"lora_{key}"] = value
+    lora = found.pop("lora_parameters", None) or {}
+    if not isinstance(lora, dict):
+        raise ConfigError(f"{path}: lora_parameters must hold keys with values, it holds {lora!r}")
+    found |= {f"lora_{key}": value for key, value in lora.items()}
     words: list[str] = []
     for key, value in found.items():
         texts = [_word(each) for each in (value if isinstance(value, list) else [value])]
-        flag = f"--{key.replace('_', '-')}={','.join(texts)}"
+        flag = f"--{str(key).replace('_', '-')}={','.join(texts)}"
         words += [flag] if value is not None else []
     return merged(PROGRAMS["mlx_*"]["values"], of_flags(words, tell))
 
@@ -194,6 +197,9 @@ def read_python(path: Path, tell: Tell) -> Values:
         raise ConfigError(f"{path} cannot be read as Python: {error}") from None
     names = dict(_assignments(tree))
     constants = {name: value for name, value in names.items() if name.isupper()}
+    for name in [name for name, value in constants.items() if value is ...]:
+        tell(f"{name} was left out: its value is computed, not written")
+        del constants[name]
     is_rl = path.parent.name == "rl" or any(name.startswith("RL_") for name in constants)
     found: Values = {}
     for name, value in constants.items():
@@ -219,15 +225,17 @@ def read_python(path: Path, tell: Tell) -> Values:
 
 
 def _assignments(tree: ast.AST) -> Iterator[tuple[str, Any]]:
-    """Yield the names that have a literal value."""
+    """Yield each name that gets a value; `...` for one that is no literal."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Assign):
-            for target in node.targets:
-                if isinstance(target, ast.Name):
-                    try:
-                        yield target.id, ast.literal_eval(node.value)
-                    except ValueError:
-                        continue
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
+            continue
+        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+            pairs = [(target, node.value)]
+            if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                pairs = list(zip(target.elts, node.value.elts, strict=False))
+            for name, value in pairs:
+                if isinstance(name, ast.Name):
+                    yield name.id, _literal(value, {})
 
 
 def _arguments(tree: ast.AST, names: Mapping[str, Any], tell: Tell) -> Iterator[tuple[str, Any]]:

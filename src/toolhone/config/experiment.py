@@ -10,7 +10,6 @@ data file."""
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -36,6 +35,7 @@ from toolhone.config.presets import (
 from toolhone.config.sections import Experiment
 from toolhone.config.user_code import USER_CODE
 from toolhone.errors import ConfigError, nearest
+from toolhone.schema.json_text import parse_json, parse_yaml, plain_json
 
 _OF_EPISODES = {
     *("curriculum", "episode", "inner_epochs", "mini_batch_size", "ptx", "sampler_refresh_every"),
@@ -230,19 +230,6 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def plain_json(text: str) -> str:
-    """Return JSON without `//` and `/* */` comments and trailing commas, in the same lines and
-    columns; strings are unchanged."""
-    for extra in (r"//[^\n]*|/\*.*?\*/", r",(?=\s*[]}])"):
-        text = re.sub(
-            rf'("(?:[^"\\]|\\.)*")|{extra}',
-            lambda found: found[1] or re.sub(r"[^\n]", " ", found[0]),
-            text,
-            flags=re.DOTALL,
-        )
-    return text
-
-
 def read_values(path: Path) -> dict[str, Any]:
     """Return the plain values of an experiment file, in the keys of the system it was written for.
 
@@ -253,14 +240,14 @@ def read_values(path: Path) -> dict[str, Any]:
     kind = "YAML" if path.suffix in (".yaml", ".yml") else "JSON"
     try:
         text = path.read_text(encoding="utf-8-sig")
-        values = yaml.safe_load(text) if kind == "YAML" else json.loads(plain_json(text))
+        values = parse_yaml(text) if kind == "YAML" else parse_json(plain_json(text))
     except FileNotFoundError:
         beside = [p.name for p in path.parent.glob("*.json")] if path.parent.is_dir() else []
         near, presets = nearest(path.name, [*beside, *preset_names()]), ", ".join(preset_names())
         raise ConfigError(f"no experiment file {path}{near}; presets: {presets}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the experiment file {path} cannot be read: {error}") from None
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
+    except (ValueError, yaml.YAMLError) as error:
         what = " ".join(str(error).split())
         raise ConfigError(f"{path} is not {kind} that can be read: {what}") from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
@@ -337,8 +324,8 @@ def read_tool_files(specs: str | Sequence[Any], base: Path) -> list[Any]:
             continue
         path = (base / Path(spec).expanduser()).resolve()
         try:
-            held = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
+            held = parse_json(path.read_text(encoding="utf-8-sig"))
+        except (OSError, ValueError) as error:
             raise ConfigError(f"tools: the file {path} cannot be read: {error}") from None
         if isinstance(held, dict) and "paths" in held:
             right = f"toolhone data tools {spec} --to tools.json makes a list of its operations"

@@ -14,7 +14,7 @@ from enum import Enum, auto
 from functools import cache
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 from pydantic.fields import FieldInfo
 
 
@@ -22,6 +22,17 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_are_no_truth_values(cls, values: Any) -> Any:
+        for name, value in values.items() if isinstance(values, dict) else ():
+            field = cls.model_fields.get(name)
+            if isinstance(value, bool) and field is not None:
+                kinds = {field.annotation, *typing.get_args(field.annotation)}
+                if kinds & {int, float} and bool not in kinds:
+                    raise ValueError(f"{name!r} must be a number, not {str(value).lower()}")
+        return values
 
 
 class Mark(Enum):

@@ -8,6 +8,7 @@ A text with an `answer` that it holds can be scored: the model continues what co
 from __future__ import annotations
 
 import gzip
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -82,10 +83,11 @@ def _records(path: Path) -> Iterator[tuple[int, Json, Json]]:
     if path.name.removesuffix(".gz").endswith(".txt"):
         try:
             raw = path.read_bytes()
-            lines = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode().splitlines()
+            text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
         except (OSError, ValueError) as error:
             raise DataError(f"{path} cannot be read as text in UTF-8: {error}") from None
-        yield from ((number, line, "") for number, line in enumerate(lines, 1) if line.strip())
+        lines = enumerate(re.split(r"\r?\n|\r", text), 1)  # no other character ends a line
+        yield from ((number, line, "") for number, line in lines if line.strip())
         return
     for place, record in read_lines(path):
         if isinstance(record, BadLine):

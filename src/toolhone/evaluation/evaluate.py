@@ -83,7 +83,7 @@ def judge_episode(
     for name, metric in (own or {}).items():
         try:
             value: object = metric(task, episode)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             wrong = f"failed on the task {task.id!r}: {type(error).__name__}: {error}"
             raise ConfigError(f"the metric {name!r} {wrong}") from error
         if value is None:

@@ -24,13 +24,15 @@ from toolhone.evaluation.metrics import EpisodeContext, Evaluation
 from toolhone.rewards.matching import show
 from toolhone.rewards.reward_registry import Reward
 from toolhone.schema import Json, Message, Task, ToolCall
-from toolhone.schema.keys import check_keys, is_empty
+from toolhone.schema.keys import HARMLESS, check_keys, is_empty
 from toolhone.tools.open_world import open_world
 from toolhone.tools.registry import Registry
 from toolhone.tools.result import ToolResult
 from toolhone.tools.worlds import WorldError
 
 Prediction = Mapping[str, Json]
+_CALLS = ("tool_calls", "function_call", "toolInvocations")
+"""Keys of other systems that hold calls; without `calls`, any list or object may hold some."""
 _UNREAD = Turn(Message("assistant"), "", ParseProblem.NOT_A_CALL)
 """Stands for a prediction that cannot be read."""
 
@@ -159,8 +161,10 @@ def _check_prediction(number: int, prediction: Prediction) -> None:
     if not isinstance(identity, str | int) or not str(identity):
         raise DataError(f"prediction {number}: a prediction needs an 'id'; got {show(prediction)}")
     where = f"prediction {number} ({identity!r})"
-    for key in ("tool_calls", "function_call", "toolInvocations"):
-        if not is_empty(prediction.get(key)):
+    for key, value in prediction.items():
+        says = prediction.get("calls") or prediction.get("text")
+        hidden = not says and isinstance(value, list | Mapping) and value
+        if key not in {"calls", *HARMLESS} and (hidden or (key in _CALLS and not is_empty(value))):
             raise DataError(f"{where} has {key!r}, which is not read; write its calls as 'calls'")
     keys = [key for key in ("text", "calls") if key in prediction]
     if len(keys) != 1:

@@ -19,7 +19,7 @@ from toolhone.dialects.probe.certificate import Certificate
 from toolhone.errors import ConfigError, ModelError, RunError
 from toolhone.models.gguf_file import PACKAGED, converted, gguf_of, packaged
 from toolhone.models.pico import pico_folder
-from toolhone.runs.run import Run, read_json
+from toolhone.runs.run import Run, changed_file, read_json
 
 ADAPTER = "adapter_config.json"
 _RIGHT = (
@@ -65,7 +65,8 @@ def _start(plan: Experiment) -> Path | None:
     if plan.model.adapter is None:
         return None
     folder = Path(plan.model.adapter)
-    return Run.open(folder).checkpoint() if (folder / "experiment.json").is_file() else folder
+    is_run = (folder / "experiment.json").is_file()
+    return Run.open(folder).whole_checkpoint() if is_run else folder
 
 
 def _is_whole(folder: Path) -> bool:
@@ -85,10 +86,12 @@ def find(ref: str, checkpoint: str | None) -> tuple[Experiment, Path | None]:
     path = Path(ref)
     state = path / "state.json"
     if state.is_file():
+        if (fault := changed_file(path)) is not None:
+            raise RunError(f"{ref} cannot be used: {fault}")
         return stored_experiment(read_json(state).get("experiment", {}), str(state)), path
     if (path / "experiment.json").is_file():
         run = Run.open(path)
-        return run.experiment, run.checkpoint(checkpoint)
+        return run.experiment, run.whole_checkpoint(checkpoint)
     if checkpoint is not None:
         wrong = f"{ref} is no run folder (it holds no experiment.json)"
         raise RunError(f"--checkpoint names a checkpoint of a run, but {wrong}")

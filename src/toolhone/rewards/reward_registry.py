@@ -189,6 +189,11 @@ def compute_reward(
         total += reward.weight * sum(values.values())
         for name, value in values.items():
             parts[f"{reward.name}.{name}" if name else reward.name] = value
+    if not abs(total) <= LARGEST:
+        raise ConfigError(
+            f"the weighted sum of the rewards must be at most {LARGEST:g}; on the task "
+            f"{task.id!r} it is {total:g}"
+        )
     return RewardResult(total, parts)
 
 
@@ -198,7 +203,7 @@ def _call_reward(reward: Reward, task: Task, episode: Episode) -> dict[str, floa
         value: object = reward.function(task, episode)
     except BusyError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(
             f"the reward {reward.name!r} failed on the task {task.id!r}: "
             f"{type(error).__name__}: {error}"

@@ -139,10 +139,12 @@ def number(value: Json) -> int | float | None:
 
 
 def scalar(value: object) -> float | None:
-    """The number or truth value that a function of a user gave, in Python's or NumPy's type."""
+    """The number or truth value that a user's function gave: of Python, NumPy, or a `Decimal`."""
     plain: Any = value
     if getattr(value, "shape", None) == ():
         plain = plain.item()
+    if isinstance(plain, Decimal):
+        return math.nan if plain.is_nan() else float(plain)
     return cast(float, plain) if isinstance(plain, Real) else None
 
 

@@ -32,7 +32,9 @@ STEP = re.compile(r"checkpoint_step_(\d+)")
 KEPT = ("model", "data", "tools", "seed")
 """Sections that a run and its checkpoints have in common; steps and rates may be edited."""
 MANIFEST = "manifest.json"
-"""Size and SHA-256 of each file of a checkpoint; one of an older version has none."""
+"""Size and SHA-256 of each file of a checkpoint; the `state.json` of one that has it names it."""
+WEIGHTS = (".safetensors", ".npz", ".pt", ".bin")
+"""Ends of the names of files that hold weights."""
 PACKAGES = (
     *("toolhone", "torch", "transformers", "tokenizers", "numpy", "safetensors", "pydantic"),
     *("pydantic-monty", "jsonschema"),
@@ -112,6 +114,7 @@ class Run:
             ref = save(partial)
             elsewhere = {} if ref in (None, str(partial)) else {"weights": ref}
             noted = {**state, **elsewhere, "experiment": self.experiment.model_dump()}
+            noted["manifest"] = MANIFEST
             write_json(partial / "state.json", noted)
             write_json(partial / MANIFEST, _files(partial))
         return folder
@@ -133,6 +136,14 @@ class Run:
             raise RunError(f"{self.folder} has no checkpoint {name!r}{near}; {known}")
         return self.folder / "checkpoints" / name
 
+    def whole_checkpoint(self, name: str | None = None) -> Path:
+        """Return a checkpoint folder as `checkpoint` does; a damaged one is a `RunError`."""
+        folder = self.checkpoint(name)
+        if (fault := self.fault(folder)) is not None:
+            known = ", ".join(self.checkpoints())
+            raise RunError(f"{folder} cannot be used: {fault}; name another one of {known}")
+        return folder
+
     def latest(
         self, name: str | None = None, report: Callable[[str], None] = lambda _: None
     ) -> Path | None:
@@ -141,10 +152,7 @@ class Run:
         Reports each damaged one. Raises `RunError` when none is whole; None where none exists.
         """
         if name is not None:
-            folder = self.checkpoint(name)
-            if (fault := self.fault(folder)) is not None:
-                raise RunError(f"{folder} cannot be resumed from: {fault}; name another checkpoint")
-            return folder
+            return self.whole_checkpoint(name)
         steps = list(filter(STEP.fullmatch, self.checkpoints()))
         for folder in (self.folder / "checkpoints" / each for each in reversed(steps)):
             if (fault := self.fault(folder)) is None:
@@ -158,7 +166,7 @@ class Run:
     def fault(self, checkpoint: Path) -> str | None:
         """Tell what is wrong with a checkpoint: damaged, mixed from two, or of another run."""
         try:
-            return self._changed_file(checkpoint) or self._foreign_section(checkpoint)
+            return changed_file(checkpoint) or self._foreign_section(checkpoint)
         except UserError as error:  # its state.json or its manifest cannot be read
             return str(error)
 
@@ -171,16 +179,6 @@ class Run:
             ]
             if differ:
                 return f"it belongs to another run ({', '.join(differ)} of its experiment differ)"
-        return None
-
-    def _changed_file(self, checkpoint: Path) -> str | None:
-        path = checkpoint / MANIFEST
-        found = _files(checkpoint) if path.is_file() else {}
-        for name, saved in (read_json(path) if path.is_file() else {}).items():
-            if name not in found:
-                return f"{name} is missing"
-            if found[name] != saved:
-                return f"{name} is not the file of {MANIFEST}: it was {saved}, it is {found[name]}"
         return None
 
     def state(self, checkpoint: Path) -> dict[str, Any]:
@@ -218,6 +216,22 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RunError(f"{path} must hold a JSON object, it holds {type(value).__name__}")
     return value
+
+
+def changed_file(checkpoint: Path) -> str | None:
+    """Tell which file of a checkpoint is missing, damaged, or of another one."""
+    path = checkpoint / MANIFEST
+    if not path.is_file():
+        named = "manifest" in read_json(checkpoint / "state.json")
+        return f"{MANIFEST} is missing" if named else None
+    listed, found = read_json(path), _files(checkpoint)
+    for name, saved in listed.items():
+        if name not in found:
+            return f"{name} is missing"
+        if found[name] != saved:
+            return f"{name} is not the file of {MANIFEST}: it was {saved}, it is {found[name]}"
+    added = next((name for name in found if name not in listed and name.endswith(WEIGHTS)), None)
+    return None if added is None else f"{added} is not in {MANIFEST}"
 
 
 def _files(folder: Path) -> dict[str, dict[str, Any]]:

@@ -106,12 +106,15 @@ class ExpectedCall:
     @staticmethod
     def from_dict(source: Mapping[str, Json]) -> ExpectedCall:
         call = ToolCall.from_dict(source, more=("accept", "optional", "any_arguments"))
-        accept, optional = source.get("accept") or {}, source.get("optional") or ()
-        free = source.get("any_arguments", False)
+        given = {**source.get("function", {}), **source}
+        accept, optional = given.get("accept") or {}, given.get("optional") or ()
+        free = given.get("any_arguments", False)
         need(accept, Mapping, "'accept' must be an object of lists")
         for values in accept.values():
             need(values, list | tuple, "'accept' must hold a list for each parameter")
         need(optional, list | tuple, "'optional' must be a list of parameters")
+        for name in optional:
+            need(name, str, "'optional' must be a list of parameters")
         need(free, bool, "'any_arguments' must be true or false")
         if free and (call.arguments or accept or optional):
             both = "'any_arguments' and arguments"
@@ -135,6 +138,7 @@ _EXPECT_TYPES: dict[str, tuple[Any, str]] = {
     "any_call": (bool, "true or false"),
     "state": (Mapping | None, "an object"),
     "alternatives": (list | tuple | None, "a list"),
+    "answer": (str | int | float | None, "text or a number"),
 }
 
 
@@ -173,7 +177,7 @@ class Expect:
 
     @staticmethod
     def from_dict(source: Mapping[str, Json]) -> Expect:
-        known = (*_EXPECT_TYPES, "order", "answer")
+        known = (*_EXPECT_TYPES, "order")
         need(source, Mapping, f"'expect' must be an object with {', '.join(known)}")
         for key, value in source.items():
             if key not in known:
@@ -257,6 +261,7 @@ class Task:
         if not identity:
             raise DataError("a task needs an 'id' (predictions are joined on it)")
         world = source.get("world")
+        need(world, Mapping | None, "'world' must be an object with a 'name'")
         check_keys(source, _TASK_KEYS, "a task", unread)
         tools = _tools(source, unread)
         task = Task(identity, (), tools, Expect(), (), (), world, category, origin, cluster)
@@ -264,11 +269,14 @@ class Task:
         if "turns" not in source:
             messages = _messages(source.get("messages"), unread)
             return replace(task, messages=messages, expect=Expect.from_dict(expect))
-        need(turns, list | tuple, "'turns' must be a list of lists of messages")
+        if not isinstance(turns, list | tuple) or not turns:
+            raise DataError(f"'turns' must be a list of lists of messages, got {turns!r:.60}")
         need(expect, list | tuple, "with 'turns', 'expect' must be a list with one entry per turn")
         if len(turns) != len(expect):
             found = f"{len(turns)} and {len(expect)}"
             raise DataError(f"a task needs as many 'expect' entries as 'turns', got {found}")
+        if source.get("messages"):
+            raise DataError("a task has both 'messages' and 'turns'; wanted one of them")
         expects = tuple(Expect.from_dict(each) for each in expect)
         played = tuple(_messages(turn, unread) for turn in turns)
         return replace(task, turns=played, expects=expects)

@@ -1,4 +1,5 @@
-"""JSON, read strictly: no NaN, no endless number, no key twice in an object, no half character.
+"""JSON, read strictly: no NaN, no endless number, no key twice in an object, no half character;
+YAML without a key twice.
 
 parse_json('{"a": 1, "a": 2}')        # ValueError: the key 'a' occurs twice in one object; ...
 """
@@ -7,7 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any
+
+import yaml  # type: ignore[import-untyped]
 
 
 class StrictError(ValueError):
@@ -29,6 +33,34 @@ def parse_json(text: str) -> Any:
         except UnicodeEncodeError:
             raise ValueError("not text: a \\u escape holds half of a surrogate pair") from None
     return value
+
+
+def plain_json(text: str) -> str:
+    """Return JSON without `//` and `/* */` comments and trailing commas, in the same lines and
+    columns; strings are unchanged."""
+    for extra in (r"//[^\n]*|/\*.*?\*/", r",(?=\s*[]}])"):
+        text = re.sub(
+            rf'("(?:[^"\\]|\\.)*")|{extra}',
+            lambda found: found[1] or re.sub(r"[^\n]", " ", found[0]),
+            text,
+            flags=re.DOTALL,
+        )
+    return text
+
+
+class _UniqueKeys(yaml.SafeLoader):  # type: ignore[misc]
+    """Reads YAML as `yaml.safe_load` does, but a key twice in a mapping is an error."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        names = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        if twice := next((str(name) for name in names if names.count(name) > 1), None):
+            raise yaml.YAMLError(f"the key {twice!r} occurs twice in one mapping")
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: str) -> Any:
+    """Return the value of a YAML text, read strictly: no key twice in a mapping."""
+    return yaml.load(text, _UniqueKeys)  # noqa: S506 (as safe as the loader that it extends)
 
 
 def entry_texts(text: str) -> list[str]:

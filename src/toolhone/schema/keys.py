@@ -19,13 +19,15 @@ ARGUMENTS = ("arguments", "parameters", "args", "input", "kwargs", "params")
 """Spellings of the arguments of a call."""
 SCHEMAS = ("parameters", "inputSchema", "input_schema", "parametersJsonSchema")
 """Spellings of the schema of a tool's arguments."""
+IDS = ("call_id", "tool_call_id", "tool_use_id", "toolUseId", "toolCallId", "id")
+"""Spellings of the id of a call; that of the item or message around it comes last."""
 THOUGHTS = ("reasoning", "reasoning_content", "thinking", "reasoning_details", "tool_plan")
 """Spellings of the reasoning of a turn."""
 WEIGHT_KEYS = ("weight", "train", "training", "loss", "loss_weight", "loss_scale")
 """Keys of a message that say how much it counts in training."""
 MAX_WEIGHT = 10
 _THOUGHTS, _WEIGHT_KEYS = frozenset(THOUGHTS), frozenset(WEIGHT_KEYS)
-CALL_KEYS = frozenset({*ARGUMENTS, "name", "id", "type"})
+CALL_KEYS = frozenset({*ARGUMENTS, *IDS, "name", "type"})
 MESSAGE_KEYS = frozenset(
     {*THOUGHTS, *WEIGHT_KEYS, "role", "content", "tool_calls", "tool_call_id", "name"}
 )
@@ -100,7 +102,7 @@ def read_texts(parts: Any, key: str) -> str:
         raise DataError(f"'{key}' must be {right}; got {parts!r:.60}")
     texts = []
     for part in parts:
-        text = part.get("text", part.get("value"))
+        text = first_value(part, ("text", "value"), "a text part")
         if not isinstance(text, str):
             raise DataError(f"'{key}' has a text part without text; got {text!r:.60}")
         check_keys(part, {"text", "value"}, "a text part", None)
@@ -115,19 +117,37 @@ def read_reasoning(source: Mapping[str, Any], unread: set[str] | None) -> str | 
         return said
     for key in THOUGHTS:
         value = source.get(key)
-        if isinstance(value, list | tuple):
-            given = [part if isinstance(part, Mapping) else {} for part in value]
-            texts = [first_value(part, ("text", "thinking", "summary"), key) for part in given]
-            if not all(isinstance(text, str) for text in texts):
-                check_keys({key: value}, (), "a message", unread)
-            value = "\n".join(text for text in texts if isinstance(text, str))
-        if is_empty(value):
-            continue
-        if said is None:
-            said = str(value)
-        elif "".join(str(value).split()) != "".join(said.split()):
+        parts = value if isinstance(value, list | tuple) else [value]
+        texts = [_thought_text(part, key, unread) for part in parts if not is_empty(part)]
+        text = "\n".join(text for text in texts if isinstance(text, str))
+        if said is None and not is_empty(text):
+            said = text
+        same = "".join(text.split()) == "".join((said or "").split())
+        if not all(isinstance(one, str) for one in texts) or (text and not same):
             check_keys({key: value}, (), "a message", unread)
     return said
+
+
+def _thought_text(part: Any, key: str, unread: set[str] | None) -> Any:
+    """Return the text of a thought, or of a part of one in a list; anything else if it has none."""
+    if not isinstance(part, Mapping):
+        return part
+    texts = ("text", "thinking", "summary")
+    if isinstance(text := first_value(part, texts, key), str):
+        check_keys(part, {*texts, "format", "signature"}, f"a part of {key!r}", unread)
+    return text
+
+
+def identity_of(source: Any) -> str | None:
+    """Return the id of a call, or of the call that a result answers, under any of `IDS`."""
+    given = source if isinstance(source, Mapping) else {}
+    return next((str(given[key]) for key in IDS if given.get(key) not in (None, "")), None)
+
+
+def check_flags(source: Mapping[str, Any], role: str, unread: set[str] | None) -> None:
+    """Put flags of a message that say to learn it into `unread`: of other roles none can be."""
+    flags = {key: source.get(key) for key in WEIGHT_KEYS}
+    check_keys(flags, (), f"a message of the role {role!r}", unread)
 
 
 def read_weight(source: Mapping[str, Any]) -> float:

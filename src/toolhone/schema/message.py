@@ -12,9 +12,12 @@ from toolhone.schema.json_text import parse_json
 from toolhone.schema.keys import (
     ARGUMENTS,
     CALL_KEYS,
+    IDS,
     MESSAGE_KEYS,
+    check_flags,
     check_keys,
     first_value,
+    identity_of,
     read_reasoning,
     read_texts,
     read_weight,
@@ -55,9 +58,8 @@ class ToolCall:
         unread = unread if arguments else None
         check_keys(body, {*CALL_KEYS, *more}, "a call", unread)
         if body is not source:
-            check_keys(source, {"id", "type", "function", *more}, "a call", unread)
-        identity = source.get("id")
-        return ToolCall(name, dict(arguments), None if identity is None else str(identity))
+            check_keys(source, {*IDS, "type", "function", *more}, "a call", unread)
+        return ToolCall(name, dict(arguments), identity_of({**body, **source}))
 
     def to_dict(self) -> dict[str, Json]:
         return {"name": self.name, "arguments": dict(self.arguments)}
@@ -98,9 +100,15 @@ class Message:
         reasoning = read_reasoning(source, unread)
         calls = tuple(ToolCall.from_dict(call, unread) for call in calls)
         says = content or reasoning or calls
-        check_keys(source, MESSAGE_KEYS, "a message", unread if says else None)
-        answers, name = source.get("tool_call_id"), source.get("name")
-        return Message(str(role), content, reasoning, calls, answers, name, read_weight(source))
+        keys = MESSAGE_KEYS | {*IDS} if role == "tool" else MESSAGE_KEYS
+        check_keys(source, keys, "a message", unread if says else None)
+        weight, answers = read_weight(source), source.get("tool_call_id")
+        if role == "tool":
+            answers = identity_of({**source, "id": None})
+        if role != "assistant" and weight:
+            check_flags(source, str(role), unread)
+            weight = 1
+        return Message(str(role), content, reasoning, calls, answers, source.get("name"), weight)
 
     def to_dict(self) -> dict[str, Json]:
         written: dict[str, Json] = {"role": self.role, "content": self.content}

@@ -139,7 +139,10 @@ def _tool_object_parts(source: Schema, unread: set[str] | None) -> tuple[str, st
         raise DataError(f"{where}: not a JSON Schema at {path}: {fault[1]}")
     if unread is not None:
         unread |= unchecked_words(parameters)
-    return body["name"], str(body.get("description") or ""), dict(parameters)
+    description = body.get("description") or ""
+    if isinstance(description, list | Mapping):
+        raise DataError(f"{where}: 'description' must be text, got {description!r:.60}")
+    return body["name"], str(description), dict(parameters)
 
 
 def check_tool_keys(
@@ -151,7 +154,7 @@ def check_tool_keys(
     """
     body = source.get("function", source)
     for level in (body,) if body is source else (body, source):
-        known = {*TOOL_KEYS, *HARMLESS_OF_TOOLS, *more}
+        known = {*(TOOL_KEYS if level is body else ("type", "function")), *HARMLESS_OF_TOOLS, *more}
         hidden = not has_schema and any(
             isinstance(value, Mapping)
             and key not in known

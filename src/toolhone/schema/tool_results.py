@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from toolhone.errors import Fault, FindingKind
 from toolhone.schema import Message, ToolCall
 
 
@@ -87,3 +88,58 @@ def match_results(calls: Sequence[ToolCall], results: Sequence[Message]) -> list
                 if fits:
                     answers[place] = number
     return answers
+
+
+def link_faults(messages: Sequence[Message]) -> Iterator[Fault]:
+    """Yield tool results without a call, and calls without a result.
+
+    Calls must be answered before the user speaks again, or the assistant without a call; a row may
+    end with open calls.
+    """
+    for run in result_runs(messages):
+        for place, number in enumerate(run.answers):
+            if number is not None:
+                continue
+            left = [at for k, at in enumerate(run.calls) if k not in run.answers[:place]]
+            calls = [messages[at].tool_calls[own] for at, own in left]
+            names = [f"{one.name} (id {one.id!r})" if one.id else one.name for one in calls]
+            message = messages[run.start + place]
+            labels = [f"id {message.tool_call_id!r}"] if message.tool_call_id is not None else []
+            labels += [f"name {message.name!r}"] if message.name else []
+            with_labels = f" with {' and '.join(labels)}" if labels else ""
+            what = f"the tool result{with_labels} answers no open call"
+            right, field = (
+                f"open calls: {', '.join(names) or 'none'}",
+                f"messages[{run.start + place}]",
+            )
+            yield Fault(FindingKind.RESULT_WITHOUT_CALL, field, what, right)
+    for index, number, due in open_calls(messages):
+        if due < len(messages):
+            name = messages[index].tool_calls[number].name
+            what = f"the call of {name!r} has no result before messages[{due}]"
+            what += f" ({messages[due].role})"
+            at = f"messages[{index}].tool_calls[{number}]"
+            yield Fault(FindingKind.CALL_WITHOUT_RESULT, at, what, "wanted a tool message for it")
+
+
+def order_faults(messages: Sequence[Message]) -> Iterator[Fault]:
+    """Yield runs of results in another order than the calls in front of them, and runs whose order
+    alone says which call each result answers, although calls or results have ids."""
+    for start, end, calls, answers in result_runs(messages):
+        order = [number for number in answers if number is not None]
+        for result, number in zip(messages[start:end], answers, strict=True):
+            if number is None or result.name or len(calls) == 1:
+                continue
+            at, own = calls[number]
+            if (result.tool_call_id is None) != (messages[at].tool_calls[own].id is None):
+                what = "only the calls have ids" if result.tool_call_id is None else ""
+                what = what or f"no call has an id, but the result has {result.tool_call_id!r}"
+                right = "wanted the id of a call in each of its results"
+                yield Fault(FindingKind.UNNAMED_RESULTS, f"messages[{start}]", what, right)
+                break
+        if order != sorted(order):
+            field = f"messages[{start}]" if end == start + 1 else f"messages[{start}:{end}]"
+            seen = ", ".join(str(place + 1) for place in order)
+            what = f"the results answer the calls in the order {seen}"
+            right = "wanted the order of the calls"
+            yield Fault(FindingKind.REORDERED_RESULTS, field, what, right)

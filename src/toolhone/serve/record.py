@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
 from pathlib import Path
@@ -32,7 +32,7 @@ from toolhone.runs.run import write_json, writing
 from toolhone.schema import Json, Message, Task, Tool, dicts_of
 from toolhone.serve.app import ModelService
 from toolhone.serve.worker import Opened
-from toolhone.sources.files import read_records
+from toolhone.sources.files import BadLine, read_lines
 from toolhone.tools.result import ToolResult, ToolStatus
 
 EPISODES, ABOUT = "episodes.jsonl", "recorded.json"
@@ -152,13 +152,19 @@ def _turn_to_dict(turn: Turn) -> dict[str, Json]:
     return {"message": turn.message.to_dict(), **found, **read}
 
 
-def read_episodes(folder: Path) -> list[Episode]:
-    """Read the recorded episodes of a folder."""
+def read_episodes(folder: Path, report: Callable[[str], None] = lambda _: None) -> list[Episode]:
+    """Read the recorded episodes of a folder; report and leave out a last line that was cut off."""
     path = folder / EPISODES
     if not path.is_file():
         raise DataError(f"{folder} holds no recorded sessions: there is no {EPISODES} in it")
+    rows = [row for _, row in read_lines(path)]
+    if isinstance(last := rows[-1], BadLine):
+        rows.pop()
+        report(f"{last.line}: cut off, left out")
+    if bad := next((row for row in rows if isinstance(row, BadLine)), None):
+        raise bad.error
     try:
-        return [_read_episode(line) for _, line in read_records(path)]
+        return [_read_episode(row) for row in rows if not isinstance(row, BadLine)]
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is not a file of episodes: {error!r:.80}") from None
 

@@ -21,7 +21,8 @@ from toolhone.schema import Conversation, Expect, ExpectedCall, Json, Message, T
 from toolhone.schema.keys import LABELS, check_keys
 from toolhone.schema.preference import Preference
 from toolhone.schema.tool import OPEN_KEYWORDS, strip_padding
-from toolhone.schema.tool_results import open_calls, result_runs
+from toolhone.schema.tool_results import link_faults
+from toolhone.schema.tool_results import order_faults as order_faults
 from toolhone.sources.files import BadLine, FileLine, Record, RecordStream
 
 SHOWN = 5
@@ -273,50 +274,6 @@ def _wanted(tool: Tool, problem: str) -> str:
         shown = {key: value for key, value in schema.items() if key != "description"}
         return "wanted " + json.dumps(shown)[:200]
     return f"required are {', '.join(map(repr, tool.parameters.get('required') or [])) or 'none'}"
-
-
-def link_faults(messages: Sequence[Message]) -> Iterator[Fault]:
-    """Yield tool results without a call, and calls without a result.
-
-    Calls must be answered before the user speaks again, or the assistant without a call; a row may
-    end with open calls.
-    """
-    for run in result_runs(messages):
-        for place, number in enumerate(run.answers):
-            if number is not None:
-                continue
-            left = [at for k, at in enumerate(run.calls) if k not in run.answers[:place]]
-            calls = [messages[at].tool_calls[own] for at, own in left]
-            names = [f"{one.name} (id {one.id!r})" if one.id else one.name for one in calls]
-            message = messages[run.start + place]
-            labels = [f"id {message.tool_call_id!r}"] if message.tool_call_id is not None else []
-            labels += [f"name {message.name!r}"] if message.name else []
-            with_labels = f" with {' and '.join(labels)}" if labels else ""
-            what = f"the tool result{with_labels} answers no open call"
-            right, field = (
-                f"open calls: {', '.join(names) or 'none'}",
-                f"messages[{run.start + place}]",
-            )
-            yield Fault(FindingKind.RESULT_WITHOUT_CALL, field, what, right)
-    for index, number, due in open_calls(messages):
-        if due < len(messages):
-            name = messages[index].tool_calls[number].name
-            what = f"the call of {name!r} has no result before messages[{due}]"
-            what += f" ({messages[due].role})"
-            at = f"messages[{index}].tool_calls[{number}]"
-            yield Fault(FindingKind.CALL_WITHOUT_RESULT, at, what, "wanted a tool message for it")
-
-
-def order_faults(messages: Sequence[Message]) -> Iterator[Fault]:
-    """Yield runs of results in another order than the calls in front of them."""
-    for start, end, _, answers in result_runs(messages):
-        order = [number for number in answers if number is not None]
-        if order != sorted(order):
-            field = f"messages[{start}]" if end == start + 1 else f"messages[{start}:{end}]"
-            seen = ", ".join(str(place + 1) for place in order)
-            what = f"the results answer the calls in the order {seen}"
-            right = "wanted the order of the calls"
-            yield Fault(FindingKind.REORDERED_RESULTS, field, what, right)
 
 
 def weight_faults(row: Conversation) -> Iterator[Fault]:

@@ -11,14 +11,11 @@ all or nothing.
 from __future__ import annotations
 
 import codecs
-import csv
 import errno
 import gzip
 import io
 import json
-import math
 import os
-import sys
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
@@ -31,6 +28,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 from toolhone.errors import DataError, RunError, nearest
 from toolhone.schema import ENCODE, Json
 from toolhone.schema.json_text import entry_texts, parse_json
+from toolhone.sources.tables import TableRow, csv_rows, parquet_rows
 
 Record = dict[str, Json]
 T = TypeVar("T")
@@ -134,10 +132,10 @@ def read_records(source: str | Path | RecordStream) -> Iterator[tuple[FileLine, 
 
 
 def read_json(path: Path) -> Json:
-    """Return the one JSON value of a file."""
+    """Return the one JSON value of a file, read strictly."""
     try:
-        return json.loads(_text_of(path))
-    except (ValueError, RecursionError) as error:
+        return parse_json(_text_of(path))
+    except ValueError as error:
         raise DataError(f"{path}: not JSON: {error}") from None
 
 
@@ -214,9 +212,10 @@ def _values(path: Path, stream: io.BufferedReader) -> Iterator[tuple[FileLine, R
     begin, top = stream.peek(64), FileLine(path, 1)
     start = begin.lstrip()
     if begin[:4] == _PARQUET:
-        yield from _parquet_rows(path, stream)
+        yield from _rows_of(path, parquet_rows(path, stream))
     elif is_table(path):
-        yield from _table_rows(path, _guard(top, stream.read))
+        text = _decode(top, _guard(top, stream.read))
+        yield from _rows_of(path, csv_rows(path, text))
     elif start[:1] == b"[":
         yield from _entries(path, _decode(top, _guard(top, stream.read)))
     elif b"\n" in start and start.split(b"\n")[0].strip() == b"{":
@@ -266,64 +265,10 @@ def _no_object(line: FileLine, value: Json) -> BadLine:
     return BadLine(line, f"a row must be a JSON object, got {text}", json.dumps(value))
 
 
-def _table_rows(path: Path, raw: bytes) -> Iterator[tuple[FileLine, Record | BadLine]]:
-    """Yield the rows of a CSV file; every value is text, and fields may be of any length."""
-    text = _decode(FileLine(path, 1), raw)
-    limit = csv.field_size_limit(sys.maxsize)
-    try:
-        rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
-    except csv.Error as error:
-        raise DataError(f"{path}: not CSV: {error}") from None
-    finally:
-        csv.field_size_limit(limit)
-    if len(rows) < 2:
-        raise DataError(f"{path}: the table has no row below the names of its columns")
-    header = rows[0]
-    for number, fields in enumerate(rows[1:], start=1):
+def _rows_of(path: Path, rows: Iterator[TableRow]) -> Iterator[tuple[FileLine, Record | BadLine]]:
+    for number, (record, why, text) in enumerate(rows, start=1):
         line = FileLine(path, number, "row")
-        if len(fields) == len(header):
-            yield line, dict(zip(header, fields, strict=True))
-        else:
-            why = f"{len(fields)} fields, but the first line names {len(header)} columns"
-            yield line, BadLine(line, why, ",".join(fields))
-
-
-def _parquet_rows(path: Path, stream: BinaryIO) -> Iterator[tuple[FileLine, Record]]:
-    """Yield the rows of a Parquet file; it needs `pyarrow`."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        install = "to read it: python -m pip install 'pyarrow>=17'"
-        raise DataError(f"{path}: this is a Parquet file; {install}") from None
-    numbers = count(1)
-    try:
-        for batch in pyarrow.parquet.ParquetFile(stream).iter_batches(1000):
-            for row in batch.to_pylist():
-                record = {name: _plain_json(value) for name, value in row.items()}
-                yield FileLine(path, next(numbers), "row"), record
-    except (pyarrow.ArrowException, OSError) as error:
-        why = str(error).splitlines()[0]
-        raise DataError(f"{path}: this is a Parquet file that cannot be read: {why}") from None
-
-
-def _plain_json(value: Any) -> Json:
-    """Return a Parquet value as JSON: NaN (an empty cell) is null, a time is text.
-
-    Bytes are text in UTF-8, or an object with their number, which no text is.
-    """
-    if isinstance(value, dict):
-        return {str(key): _plain_json(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain_json(inner) for inner in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, bytes):
-        try:
-            return value.decode("utf-8")
-        except UnicodeDecodeError:
-            return {"bytes": len(value)}
-    return value if value is None or isinstance(value, str | int) else str(value)
+        yield line, BadLine(line, why, text) if record is None else record
 
 
 def _decode(line: FileLine, raw: bytes) -> str:

@@ -8,13 +8,16 @@ A part is known by its `type` or, where it has none, by its key (`functionCall`,
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from toolhone.errors import DataError
 from toolhone.schema import Json
+from toolhone.schema.json_text import parse_json
 from toolhone.schema.keys import (
     ARGUMENTS,
     HARMLESS,
+    IDS,
     MESSAGE_KEYS,
     check_keys,
     first_value,
@@ -24,7 +27,6 @@ from toolhone.schema.keys import (
 TEXTS = ("text", "content", "value", "refusal", "output_text")
 OUTPUTS = ("output", "result", "response", "content", "outputs", "errorText")
 NAMES = ("name", "toolName", "tool_name", "recipient_name")
-IDS = ("call_id", "tool_call_id", "tool_use_id", "toolUseId", "toolCallId", "id")
 PART_KEYS = frozenset(
     {
         *("type", "id", "status", "state", "signature", "thoughtSignature", "thought_signature"),
@@ -91,6 +93,11 @@ FAILED = frozenset({"error", "output-error", "incomplete", "failed", "error-text
 """Words by which a log marks a result as a failure."""
 
 
+_RECORD = re.compile(
+    r'\s*\[?\s*\{\s*"(role|content|messages?|choices|candidates|contents|parts|object|model)"\s*:'
+)
+
+
 def decode(value: Json, depth: int = 3) -> Json:
     """Return what a text holds as JSON, also where it was encoded twice; other texts as they are.
 
@@ -102,9 +109,18 @@ def decode(value: Json, depth: int = 3) -> Json:
         if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "[", '"'):
             break
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
+            value = parse_json(value)
+        except ValueError:
             break
+    return value
+
+
+def decode_record(value: Json) -> Json:
+    """As `decode`, but a text that begins as a record of a log and cannot be read is an error."""
+    value = decode(value)
+    if isinstance(value, str) and _RECORD.match(value):
+        right = "wanted whole JSON, each key once"
+        raise DataError(f"a record as text that is cut off or no JSON: {value!r:.60}; {right}")
     return value
 
 
@@ -252,9 +268,3 @@ def without_media(output: Json, unread: set[str]) -> Json:
         else:
             kept.append(part)
     return kept
-
-
-def identity_of(part: Json) -> str | None:
-    """Return the id of a call; an API's id of the item comes after that of the call."""
-    given = part if isinstance(part, Mapping) else {}
-    return next((str(given[key]) for key in IDS if given.get(key) not in (None, "")), None)

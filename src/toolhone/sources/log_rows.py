@@ -19,7 +19,7 @@ from toolhone.schema.keys import check_keys, is_empty
 from toolhone.sources.base import Context, Converted, Skip, Source, tasks_of
 from toolhone.sources.files import Record
 from toolhone.sources.log_failures import weigh_failures
-from toolhone.sources.log_parts import ROLES, decode, kind_of, role_of, unwrap
+from toolhone.sources.log_parts import ROLES, decode, decode_record, kind_of, role_of, unwrap
 from toolhone.sources.log_shapes import (
     PLACES,
     RECORD_KEYS,
@@ -61,7 +61,7 @@ class _RowReader:
         self.sides = {"user": LogTurns(unread), "assistant": LogTurns(unread)}
 
     def read(self, value: Json, side: str) -> None:
-        value = decode(value)
+        value = decode_record(value)
         value = read_events(value) if isinstance(value, str) else value
         if is_empty(value):
             return

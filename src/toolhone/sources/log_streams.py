@@ -8,6 +8,7 @@ Read are the streams of OpenAI (chat and Responses), Anthropic, Gemini and Ollam
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -61,7 +62,7 @@ def read_events(text: str) -> Json:
     """Return the events of a streamed text (`data: {...}` lines); another text as it is."""
     if not text.startswith(("data:", "event:", "id:", ":")):
         return text
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
     if not all(line.startswith(("data:", "event:", "id:", ":")) for line in lines):
         return text
     data = [line[5:].strip() for line in lines if line.startswith("data:")]

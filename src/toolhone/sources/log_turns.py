@@ -14,11 +14,19 @@ from dataclasses import dataclass, field, replace
 
 from toolhone.errors import DataError
 from toolhone.schema import Json, Message, ToolCall
-from toolhone.schema.keys import ARGUMENTS, check_keys, first_value, read_reasoning, read_weight
+from toolhone.schema.keys import (
+    ARGUMENTS,
+    IDS,
+    check_flags,
+    check_keys,
+    first_value,
+    identity_of,
+    read_reasoning,
+    read_weight,
+)
 from toolhone.sources.log_parts import (
     CALL_PART_KEYS,
     FAILED,
-    IDS,
     KINDS,
     LOG_KEYS,
     NAMES,
@@ -27,8 +35,8 @@ from toolhone.sources.log_parts import (
     RESULT_KEYS,
     TEXTS,
     decode,
+    decode_record,
     holds_results,
-    identity_of,
     kind_of,
     output_of,
     parts_of,
@@ -71,7 +79,7 @@ class LogTurns:
         """Add a list of messages or items, also one inside another, or one text."""
         if isinstance(messages, list):
             for message in messages:
-                self.add_all(decode(message), role)
+                self.add_all(decode_record(message), role)
         elif isinstance(messages, str):
             self.say(role, messages)
         else:
@@ -101,6 +109,8 @@ class LogTurns:
             return
         role = role or default
         check_keys(message, LOG_KEYS, "a message", self.unread)
+        if role != "assistant" and read_weight(message):
+            check_flags(message, role, self.unread)
         if message.get("tools"):
             self.tools.append(message["tools"])
         declared = decode(message.get("content")) if role == "tool" else None

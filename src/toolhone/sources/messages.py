@@ -24,6 +24,7 @@ from toolhone.schema import Conversation, Json, Message, Task, Tool, decode_text
 from toolhone.schema.json_schema import without_schema_nulls
 from toolhone.schema.keys import MESSAGE_KEYS, SCHEMAS, check_keys, first_value, is_empty
 from toolhone.schema.preference import Preference
+from toolhone.schema.tool import is_schema
 from toolhone.sources.base import Context, Converted, Skip, Source, tasks_of
 from toolhone.sources.files import BadLine, FileLine, Record, RecordStream, open_records
 from toolhone.sources.loaded import Loaded
@@ -125,6 +126,8 @@ def _current_turns(where: str, turn: Json) -> list[Json]:
         if isinstance(message.get("tool_name"), str) and message.get("name") is None:
             message["name"] = message.pop("tool_name")
     elif kind == "call":
+        if message.get("tool_calls"):
+            raise DataError(f"{where}: both 'tool_calls' and the role {turn['role']!r}")
         found = decode_text(message.pop("content", None), f"'{where}.content'")
         message |= {
             "role": "assistant",
@@ -310,10 +313,11 @@ def _mended(tool: Record, unread: set[str], repairs: set[str]) -> Tool:
         if without_schema_nulls(schema) != schema or not isinstance(schema, dict | None):
             raise Skip(BAD_TOOLS)
         tidy = tidy_tool({"parameters": schema}, repairs) if schema else {}
-        if isinstance(parameters := tidy.get("parameters"), dict):
+        if isinstance(parameters := tidy.get("parameters"), dict) and is_schema(parameters):
             tidy["parameters"] = drop_bad_keywords(parameters, repairs)
         others = {key: value for key, value in body.items() if key not in SCHEMAS}
-        return make_tool({**others, **tidy}, repairs, unread)
+        made = {**others, **tidy}
+        return make_tool(made if body is tool else {**tool, "function": made}, repairs, unread)
     except Skip:
         return Tool.of(tool, unread)
 

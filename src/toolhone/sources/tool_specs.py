@@ -21,7 +21,7 @@ from toolhone.dialects.syntax.model_text import decode
 from toolhone.errors import DataError
 from toolhone.schema import Json, Tool, ToolCall
 from toolhone.schema.json_schema import map_schema
-from toolhone.schema.keys import SCHEMAS, first_value
+from toolhone.schema.keys import SCHEMAS, check_keys, first_value
 from toolhone.schema.references import follow
 from toolhone.schema.tool import (
     check_tool_keys,
@@ -103,13 +103,19 @@ def make_tool(source: Json, repairs: set[str], unread: set[str]) -> Tool:
     if not isinstance(body, dict) or not isinstance(body.get("name"), str):
         raise Skip(BAD_TOOLS, f"a tool needs a 'name', got {source!r:.80}")
     name, given = body["name"], first_value(body, SCHEMAS, body["name"]) or {}
+    read = list[str]()
+    if not given and isinstance(body.get("arguments"), dict):
+        repairs.add(ARGUMENTS)
+        given, read = body["arguments"], ["arguments"]
     if not isinstance(given, dict):
         raise Skip(BAD_TOOLS, f"{name}: 'parameters' must be an object, got {given!r:.60}")
     parameters, required = without_nulls(given), body.get("required")
     repairs |= {NULLS} if parameters != given else set()
-    check_tool_keys(source, bool(parameters), unread, ("required", "arguments"))
+    if isinstance(required, list) and parameters.get("required", required) == required:
+        read.append("required")
+    check_tool_keys(source, bool(parameters), unread, read)
     if not parameters or not is_schema(parameters):
-        schema = _schema_of_flat(name, parameters, required)
+        schema = _schema_of_flat(name, parameters, required, unread)
     else:
         try:
             schema = json_types(parameters)
@@ -134,7 +140,7 @@ def without_nulls(value: Json) -> Json:
     return [without_nulls(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _schema_of_flat(tool: str, parameters: Record, required: Json) -> Record:
+def _schema_of_flat(tool: str, parameters: Record, required: Json, unread: set[str]) -> Record:
     """Return the JSON Schema of flat parameters; one without a default or a mark is required."""
     properties: Record = {}
     needed = []
@@ -152,6 +158,7 @@ def _schema_of_flat(tool: str, parameters: Record, required: Json) -> Record:
         except UnknownType:
             raise Skip(BAD_TOOLS, f"{where} has the unknown type {kind!r:.60}") from None
         kept = {key: described[key] for key in (*_KEPT, *_LIMITS) if key in described}
+        check_keys(described, {*kept, "type", "required", "optional"}, "a parameter", unread)
         properties[name] = read.schema | kept
         marked = described.get("optional") is True or described.get("required") is False
         needed += [] if read.optional or marked or "default" in described else [name]

@@ -73,11 +73,14 @@ def open_world(task: Task, registry: Registry) -> World:
         if key not in keys:
             right = f"{nearest(str(key), keys)}; known: {', '.join(keys)}"
             raise DataError(f"{where} has an unknown key {key!r}{right}")
+    for key, kind, right in (("seed", int, "a whole number"), ("state", Mapping, "an object")):
+        if spec.get(key) is not None and not isinstance(spec[key], kind):
+            raise DataError(f"{where}: {key!r} must be {right}, got {spec[key]!r:.60}")
     world = _open(spec, task, registry)
     if spec.get("failures"):
         failures = Failures.of(spec["failures"], f"{where}: 'failures'")
         world = FailingWorld(world, failures, task.id)
-    world.reset(int(spec.get("seed", 0)))
+    world.reset(spec.get("seed") or 0)
     return world
 
 

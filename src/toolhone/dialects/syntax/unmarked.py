@@ -28,6 +28,8 @@ from toolhone.schema import Json, Message, Tool, ToolCall
 from toolhone.schema.keys import ARGUMENTS
 
 _ARGUMENT_KEYS = ("parameters", "arguments")
+_WRAPPERS = ("function", "function_call", "tool_calls")
+"""Keys that hold calls in OpenAI's forms."""
 _BEGINS = re.compile(r"\s*\{")
 _BEHIND_TEXT = re.compile(r'^[ \t]*(\{\s*"(?:tool|args|final)"\s*:)', re.MULTILINE)
 _BARE_BEGINS = re.compile(r"""\s*(?:\[\s*)?\{\s*(?:["']|\Z)""")
@@ -131,7 +133,10 @@ class BareJson(PromptedSyntax):
 
 
 def _may_be_call(value: Mapping[str, Json]) -> bool:
-    """Whether an object has arguments, or a name and something under another name of arguments."""
+    """Whether an object has arguments, or a name and something under another name of arguments, or
+    holds calls of another form."""
+    if any(isinstance(value.get(key), Mapping | list) and value[key] for key in _WRAPPERS):
+        return True
     keys = ARGUMENTS if isinstance(value.get("name"), str) else _ARGUMENT_KEYS
     return not value.keys().isdisjoint(keys)
 
@@ -165,8 +170,9 @@ class Calls(PromptedSyntax):
     * A call line holds a tool name, `(`, named arguments and `)`, and white space around them.
       `I will call f (n = 5)` and `f(n=5) is next` are text.
     * A line that begins as one (name, `(`, then `word=`, `**{` or a literal) but cannot be read, or
-      has punctuation behind it, is a broken call: `UNCLOSED` if it is the last line and ends too
-      early, `BAD_ARGUMENTS` if an argument has no name or a name occurs twice, else `NOT_JSON`.
+      has punctuation or another call behind it, is a broken call: `UNCLOSED` if it is the last line
+      and ends too early, `BAD_ARGUMENTS` if an argument has no name or a name occurs twice, else
+      `NOT_JSON`.
       `O(n log n)` and `f(x)` are text.
     * Text before the calls is content. Text behind a call is content with the problem `STRAY_TEXT`.
     """
@@ -226,7 +232,9 @@ def _read_line(line: str, last: bool) -> FoundCalls | None:
         early = error.problem is ParseProblem.UNCLOSED and not last
         return FoundCalls(0, (), ParseProblem.NOT_JSON if early else error.problem)
     if not reader.at_end():
-        broken = _NO_WORD.fullmatch(line, reader.position)
+        second = _read_line(line[reader.position :].lstrip(" \t,;"), last)
+        twice = not placed and second is not None and second.calls
+        broken = _NO_WORD.fullmatch(line, reader.position) or twice
         return FoundCalls(0, (), ParseProblem.NOT_JSON) if broken else None
     if placed:
         return FoundCalls(0, (), ParseProblem.BAD_ARGUMENTS)
