@@ -55,7 +55,8 @@ def slots(rng: random.Random, place: str) -> dict[str, tuple[Any, str]]:
     street = f"{rng.randrange(1, 200)} {rng.choice(pools[place]['street'])}"
     plain = {"amount": amount, "currency": first, "currency2": second, "n": number, "order": order}
     plain |= {"status": status, "slot": slot, "customer": customer, "street": street}
-    plain |= {name: rng.choice(pools[place][name]) for name in ("city", "country", "language")}
+    plain["city"], plain["country"] = rng.choice(pools[place]["place"])
+    plain["language"] = rng.choice(pools[place]["language"])
     found |= {name: (value, str(value)) for name, value in plain.items()}
     found["reason"] = tuple(rng.choice(pools["reason"]))
     return found
