@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import json
+import random
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from support.broken_rows import broken_line
 from support.log_rows import (
     ASKED,
     ATTRIBUTES,
@@ -27,9 +29,10 @@ from support.log_rows import (
     otlp,
 )
 from support.source_rows import write_rows
+from toolhone.data.importing import import_file
 from toolhone.schema import Message, Tool
 from toolhone.schema.keys import is_empty
-from toolhone.sources.formats import detect_format, open_source
+from toolhone.sources.formats import BROKEN_ROW, detect_format, open_source
 from toolhone.sources.loaded import Loaded
 
 KEY = "zzqx"
@@ -129,6 +132,17 @@ def test_a_key_that_is_not_known_is_kept_counted_or_refused(
         assert KEY in said or loaded.unread or loaded.refused, (number, json.dumps(lines))
         if not rename and loaded.kept:
             assert KEY in said or any(KEY in text for text in loaded.unread), (number, lines)
+
+
+@pytest.mark.parametrize("name", [*NAMES, *MORE_ROWS])
+def test_rows_broken_at_random_are_kept_refused_or_bad_lines(tmp_path: Path, name: str) -> None:
+    rng, rows, file = random.Random(name), {**LOG_ROWS, **MORE_ROWS}[name], tmp_path / "log.jsonl"
+    lines = [json.dumps(rows[0]), *(broken_line(rng.choice(rows), rng) for _ in range(40))]
+    file.write_text("\n".join(lines), "utf-8", "surrogatepass")
+    rows_read = import_file(file, tmp_path / "out.jsonl", name.partition(":")[0]).loaded
+    assert rows_read.kept + rows_read.skipped.total() == rows_read.read > 0
+    examples = rows_read.examples.get(BROKEN_ROW, "nested too deeply")
+    assert "nested too deeply" in examples or "surrogate" in examples
 
 
 def test_of_requests_with_one_history_the_longest_stays_with_the_thoughts_of_all(

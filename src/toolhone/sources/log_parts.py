@@ -263,7 +263,7 @@ def without_media(output: Json, unread: set[str]) -> Json:
     kept = []
     for part in output:
         kind = part.get("type", next(iter(part), "")) if isinstance(part, Mapping) else ""
-        if kind in MEDIA:
+        if isinstance(kind, str) and kind in MEDIA:
             unread.add(f"{kind!r} parts of a result")
         else:
             kept.append(part)

@@ -148,7 +148,8 @@ class _RowReader:
 
 def _is_message(value: Mapping[str, Json]) -> bool:
     """Return whether an object is a message or an item, not a record around some."""
-    if value.get("role") in ROLES and "content" in value:
+    role = value.get("role")
+    if isinstance(role, str) and role in ROLES and "content" in value:
         return True
     value = unwrap(value, set())
     if not isinstance(value.get("role", ""), str):

@@ -103,7 +103,8 @@ def _is_current(turn: Json) -> bool:
     """Return whether a message has no older spelling."""
     return (
         isinstance(turn, dict)
-        and turn.get("role") in _ROLES
+        and isinstance(turn.get("role"), str)
+        and turn["role"] in _ROLES
         and not isinstance(turn.get("tool_calls"), str)
         and _OLD_KEYS.isdisjoint(turn)
     )
