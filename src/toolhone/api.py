@@ -11,22 +11,26 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from toolhone.agents.agent_player import AgentPlayer
 from toolhone.backends.base import Sampler
 from toolhone.backends.open import open_sampler, open_tokenizer, with_own_lora
+from toolhone.config.agent import STRATEGY
 from toolhone.config.experiment import experiment_of, load_experiment, overridden, to_stderr
 from toolhone.config.sections import Experiment, ToolResultsSection
 from toolhone.config.trust import restrict_untrusted_run
 from toolhone.config.user_code import USER_CODE, import_callable
+from toolhone.data.agent_tasks import read_agent_tasks
 from toolhone.data.task_files import check_ids, refuse_unplayable, tasks_from_any
 from toolhone.data.world_tasks import in_world
 from toolhone.dialects.base import Dialect
 from toolhone.dialects.probe.certificate import Certificate, check_same, open_certified
+from toolhone.episodes.driver import run_episodes
 from toolhone.episodes.open_policy import open_policy
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import CapabilityError, ConfigError, RunError
@@ -53,6 +57,7 @@ from toolhone.training.kept import ROWS_FILE, kept_rows
 from toolhone.training.loop import Hooks, TrainStatus
 from toolhone.training.ppo import ppo
 from toolhone.training.preference_pairs import PreparedPairs
+from toolhone.training.prefill import refuse_prefill
 from toolhone.training.recipe import as_begun, with_recipe
 from toolhone.training.setup import TrainingSetup, UserMetrics, check_vocabulary
 from toolhone.training.sft import sft
@@ -61,10 +66,6 @@ from toolhone.training.thinking import format_request, with_thoughts
 
 RL_METHODS = {"grpo": grpo, "ppo": ppo, "teacher_mode": teacher_mode, "distill": distill}
 METHODS: dict[str, Any] = {"sft": sft, "dpo": dpo, **RL_METHODS}
-NEVER_PREFILLED = {
-    "dpo": "trains on pairs and has no episodes to prefill",
-    "distill": "judges what the model says by itself",
-}
 TASKS_FILE = "tasks.jsonl"
 """The held-out tasks of a run, which its evaluations read."""
 SETTINGS = ("tools", "allowed_tools", "tool_results", "world", "evaluation")
@@ -80,7 +81,8 @@ FORMAT_KEYS = frozenset(
 class Model:
     """A sampler with its tokenizer, dialect, tools and experiment.
 
-    tasks_file: the held-out tasks of the run it comes from, where they apply."""
+    tasks_file: the held-out tasks of the run it comes from, where they apply. agents: whether the
+    user has named `agent.command`, so that evaluations start it."""
 
     name: str
     sampler: Sampler
@@ -91,6 +93,7 @@ class Model:
     max_context: int
     certificate: Certificate
     tasks_file: Path | None = None
+    agents: bool = False
 
     def policy(self) -> TokenPolicy:
         """The policy of evaluation and chat; it samples as the `evaluation` section says."""
@@ -190,18 +193,7 @@ def find_method(plan: Experiment) -> Any:
             f"training.method: {method} is not available yet; use {', '.join(METHODS)}, "
             "or an algorithm of yours ('file.py:function')"
         )
-    rl = plan.training.rl
-    prefills = {
-        "curriculum.enabled": rl.curriculum.enabled,
-        "enforce_thinking": rl.enforce_thinking and method == "dpo",
-        "two_phase_samples_per_group": rl.two_phase_samples_per_group > 0,
-    }
-    named = ", ".join(f"training.rl.{name}" for name, wanted in prefills.items() if wanted)
-    if method in NEVER_PREFILLED and named:
-        raise ConfigError(
-            f"{named}: training.method {method} {NEVER_PREFILLED[method]}; remove it, or use "
-            "training.method grpo or ppo"
-        )
+    refuse_prefill(method, plan.training.rl)
     return METHODS[method]
 
 
@@ -263,34 +255,45 @@ def evaluate(
         raise ConfigError(f"{wrong}; set it, to 0.7 say")
     if out is not None:
         refuse_overwriting(Path(out))
+    report = to_stderr if progress is None else progress.report
     if tasks is None:
-        tasks = tasks_of_model(model)
         num_samples = num_samples or model.experiment.evaluation.num_samples
-    if isinstance(tasks, str | Path):
-        report = to_stderr if progress is None else progress.report
-        request = source_request(model.experiment)
-        tasks = tasks_from_any(tasks, model.registry.tools, report, request)
+    if tasks is None or isinstance(tasks, str | Path):
+        tasks = tasks_of_model(model, tasks, report)
     chosen = in_world(list(tasks)[:num_samples], model.experiment.world)
     metrics, turns = UserMetrics.of(model.experiment), model.experiment.evaluation.max_turns
     own = metrics.metrics, metrics.rewards
     samples: list[JudgedEpisode] = []
-    for number in range(tries):
-        plan = model.experiment
-        plan = plan.model_copy(update={"seed": (plan.seed + number) % 2**32})
-        policy = replace(model, experiment=plan).policy()
-        policy.check_tools(task.tools for task in chosen)
-        samples += play_and_score(policy, chosen, model.registry, progress, turns, *own).samples
+    agents = AgentPlayer.of(model.experiment, report) if model.agents else None
+    play = agents.play if agents else run_episodes
+    with closing(agents) if agents else nullcontext():
+        for number in range(tries):
+            plan = model.experiment
+            plan = plan.model_copy(update={"seed": (plan.seed + number) % 2**32})
+            policy = replace(model, experiment=plan).policy()
+            policy.check_tools(task.tools for task in chosen)
+            how = model.registry, progress, turns, *own, play
+            samples += play_and_score(policy, chosen, *how).samples
     result = Evaluation(tuple(samples))
     if out is not None:
         write_folder(result, Path(out), format_of_run(model.certificate, model.experiment))
     return result
 
 
-def tasks_of_model(model: Model) -> list[Task]:
-    """The held-out tasks of a model: those its run kept, else those of its `data` section."""
-    if model.tasks_file is not None:
-        return read_tasks(model.tasks_file)
-    return held_out_tasks(model.experiment)
+def tasks_of_model(
+    model: Model, file: str | Path | None = None, report: Callable[[str], None] = to_stderr
+) -> list[Task]:
+    """The tasks of a file, or those held out: by the model's run, else by its `data` section."""
+    plan, kept = model.experiment, file or model.tasks_file
+    if model.agents and kept is not None:
+        return read_agent_tasks(kept, plan)
+    if file is not None:
+        return tasks_from_any(file, model.registry.tools, report, source_request(plan))
+    if plan.data.chosen_strategy == STRATEGY and not model.agents:
+        command = f"agent.command='{json.dumps(plan.agent.command)}'"
+        right = f"name it to start it: {command}; or play tasks of a file without it: --tasks FILE"
+        raise ConfigError(f"the held-out tasks of {model.name} are played by an agent; {right}")
+    return held_out_tasks(plan) if kept is None else read_tasks(kept)
 
 
 def open_model(
@@ -342,7 +345,8 @@ def open_model(
         to_stderr(f"{ref} has no certificate.json: the format it was trained in is unknown")
     context, registry = sampler.info.max_context, open_registry(plan)
     return Model(
-        str(ref), sampler, tokenizer, dialect, registry, plan, context, certificate, tasks_file
+        *(str(ref), sampler, tokenizer, dialect, registry, plan, context, certificate, tasks_file),
+        agents="agent.command" in named,
     )
 
 

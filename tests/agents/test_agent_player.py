@@ -11,7 +11,7 @@ import pytest
 
 from support.scripted import last_user, scripted_policy, task
 from toolhone.agents.agent_player import AgentPlayer, as_played
-from toolhone.api import train
+from toolhone.api import evaluate, open_model, train
 from toolhone.config.agent import AgentSection
 from toolhone.config.experiment import experiment_of, load_experiment
 from toolhone.data.agent_tasks import AgentTask, agent_tasks
@@ -188,11 +188,18 @@ def test_an_experiment_file_trains_on_its_agent(method: str, tmp_path: Path) -> 
     plan = load_experiment(tmp_path / "mine.json")
     run, status = train(plan, tmp_path / "run", progress=Progress())
     assert status is TrainStatus.FINISHED
-    first, second = (line for line in run.metrics() if line["kind"] == "train")
-    for line in (first, second):
+    one, two = (line for line in run.metrics() if line["kind"] == "train")
+    for line in (one, two):
         assert line["reward/posted.asked"] == 1
         assert line["reward"] == 0.5
         assert line["agent/failed"] == 0
     assert json.loads((run.folder / "data.json").read_text())["source"] == "agent"
     scores = json.loads((run.folder / "evaluation" / "metrics.json").read_text())
     assert scores["rewards"]["reward"] == 0.5
+    with pytest.raises(ConfigError, match=r"name it to start it: agent.command='\["):
+        evaluate(open_model(run.folder))
+    named = open_model(run.folder, overrides=[f"agent.command={json.dumps(COMMAND)}"])
+    held_out = json.loads((run.folder / "tasks.jsonl").read_text().splitlines()[0])["id"]
+    for tasks, first in ((None, held_out), (tmp_path / "rows.jsonl", "row-1")):
+        (sample,) = evaluate(named, tasks, num_samples=1).samples
+        assert (sample.id, sample.rewards["reward"]) == (first, 0.5)

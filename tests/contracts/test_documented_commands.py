@@ -37,6 +37,7 @@ NOT_RUN = {
     "toolhone demo": LONG,
     "toolhone examples": LONG,
     "toolhone train examples/agent": "needs the package openai; tests/agents",
+    "toolhone eval runs/agent": "needs the run above it; tests/agents",
     "OPENAI_BASE_URL=": SERVES,
     "toolhone serve": SERVES,
     "toolhone sweep": "trains for minutes; tests/guide/test_study_runs.py",

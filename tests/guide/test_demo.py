@@ -119,6 +119,23 @@ def test_the_command_shows_before_and_after_and_what_to_do_next(
     assert f"Resume with: toolhone demo --seed 0 --out {tmp_path / 'd'}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_every_stage_of_the_tour_runs_and_is_scored(tmp_path: Path) -> None:
+    changes = ("evaluation.num_samples=4", "teacher.tasks=4", "teacher.min_reward=-5")
+    stages = list(demo.tour(Workspace(tmp_path, (*SMALL, "training.validate_every=0", *changes))))
+    assert [stage.name for stage in stages] == [
+        *("calculator", "several-tools", "own-tool", "json", "calls", "tagged"),
+        *(*demo.FURTHER, "shop"),
+    ]
+    assert {stage.method.partition(",")[0] for stage in stages} == {
+        "sft",
+        "teacher_mode",
+        "distill",
+    }
+    assert all(stage.exact_match.n in (2, 4) for stage in stages)
+    assert stages[-1].tools == "search, add, remove, order, list_orders, cancel"
+
+
 def run_main() -> int:
     with pytest.raises(SystemExit) as stop:
         main()

@@ -18,7 +18,7 @@ from toolhone.api import Model, open_model, tasks_of_model
 from toolhone.api import evaluate as run_evaluation
 from toolhone.cli import flags
 from toolhone.cli.console import console, print_note, show_evaluation
-from toolhone.config.experiment import load_experiment, read_tool_files, to_stderr
+from toolhone.config.experiment import load_experiment, read_tool_files
 from toolhone.data.task_files import tasks_from_any
 from toolhone.data.world_tasks import in_world
 from toolhone.errors import ConfigError, DataError
@@ -43,7 +43,6 @@ from toolhone.sources.formats import detect_format
 from toolhone.tools.loading import load_tools
 from toolhone.tools.registry import Registry
 from toolhone.training.before_after import format_of_run
-from toolhone.training.dataset import source_request
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -171,7 +170,7 @@ def evaluate(  # noqa: PLR0913 (the options of a command)
         return
     chosen = None
     if tasks is not None:
-        chosen = tasks_from_any(tasks, opened.registry.tools, to_stderr, source_request(plan))
+        chosen = tasks_of_model(opened, tasks)
     folder = None if out is None or out.suffix == ".json" else out
     with open_progress("off" if as_json else plan.tracking.progress) as progress:
         result = run_evaluation(opened, chosen, num_samples, folder, progress, tries)

@@ -24,7 +24,7 @@ def restrict_untrusted_run(
     """Return the experiment of a run, to sample with; note what is off. `named`: the keys of
     overrides."""
     run = run_folder(ref)
-    # an algorithm and a loss are not loaded to sample, and no agent is started
+    # an algorithm and a loss are not loaded to sample; an agent starts only where it is named
     unused = {*named, "training.method", "training.loss", "agent.command"}
     for key, spec in _foreign_code(plan, run, unused):
         raise RunError(

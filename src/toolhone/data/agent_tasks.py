@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from toolhone.config.sections import Experiment
 from toolhone.data.splits import split_rows
@@ -42,16 +43,18 @@ class AgentTask(Task):
 
 def agent_tasks(plan: Experiment) -> tuple[list[Task], list[Task]]:
     """The tasks of an agent to play, and those held out; rows with `expect` are tasks of ours."""
-    data = plan.data
-    source, tasks = plan.agent.tasks, list[Task]()
+    data, source, tasks = plan.data, plan.agent.tasks, list[Task]()
     if isinstance(source, int):
         tasks = [AgentTask.of({"number": i}, f"task-{i}") for i in range(source)]
     elif source is not None:
-        stream = RecordStream(source)
-        if is_own_form(stream):
-            tasks = tasks_from_any(stream, tools_of(plan))
-        else:
-            rows = read_records(stream)
-            tasks = [AgentTask.of(row, f"row-{line.number}") for line, row in rows]
+        tasks = read_agent_tasks(source, plan)
     split = split_rows(distinct(tasks)[: data.max_samples], data.held_out_share, data.split_seed)
     return split.train, split.validation
+
+
+def read_agent_tasks(path: str | Path, plan: Experiment) -> list[Task]:
+    """The tasks of a file: ours where its rows are of our form, else objects of the user's own."""
+    stream = RecordStream(path)
+    if is_own_form(stream):
+        return tasks_from_any(stream, tools_of(plan))
+    return [AgentTask.of(row, f"row-{line.number}") for line, row in read_records(stream)]

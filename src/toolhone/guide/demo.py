@@ -27,7 +27,6 @@ from toolhone.guide.lesson import Workspace, finished_or_trained, lesson_named, 
 from toolhone.reports.plots import plot_runs
 from toolhone.runs.run import Run, write_json
 from toolhone.sources.files import write_jsonl
-from toolhone.tools.loading import tools_of
 from toolhone.training.before_after import format_of_run
 
 SPLITS = {
@@ -198,14 +197,15 @@ def _stage(space: Workspace, name: str, values: Mapping[str, Any]) -> TourStage:
     started = time.monotonic()
     run = trained(space, name, values)
     training, model = run.experiment.training, run.experiment.model
-    metrics = read_folder(run.folder / "evaluation").metrics
+    found = read_folder(run.folder / "evaluation")
+    offered = dict.fromkeys(name for sample in found.samples for name in sample.offered)
     weights = "every weight" if training.lora is None else f"LoRA of rank {training.lora.rank}"
     return TourStage(
         name,
         f"{training.method}, {weights}",
         "the model's own" if model.dialect == "auto" else model.dialect,
-        ", ".join(tool.name for tool in tools_of(run.experiment)),
+        ", ".join(offered),
         run,
-        metrics.get("solved", metrics["exact_match"]),
+        found.metrics.get("solved", found.metrics["exact_match"]),
         time.monotonic() - started,
     )

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
 
-from toolhone.config.rl import CurriculumSection
+from toolhone.config.rl import CurriculumSection, RlSection
 from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.chat_template.turns import common_start
 from toolhone.episodes.episode import Episode, EpisodeStatus, TurnOutcome
@@ -36,6 +36,25 @@ _CALL, _OTHER_CALL = (
     for name in ("look_up", "get")
 )
 _THOUGHT = "Because"
+NEVER_PREFILLED = {
+    "dpo": "trains on pairs and has no episodes to prefill",
+    "distill": "judges what the model says by itself",
+}
+
+
+def refuse_prefill(method: str, rl: RlSection) -> None:
+    """Raise `ConfigError` where a method that never prefills is asked to."""
+    prefills = {
+        "curriculum.enabled": rl.curriculum.enabled,
+        "enforce_thinking": rl.enforce_thinking and method == "dpo",
+        "two_phase_samples_per_group": rl.two_phase_samples_per_group > 0,
+    }
+    named = ", ".join(f"training.rl.{name}" for name, wanted in prefills.items() if wanted)
+    if method in NEVER_PREFILLED and named:
+        raise ConfigError(
+            f"{named}: training.method {method} {NEVER_PREFILLED[method]}; remove it, or use "
+            "training.method grpo or ppo"
+        )
 
 
 class Failure(StrEnum):
