@@ -6,8 +6,9 @@
 `--model`: a Qwen3 of 3.9 million parameters (bench-4m: 4 layers of width 256, 2,048 words), of 32
 million (bench-32m) or with 151,936 words (bench-151k). `toolhone`: rows as a prefix forest;
 `padded`: the same trainer without; `trl`: TRL at its best on a CPU (float32, no checkpointing,
-batches of similar length), the first loss compared with ours. `train` is GRPO's update without
-sampling. A ratio is the median over pairs, with the least and most. Needs `peers`.
+batches of similar length), the first loss compared with ours; `trl-untuned`: rows of any length in
+a batch; `trl-defaults`: its defaults. `train` is GRPO's update without sampling. A ratio is the
+median over pairs, with the least and most. Needs `peers`.
 """
 
 from __future__ import annotations
@@ -45,7 +46,19 @@ from toolhone.training.update import with_loss_weights, with_token_weights
 
 RATE = 1e-4
 SFT_ROWS, SFT_STEPS, BLOCK, PAIRS = 32, 4, 300, 4
+LONGEST = 160
 GROUP, PROMPT = 8, 150
+
+
+GROUPING = "train_sampling_strategy"
+_PLAIN: dict[str, Any] = {"bf16": False, "gradient_checkpointing": False}
+PEERS: dict[str, dict[str, Any]] = {
+    "trl": {**_PLAIN, GROUPING: "group_by_length"},
+    "trl-untuned": _PLAIN,
+    "trl-defaults": {},
+}
+"""TRL's settings: the best for a processor without fast bfloat16; the same with rows of any length
+in a batch; its own defaults (bfloat16 autocast, activation checkpointing)."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +101,16 @@ def make_model(folder: Path, shape: Shape) -> Path:
 
 
 def sft_rows(count: int, block: int) -> list[Row]:
-    """Rendered conversations, behind `block` tokens that all have in common."""
+    """Rendered conversations, behind `block` tokens that all have in common.
+
+    Of at most `LONGEST` tokens: a single long row would pad a whole batch of TRL's.
+    """
     tokenizer = TextTokenizer.load(pico_folder())
-    conversations = Templates(0).conversations(count)
+    conversations = Templates(0).conversations(2 * count)
     rows = render_rows(
         conversations, open_dialect(tokenizer), tokenizer, experiment().training
     ).rows
+    rows = [row for row in rows if len(row) <= LONGEST][:count]
     common = np.random.default_rng(0).integers(5, 900, block).tolist()
     return [
         Row.of([*common, *row.tokens.tolist()], [*[False] * block, *row.mask.tolist()])
@@ -240,8 +257,8 @@ def table_of(work: str, folder: Path, count: int, rows: Sequence[Row]) -> dict[s
     }
 
 
-def trl(folder: Path, shape: Shape, work: str, rows: Sequence[Row], made: Path) -> Arm:
-    """TRL's loop, without its set-up; a new trainer for each turn."""
+def trl(name: str, folder: Path, shape: Shape, work: str, rows: Sequence[Row], made: Path) -> Arm:
+    """TRL's loop, without its set-up; a new trainer for each turn. `name`: one of `PEERS`."""
     import trl
     from datasets import Dataset
 
@@ -253,11 +270,14 @@ def trl(folder: Path, shape: Shape, work: str, rows: Sequence[Row], made: Path) 
     }
     config_of, trainer_of, size = kinds[work]
     own: dict[str, Any] = {
-        "sft": {"train_sampling_strategy": "group_by_length", "completion_only_loss": True},
+        "sft": {"completion_only_loss": True},
         "dpo": {"beta": 0.1, "max_length": None},
         "grpo": {"num_generations": GROUP, "max_completion_length": shape.new, "beta": 0.0},
     }[work]
     more: dict[str, Any] = {}
+    settings = PEERS[name]
+    if work != "sft":
+        settings = {key: value for key, value in settings.items() if key != GROUPING}
     if work == "grpo":
         more["reward_funcs"] = lambda completion_ids, **_: [score(one) for one in completion_ids]
     elif work == "dpo":
@@ -273,14 +293,13 @@ def trl(folder: Path, shape: Shape, work: str, rows: Sequence[Row], made: Path) 
             learning_rate=RATE,
             weight_decay=0.0,
             adam_beta2=0.95,
-            gradient_checkpointing=False,
-            bf16=False,
             use_cpu=True,
             save_strategy="no",
             logging_steps=1,
             report_to=[],
             disable_tqdm=True,
             **own,
+            **settings,
         )
         clock = Clock()
         with contextlib.redirect_stdout(io.StringIO()):
@@ -297,7 +316,7 @@ def trl(folder: Path, shape: Shape, work: str, rows: Sequence[Row], made: Path) 
         now = rows
         return clock.seconds, float(trainer.state.log_history[0]["loss"])
 
-    return Arm("trl", turn)
+    return Arm(name, turn)
 
 
 def measure(arms: Sequence[Arm], pairs: int, steps: int) -> dict[str, Any]:
@@ -330,7 +349,10 @@ def arms_of(work: str, folder: Path, shape: Shape, made: Path) -> list[Arm]:
         rows = sft_rows(SFT_ROWS * SFT_STEPS, BLOCK if work == "sft-block" else 0)
         steps, peer = [sft_step(rows)] * 2, "sft"
     arms = [ours("toolhone", folder, steps[0]), ours("padded", folder, steps[1], forest=False)]
-    return arms if work == "train" else [*arms, trl(folder, shape, peer, rows, made)]
+    if work == "train":
+        return arms
+    names = [name for name in PEERS if name != "trl-untuned" or peer == "sft"]
+    return [*arms, *(trl(name, folder, shape, peer, rows, made) for name in names)]
 
 
 def main() -> None:
@@ -342,7 +364,7 @@ def main() -> None:
     parser.add_argument("--model", choices=list(SHAPES), default="bench-4m")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--steps", type=int, default=1, help="of one turn, except SFT")
-    parser.add_argument("--arms", nargs="+", default=["toolhone", "padded", "trl"])
+    parser.add_argument("--arms", nargs="+", default=["toolhone", "padded", *PEERS])
     parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
     arguments = parser.parse_args()
     found = {}

@@ -40,10 +40,13 @@ def test_a_token_of_135m_parameters_keeps_1_8_megabytes_in_float32() -> None:
     assert device.token_bytes(config(intermediate_size=None), 4, False) == 30 * 4 * 33 * 576
 
 
-def test_the_micro_batch_is_1024_tokens_on_a_cpu_and_follows_memory_on_a_gpu(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_micro_batch_follows_the_model_and_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert device.default_micro_batch(config(), CPU, 4) == 1024
+    tiny = config(hidden_size=128, intermediate_size=384, num_hidden_layers=3)
+    assert device.default_micro_batch(tiny, CPU, 4) == 4096
+    for gigabytes, tokens in ((2, 256), (4, 512), (8, 1024), (64, 1024)):
+        monkeypatch.setattr(device, "device_bytes", lambda _, n=gigabytes: n * 10**9)
+        assert device.default_micro_batch(config(), CPU, 4) == tokens, gigabytes
     for gigabytes, tokens in ((1, 1024), (16, 4096), (80, 16384)):
         monkeypatch.setattr(device, "device_bytes", lambda _, n=gigabytes: n * 10**9)
         assert device.default_micro_batch(config(), CUDA, 4) == tokens, gigabytes

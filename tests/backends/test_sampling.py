@@ -22,8 +22,8 @@ from backends.test_torch_models import CONFIGS, CPU, SIZES, save_model
 from toolhone.backends.base import Adam, Lora, Sample, SamplingParams, train_step
 from toolhone.backends.torch import cascade_decoder
 from toolhone.backends.torch.cascade import DecodePass
-from toolhone.backends.torch.cascade_decoder import CascadeDecoder
-from toolhone.backends.torch.draw import BLOCK, _inverse
+from toolhone.backends.torch.cascade_decoder import CascadeDecoder, decoding_engine
+from toolhone.backends.torch.draw import BLOCK, SampleRow, _inverse
 from toolhone.backends.torch.padded_decoder import PaddedDecoder
 from toolhone.backends.torch.prefix_cache import PrefixCache, PrefixNode
 from toolhone.backends.torch.sampler import TorchSampler
@@ -87,7 +87,11 @@ def differences_from_generate(folder: Path, prompts: list[list[int]], length: in
     return odd
 
 
-def test_greedy_tokens_of_groups_are_those_of_generate(folder: Path) -> None:
+@pytest.mark.parametrize("copied", [0, cascade_decoder.COPIED], ids=["shared", "copied"])
+def test_greedy_tokens_of_groups_are_those_of_generate(
+    folder: Path, copied: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cascade_decoder, "COPIED", copied)
     assert differences_from_generate(folder, some_prompts(5, 2), 20) == []
 
 
@@ -163,6 +167,17 @@ def test_what_prompts_have_in_common_runs_once(qwen: Path, monkeypatch: pytest.M
     prompts = [[*block, 3, 4, 5]] * 4 + [[*block, 6, 7]] * 4 + [[*block, 8]]
     sampler.sample(prompts, SamplingParams(max_tokens=3))
     assert counting.take() == [30 + 3 + 2 + 1, 9, 9]
+
+
+def test_keys_that_few_rows_share_are_copied_and_those_of_many_are_read_once(qwen: Path) -> None:
+    engine, block = open_sampler(qwen, CPU)._engine, list(range(10, 40))
+    rows = [SampleRow((*block, 3, 4, 5 + n % 2), SamplingParams(), 9, None) for n in range(8)]
+    layers = []  # rows x tokens x heads x width of the second and of the first node
+    for copied in (0, 4 * 1 * 2 * 8, 8 * 32 * 2 * 8):
+        decoder = CascadeDecoder(decoding_engine(engine, False), PrefixCache(), copied)
+        decoder.join(rows)
+        layers.append([len(slot.path) for slot in decoder._slots])
+    assert layers == [[2] * 8, [1] * 8, [0] * 8]
 
 
 def test_the_next_turn_runs_its_new_tokens_only(

@@ -510,3 +510,31 @@ def test_a_model_that_is_not_there_is_one_sentence(
     with pytest.raises(ModelError, match=said) as caught:
         open_trainer(name, None, CPU)
     assert "\n" not in str(caught.value)
+
+
+def test_a_step_out_of_memory_runs_again_in_halves(
+    qwen: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = some_rows((30, 31, 32, 33))
+    whole = open_trainer(qwen, None, CPU)
+    halved = open_trainer(qwen, None, CPU)
+    for trainer in (whole, halved):
+        trainer.forward_backward(rows[:2], cross_entropy())
+    logprobs, most = halved.engine.logprobs, 70
+
+    def bounded(rows: Any, temperature: float) -> Any:
+        found = logprobs(rows, temperature)
+        if halved.engine.count(rows) > most:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ...")
+        return found
+
+    monkeypatch.setattr(halved.engine, "logprobs", bounded)
+    expected = whole.forward_backward(rows, cross_entropy()).result()
+    assert halved.forward_backward(rows, cross_entropy()).result() == pytest.approx(expected)
+    pairs = zip(whole.engine.trainable(), halved.engine.trainable(), strict=True)
+    for (_, one), (_, other) in pairs:
+        assert torch.allclose(one.grad, other.grad, atol=1e-6)
+    assert "the step runs again with at most 61" in capsys.readouterr().err
+    most = 0
+    with pytest.raises(CapabilityError, match="no memory left for rows of 33 tokens"):
+        halved.forward_backward(rows, cross_entropy())

@@ -126,6 +126,12 @@ class Slots:
             for part in stored.values():
                 part[target, :, :length] = part[source, :, :length]
 
+    def shift(self, slot: int, by: int, length: int) -> None:
+        """Make room for `by` tokens in front of the `length` tokens of a slot."""
+        for stored in (self.keys, self.values) if by else ():
+            for part in stored.values():
+                part[slot, :, by : by + length] = part[slot, :, :length].clone()
+
     def store(self, slot: int, node: PrefixNode) -> None:
         """Copy the beginning of a slot into a new node."""
         for layer, keys in self.keys.items():

@@ -40,6 +40,9 @@ from toolhone.config.experiment import to_stderr
 LONG = 128
 """Tokens from which on a stretch that one row has for itself is a node, not part of its slot:
 slots are as long as the longest."""
+COPIED = 2**16
+"""Numbers per layer up to which the rows of a node get copies of its keys: a product of their own
+for so few costs more than reading them once for each row."""
 PREFILL_TOKENS = 4096
 """Tokens of one pass over prompts, unless one prompt alone has more."""
 _TRIED: weakref.WeakKeyDictionary[Engine, bool] = weakref.WeakKeyDictionary()
@@ -84,7 +87,7 @@ def _agrees(engine: Engine) -> bool:
     rows = [SampleRow(prompt, SamplingParams(), 2, None) for prompt in prompts]
     engine.set_learning(False)
     try:
-        decoder = CascadeDecoder(decoding_engine(engine, False), PrefixCache())
+        decoder = CascadeDecoder(decoding_engine(engine, False), PrefixCache(), copied=0)
         steps = [decoder.join(rows)]
         for row, token in zip(rows, ids, strict=False):
             row.take(token, 0.0)
@@ -146,8 +149,23 @@ def _own_nodes(slot: _RowSlot, readers: Mapping[PrefixNode, int]) -> list[Prefix
     return nodes
 
 
+def _small_nodes(slot: _RowSlot, readers: Mapping[PrefixNode, int], most: int) -> list[PrefixNode]:
+    """Take the nodes off the end of a path whose copies have at most so many numbers."""
+    nodes, size = list[PrefixNode](), len(slot.tokens)
+    while slot.leaf is not None and (size := size + len(slot.leaf.tokens)) < LONG:
+        numbers = next(iter(slot.leaf.keys.values()))[:, 0].numel() * len(slot.leaf.tokens)
+        if readers[slot.leaf] * numbers > most:
+            break
+        nodes.insert(0, slot.leaf)
+        slot.leaf = slot.leaf.path[-2] if len(slot.leaf.path) > 1 else None
+    return nodes
+
+
 class CascadeDecoder:
-    def __init__(self, engine: Engine, cache: PrefixCache) -> None:
+    """`copied`: numbers per layer up to which the rows of a node get copies; None: `COPIED`."""
+
+    def __init__(self, engine: Engine, cache: PrefixCache, copied: int | None = None) -> None:
+        self._copied = COPIED if copied is None else copied
         self._engine, self._cache = engine, cache
         self._storage, self._slots = Slots(), list[_RowSlot]()
         self._levels, self._splits = list[Level](), -1
@@ -221,6 +239,7 @@ class CascadeDecoder:
             assert state is not None
             states.append(state)
             slot.filled = len(slot.tokens)
+        self._copy_small_nodes(first, readers)
         order = {id(slot.row): line for line, slot in enumerate(joined)}
         logits = self._engine.logits(torch.stack(states))
         return logits[[order[id(row)] for row in rows]]
@@ -290,6 +309,24 @@ class CascadeDecoder:
                 leaves |= dict.fromkeys(alike, node)
                 if len(alike) > 1:
                     todo.append((node, alike))
+
+    def _copy_small_nodes(self, first: int, readers: Mapping[PrefixNode, int]) -> None:
+        """Move small nodes at the end of a path into the slots from `first` on."""
+        moved = {
+            place: _small_nodes(self._slots[place], readers, self._copied)
+            for place in range(first, len(self._slots))
+        }
+        sizes = {place: sum(len(node.tokens) for node in nodes) for place, nodes in moved.items()}
+        longest = max(self._slots[place].filled + size for place, size in sizes.items())
+        self._storage.reserve(len(self._slots), longest + 1)
+        for place, nodes in moved.items():
+            slot, start = self._slots[place], 0
+            self._storage.shift(place, sizes[place], slot.filled)
+            for node in nodes:
+                self._storage.load(place, start, node)
+                start += len(node.tokens)
+            slot.tokens = [*(token for node in nodes for token in node.tokens), *slot.tokens]
+            slot.filled += start
 
     def _prefill(self, segments: Sequence[Segment]) -> dict[int, torch.Tensor]:
         """Run segments; returns the state of the last token by slot, and keeps those of nodes."""

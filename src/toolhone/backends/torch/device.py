@@ -22,6 +22,7 @@ from toolhone.errors import ModelError
 CPU_MICRO_BATCHES = (1024, 4096)
 CPU_BATCH_BYTES = 256 * 2**20
 """Hidden states of one forward pass on a CPU, where that is more than 1,024 tokens."""
+SMALLEST_BATCH = 128
 GPU_MICRO_BATCHES = (1024, 16384)
 CPU_CACHE_BYTES = 512 * 2**20
 MAX_CACHE_TOKENS = 32768
@@ -81,13 +82,21 @@ def device_bytes(device: torch.device) -> int:
 def default_micro_batch(config: Any, device: torch.device, size: int) -> int:
     """Tokens of one forward pass, by rule: it changes bits, so no stopwatch chooses it.
 
-    The power of two whose hidden states fill at most half of a GPU, or `CPU_BATCH_BYTES`.
+    The power of two whose hidden states fill at most half of a GPU. On a CPU at most
+    `CPU_BATCH_BYTES`, but 1,024 tokens where those fill at most a quarter of the memory.
     """
-    on_cpu = device.type == "cpu"
-    low, high = CPU_MICRO_BATCHES if on_cpu else GPU_MICRO_BATCHES
-    room = CPU_BATCH_BYTES if on_cpu else device_bytes(device) // 2
-    fits = room // max(1, token_bytes(config, size, False))
-    return max(low, min(high, 1 << max(0, fits.bit_length() - 1)))
+    each = max(1, token_bytes(config, size, False))
+    if device.type == "cpu":
+        low, high = CPU_MICRO_BATCHES
+        fast = max(low, min(high, _power_of_two(CPU_BATCH_BYTES // each)))
+        return max(SMALLEST_BATCH, min(fast, _power_of_two(device_bytes(device) // 4 // each)))
+    low, high = GPU_MICRO_BATCHES
+    return max(low, min(high, _power_of_two(device_bytes(device) // 2 // each)))
+
+
+def _power_of_two(most: int) -> int:
+    """The largest power of two up to `most`; at least 1."""
+    return 1 << max(0, most.bit_length() - 1)
 
 
 def cache_tokens(config: Any, device: torch.device, size: int) -> int:
@@ -117,3 +126,18 @@ def in_use(device: torch.device) -> int:
         return torch.cuda.memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device has no memory left; torch's CPU has no class for it."""
+    texts = ("out of memory", "can't allocate memory", "not enough memory")
+    named = any(text in str(error) for text in texts)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or named
+
+
+def empty_cache(device: torch.device) -> None:
+    """Give back what torch keeps of a GPU's memory for later."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()

@@ -28,12 +28,14 @@ from toolhone.backends.base import (
     Optimizer,
     pad_rows,
 )
+from toolhone.backends.torch.device import empty_cache, is_out_of_memory
 from toolhone.backends.torch.engine import Engine, EngineOptions, load_causal_model, open_engine
 from toolhone.backends.torch.lora import read_peft, write_peft
 from toolhone.backends.torch.model_files import save_model
 from toolhone.backends.torch.optimizer import OptimizerState, read_optimizer
 from toolhone.backends.torch.sampler import TorchSampler
 from toolhone.backends.torch.value_head import TorchValueHead
+from toolhone.config.experiment import to_stderr
 from toolhone.errors import CapabilityError, ModelError
 from toolhone.rows import Array, Row
 from toolhone.runs.run import whole_folder
@@ -62,12 +64,43 @@ class TorchTrainer:
         if self._threads is None or drops:
             run, workers = self._one_by_one, 1
         self.engine.check_length(max(map(len, rows), default=0))
-        batches = self._batches(rows, loss.whole_groups, workers)
-        totals: dict[str, torch.Tensor | float] = {"loss": 0.0}
-        for metrics in run(batches, loss):
-            for name, value in metrics.items():
-                totals[name] = totals.get(name, 0.0) + value
+        weights = [value for _, value in self.engine.trainable()]
+        before, parts = [value.grad for value in weights], 0
+        while True:
+            for value in weights:
+                value.grad = None
+            totals: dict[str, torch.Tensor | float] = {"loss": 0.0}
+            batches = self._batches(rows, loss.whole_groups, workers)
+            if len(batches) == parts:
+                longest = max(map(len, rows))
+                raise CapabilityError(
+                    f"the device has no memory left for rows of {longest} tokens; lower "
+                    "training.max_length, set training.gradient_checkpointing, or train adapters "
+                    "(training.lora)"
+                )
+            try:
+                for metrics in run(batches, loss):
+                    for name, value in metrics.items():
+                        totals[name] = totals.get(name, 0.0) + value
+                break
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            self._halve(max(map(self.engine.count, batches)))
+            parts = len(batches)
+        for value, earlier in zip(weights, before, strict=True):
+            if earlier is not None:
+                value.grad = earlier if value.grad is None else earlier.add_(value.grad)
         return Done({name: float(value) for name, value in totals.items()})
+
+    def _halve(self, largest: int) -> None:
+        """Run micro-batches of half as many tokens from now on, since `largest` did not fit."""
+        limit = self.engine.micro_batch_tokens = max(1, largest // 2)
+        empty_cache(self.engine.device)
+        to_stderr(
+            f"out of memory in a micro-batch of {largest} tokens: the step runs again with at most "
+            f"{limit} (model.micro_batch_tokens), and so do those that follow"
+        )
 
     def _batches(self, rows: Sequence[Row], whole_groups: bool, workers: int) -> list[list[Row]]:
         """The micro-batches of a pass; where several run at once, those that end first.

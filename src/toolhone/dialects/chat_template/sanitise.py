@@ -12,7 +12,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import count, product
 from typing import Any, Literal, NamedTuple, Protocol
@@ -263,17 +263,30 @@ class TemplateQuirks:
     ids: Literal["short", "named"] = "short"
 
 
+KNOWN_TOOLS = 1024
+"""Tools whose written form is kept; conversations of one set share their tools."""
+
+
 @dataclass(frozen=True)
 class ChatWriter:
     """Converts messages and tools into the form that chat templates take, disguised."""
 
     guard: ControlTokenGuard
     quirks: TemplateQuirks
+    known: dict[int, tuple[Tool, Json]] = field(default_factory=dict, compare=False, repr=False)
+    """Tools that were written before, by the id of the object, and what was written."""
 
     def tools(self, tools: Sequence[Tool]) -> list[Json]:
-        disguise, inline = self.guard.disguise, self.quirks.inline_refs
-        written = [(tool.inlined if inline else tool).to_dict() for tool in tools]
-        return [{"type": "function", "function": disguise(one["function"])} for one in written]
+        written: list[Json] = []
+        for tool in tools:
+            if self.known.get(id(tool), (None,))[0] is not tool:
+                if len(self.known) >= KNOWN_TOOLS:
+                    self.known.clear()
+                plain = (tool.inlined if self.quirks.inline_refs else tool).to_dict()["function"]
+                made: Json = {"type": "function", "function": self.guard.disguise(plain)}
+                self.known[id(tool)] = tool, made
+            written.append(self.known[id(tool)][1])
+        return written
 
     def chat(self, messages: Sequence[Message]) -> list[ChatMessage]:
         chat: list[ChatMessage] = []
