@@ -65,13 +65,13 @@ class TorchTrainer:
             run, workers = self._one_by_one, 1
         self.engine.check_length(max(map(len, rows), default=0))
         weights = [value for _, value in self.engine.trainable()]
-        before, parts = [value.grad for value in weights], 0
+        before, parts = [weight.grad for weight in weights], 0
         while True:
-            for value in weights:
-                value.grad = None
+            for weight in weights:
+                weight.grad = None
             totals: dict[str, torch.Tensor | float] = {"loss": 0.0}
             batches = self._batches(rows, loss.whole_groups, workers)
-            if len(batches) == parts:
+            if parts and len(batches) == parts:
                 longest = max(map(len, rows))
                 raise CapabilityError(
                     f"the device has no memory left for rows of {longest} tokens; lower "
@@ -88,9 +88,9 @@ class TorchTrainer:
                     raise
             self._halve(max(map(self.engine.count, batches)))
             parts = len(batches)
-        for value, earlier in zip(weights, before, strict=True):
+        for weight, earlier in zip(weights, before, strict=True):
             if earlier is not None:
-                value.grad = earlier if value.grad is None else earlier.add_(value.grad)
+                weight.grad = earlier if weight.grad is None else earlier.add_(weight.grad)
         return Done({name: float(value) for name, value in totals.items()})
 
     def _halve(self, largest: int) -> None:
