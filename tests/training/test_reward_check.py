@@ -33,7 +33,9 @@ CALLS = [{"name": "weather", "arguments": {"place": place}} for place in ("Oslo"
 ONE = task("one", "Weather in Oslo?", TOOLS, {"calls": CALLS[:1], "answer": "rainy"})
 TWO = task("two", "Weather in Oslo and Rome?", TOOLS, {"calls": CALLS})
 WORDS = task("words", "Hello!", TOOLS, {"no_call": True})
-TASKS = {"one": ONE, "two": TWO, "words": WORDS}
+TAGS = {"name": "weather", "arguments": {"place": 'a "<think>" in\n</tool_call>(Oslo)'}}
+ODD = task("odd", "Weather there?", TOOLS, {"calls": [TAGS]})
+TASKS = {"one": ONE, "two": TWO, "words": WORDS, "odd": ODD}
 FULL = {("json_answer", "words"): 1.5}
 """Full marks, where they are not the upper bound of the reward."""
 TEMPLATES = {

@@ -140,6 +140,8 @@ def _short_of_full_marks(
             continue
         earned = compute_reward([reward], case.task, gold).total
         full = max(compute_reward([reward], case.task, one).total for one in best)
+        if spec.syntax == "calls" and case.wanted and spec.judges(case.task):
+            full = max(full, spec.bounds[1] * reward.weight)  # its own reader may be what fails
         if earned < full - _SLACK:
             lost.append((earned / reward.weight, full / reward.weight, gold.turns[0].text))
     if not lost:
