@@ -22,7 +22,7 @@ from typer import Option
 from toolhone.api import FORMAT_KEYS
 from toolhone.cli.console import console, print_table
 from toolhone.cli.flags import AsJson, DialectName, Overrides, with_options
-from toolhone.config.experiment import overridden
+from toolhone.config.experiment import overridden, to_stderr
 from toolhone.data.render import encode_rows
 from toolhone.dialects.base import Dialect
 from toolhone.dialects.probe.certificate import Certificate, certify, check_same
@@ -121,7 +121,7 @@ def _too_little(examined: Examination) -> Iterator[str]:
     if lost is not None and lost.dropped > lost.read / 2:
         yield f"the cleaning dropped {lost.dropped} of {lost.read} rows"
     if next(iter(after.files.values())) == 1:
-        yield "there is one row alone, and training needs two, one of them held out"
+        to_stderr("one row alone can be checked; a training needs two, one of them held out")
     elif FindingKind.NO_CALLS in after.findings.counts:
         yield "no row calls a tool"
 
