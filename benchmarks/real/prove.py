@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,7 +64,7 @@ class Stages:
                 "peak_gb": round(usage.ru_maxrss * kilo / 1e9, 2),
             }
         )
-        if process.returncode not in (0, 1):
+        if process.returncode not in (0, 1, 3):  # 1: found something; 3: the guard is undecided
             sys.exit(f"{name} ended with {process.returncode}: {log.read_text()[-600:]}")
         done.write_text(json.dumps(self.seen[-1]))
         return log.read_text()
@@ -124,7 +125,7 @@ def ask_server(stages: Stages, folder: Path, question: dict[str, Any]) -> dict[s
     command = [sys.executable, "-c", CODE, "serve", str(folder), "--port", str(port)]
     with (stages.out / "serve.log").open("w") as log:
         server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-    body = {"model": "x", "messages": question["messages"], "tools": question["tools"]}
+    body = {"model": str(folder), "messages": question["messages"], "tools": question["tools"]}
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/v1/chat/completions",
         json.dumps({**body, "temperature": 0, "max_tokens": 96}).encode(),
@@ -137,7 +138,9 @@ def ask_server(stages: Stages, folder: Path, question: dict[str, Any]) -> dict[s
                 with urllib.request.urlopen(request, timeout=300) as answer:
                     found: dict[str, Any] = json.load(answer)["choices"][0]["message"]
                     return found
-            except (ConnectionError, OSError):
+            except urllib.error.HTTPError as error:
+                sys.exit(f"the server refused: {error.read().decode()[:300]}")
+            except OSError:
                 continue
         sys.exit(f"the server did not answer; {stages.out / 'serve.log'}")
     finally:
