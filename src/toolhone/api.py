@@ -226,6 +226,8 @@ def _prepare(
         setup.progress.report(pairs.summary())
         rows, held_out = pairs.rows, pairs.held_out
         described = [one.to_dict() for part in (data.train, data.pairs, data.play) for one in part]
+    for one in described:  # clusters widen intervals; no training reads them
+        one.pop("cluster", None)
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
     return rows, held_out, pairs, {**data.report, **account, "rows_sha256": digest}
 

@@ -149,8 +149,8 @@ def test_sizes_shrink_for_pico_in_proportion_but_overrides_win() -> None:
 
 
 def test_the_demos_own_preset_is_not_shrunk() -> None:
-    assert preset("demo").training.steps == 1200
-    assert preset("demo", "model.name=pico").training.steps == 1200
+    assert preset("demo").training.steps == 800
+    assert preset("demo", "model.name=pico").training.steps == 800
     assert preset("demo-grpo", "model.name=pico").training == preset("demo-grpo").training
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from support.checkpoints import write_certificate
 from support.dialect_models import QWEN_LIKE, THINKING, llama_tokenizer, small_tokenizer
 from toolhone.api import evaluate, experiment, open_model, train
 from toolhone.cli import main as cli
@@ -232,7 +233,7 @@ def test_a_run_whose_format_has_changed_is_not_opened_by_accident_but_on_purpose
     good = path.read_text()
     changed = json.loads(good)
     changed["hashes"]["dialect"] = "0" * 64
-    path.write_text(json.dumps(changed))
+    write_certificate(path.parent, changed)
     try:
         with pytest.raises(DialectError, match=r"trained in another format.*dialect.*--dialect"):
             open_model(run)
@@ -240,7 +241,7 @@ def test_a_run_whose_format_has_changed_is_not_opened_by_accident_but_on_purpose
         assert opened.certificate.dialect["name"] == "json"
         evaluate(opened, num_samples=1, out=tmp_path / "json")
         changed["hashes"]["template"] = "0" * 64
-        path.write_text(json.dumps(changed))
+        write_certificate(path.parent, changed)
         with pytest.raises(DialectError, match="template"):
             open_model(run, overrides=["model.history=template"])
         assert (
@@ -248,7 +249,7 @@ def test_a_run_whose_format_has_changed_is_not_opened_by_accident_but_on_purpose
             == "json"
         )
     finally:
-        path.write_text(good)
+        write_certificate(path.parent, good)
 
 
 def test_a_run_is_not_resumed_in_another_format(tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def test_a_mark_that_closes_itself_is_found_and_dropped(shell: Shell) -> None:
     ]
     path = shell.folder / "marks.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    shell("doctor --data marks.jsonl --fix sound.jsonl")
+    shell("doctor --data marks.jsonl --fix sound.jsonl", 1)  # most rows are dropped
     assert [row["messages"][-1]["content"] for row in shell.lines("sound.jsonl")] == ["It is done."]
 
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from support.checkpoints import write_certificate
 from toolhone import open_model, train
 from toolhone.cli.main import app
 from toolhone.config.experiment import experiment_of
@@ -194,11 +195,11 @@ def _with_other_hash(path: Path, act: Any) -> None:
     whole = path.read_text()
     changed = json.loads(whole)
     changed["hashes"]["template"] = "0" * 64
-    path.write_text(json.dumps(changed))
+    write_certificate(path.parent, changed)
     try:
         act()
     finally:
-        path.write_text(whole)
+        write_certificate(path.parent, whole)
 
 
 @pytest.mark.parametrize("verb", [["export", "--out", "OUT"], ["serve", "--port", "0"]])

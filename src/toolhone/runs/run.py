@@ -116,7 +116,7 @@ class Run:
             noted = {**state, **elsewhere, "experiment": self.experiment.model_dump()}
             noted["manifest"] = MANIFEST
             write_json(partial / "state.json", noted)
-            write_json(partial / MANIFEST, _files(partial))
+            write_json(partial / MANIFEST, checkpoint_files(partial))
         return folder
 
     def checkpoints(self) -> list[str]:
@@ -136,10 +136,11 @@ class Run:
             raise RunError(f"{self.folder} has no checkpoint {name!r}{near}; {known}")
         return self.folder / "checkpoints" / name
 
-    def whole_checkpoint(self, name: str | None = None) -> Path:
-        """Return a checkpoint folder as `checkpoint` does; a damaged one is a `RunError`."""
+    def whole_checkpoint(self, name: str | None = None, resumes: bool = False) -> Path:
+        """Return a checkpoint folder as `checkpoint` does; a damaged one is a `RunError`, and where
+        the run resumes one of another run."""
         folder = self.checkpoint(name)
-        if (fault := self.fault(folder)) is not None:
+        if (fault := self.fault(folder) if resumes else changed_file(folder)) is not None:
             known = ", ".join(self.checkpoints())
             raise RunError(f"{folder} cannot be used: {fault}; name another one of {known}")
         return folder
@@ -152,7 +153,7 @@ class Run:
         Reports each damaged one. Raises `RunError` when none is whole; None where none exists.
         """
         if name is not None:
-            return self.whole_checkpoint(name)
+            return self.whole_checkpoint(name, resumes=True)
         steps = list(filter(STEP.fullmatch, self.checkpoints()))
         for folder in (self.folder / "checkpoints" / each for each in reversed(steps)):
             if (fault := self.fault(folder)) is None:
@@ -224,7 +225,7 @@ def changed_file(checkpoint: Path) -> str | None:
     if not path.is_file():
         named = "manifest" in read_json(checkpoint / "state.json")
         return f"{MANIFEST} is missing" if named else None
-    listed, found = read_json(path), _files(checkpoint)
+    listed, found = read_json(path), checkpoint_files(checkpoint)
     for name, saved in listed.items():
         if name not in found:
             return f"{name} is missing"
@@ -234,7 +235,7 @@ def changed_file(checkpoint: Path) -> str | None:
     return None if added is None else f"{added} is not in {MANIFEST}"
 
 
-def _files(folder: Path) -> dict[str, dict[str, Any]]:
+def checkpoint_files(folder: Path) -> dict[str, dict[str, Any]]:
     """Size and SHA-256 of each file of a checkpoint but its manifest, by name."""
     found = {}
     for path in sorted(folder.rglob("*")):

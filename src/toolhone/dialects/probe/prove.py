@@ -216,6 +216,8 @@ class _Proof:
             with _stage(3, "drops the calls"):
                 kept = SENTINEL in proof.write(_WHOLE[:3], header=True)
             what = "a turn of the assistant that nothing follows" if kept else "the calls"
+            if SENTINEL in called:
+                what = "the calls' names, or writes them in other letters"
             raise _FaultError(3, f"drops {what}")
         with _stage(4, "refuses results of tools"):
             answered = proof.write(_WHOLE)
