@@ -213,8 +213,7 @@ def _prepare(
         setup.check_prefill(data.play)
         if resumed is None and data.play and method != "distill":
             setup.check_rewards(data.play)
-        rows, account = setup.labelled_rows(data)
-        held_out = []
+        (rows, account), held_out = setup.labelled_rows(data), []
         described = [one.to_dict() for part in (data.play, data.texts) for one in part]
         described += [account] if account else []
     else:
