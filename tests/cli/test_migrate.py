@@ -4,13 +4,17 @@ import json
 import shlex
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from support.grpo_guide import LINES
+from toolhone.cli.flags import overrides_of, split_flags
 from toolhone.cli.main import main
 from toolhone.cli.migrate import CALLS, CONSTANTS, PROGRAMS, TRAINING_KEYS
-from toolhone.config.experiment import load_experiment
+from toolhone.cli.train import load_command
+from toolhone.config.experiment import load_experiment, make_experiment
 from toolhone.config.fields import walk_fields
 from toolhone.config.presets import preset_names
 from toolhone.config.sections import Experiment
@@ -183,8 +187,25 @@ def test_keys_of_a_yaml_file_are_the_flags_of_its_command(migrate: Any, tmp_path
     _, out, err = migrate("grpo.yaml", "--json")
     training = json.loads(out)["experiment"]["training"]
     assert training["rl"]["group_size"] == 4
-    assert training["lora"] == {"rank": 8}
-    assert "--lora-scale=20.0 is not known" in err
+    assert training["lora"] == {"rank": 8, "alpha": 160}
+    assert "lora" not in err
+    assert json.loads(migrate("grpo.yaml", "--json")[1])["experiment"]["training"] == training
+
+
+@pytest.mark.parametrize("line", LINES.values(), ids=list(LINES))
+def test_a_command_of_the_guide_means_the_same_typed_here_and_migrated(
+    line: str, migrate: Any
+) -> None:
+    line = line.replace("MODEL", "Qwen/Qwen3-0.6B").replace("DATA", "rows.jsonl")
+    experiment = json.loads(migrate(f"mlx_grpo.train {line}", "--json")[1])["experiment"]
+    given, _ = split_flags(shlex.split(line))  # the rest is --adapter-path, the run folder
+    typed = load_command(SimpleNamespace(meta={"flags": given}), None, overrides_of(given))
+    assert make_experiment(experiment, "migrated").training == typed.training
+
+
+def test_a_full_training_of_mlx_has_no_adapters(migrate: Any) -> None:
+    _, out, _ = migrate("mlx_grpo.train --model pico --data r.jsonl --train-type full", "--json")
+    assert json.loads(out)["experiment"]["training"]["lora"] is None
 
 
 @pytest.mark.parametrize(

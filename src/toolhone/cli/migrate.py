@@ -91,6 +91,8 @@ def migrate(
     if len(words) == 1 and path.suffix in READERS and program_in(words) is None:
         name, command, rest = path.stem, ["toolhone", "train"], list[str]()
         values: Values | None = read_file(path, notes.append)
+        if path.suffix in (".yaml", ".yml"):
+            values = with_scaled_adapters(values)
     else:
         name, values, command, rest = read_command(words, notes.append)
     if values is not None:
@@ -171,13 +173,23 @@ def read_yaml(path: Path, tell: Tell) -> Values:
     lora = found.pop("lora_parameters", None) or {}
     if not isinstance(lora, dict):
         raise ConfigError(f"{path}: lora_parameters must hold keys with values, it holds {lora!r}")
-    found |= {f"lora_{key}": value for key, value in lora.items()}
+    found |= {f"lora_{'alpha' if key == 'scale' else key}": lora[key] for key in lora}
     words: list[str] = []
     for key, value in found.items():
         texts = [_word(each) for each in (value if isinstance(value, list) else [value])]
         flag = f"--{str(key).replace('_', '-')}={','.join(texts)}"
         words += [flag] if value is not None else []
     return merged(PROGRAMS["mlx_*"]["values"], of_flags(words, tell))
+
+
+def with_scaled_adapters(values: Values) -> Values:
+    """Return the values with the scale of MLX's adapters, by which they are multiplied, as alpha:
+    scale * rank."""
+    lora = values["training"].get("lora") or {}
+    numbers = lora.get("rank"), lora.get("alpha")
+    if not all(isinstance(number, int | float) for number in numbers):
+        return values  # no adapters, or what loading the experiment refuses
+    return merged(values, {"training": {"lora": {"alpha": numbers[0] * numbers[1]}}})
 
 
 def _word(value: Any) -> str:
@@ -323,6 +335,8 @@ def read_command(
     if config is not None:
         values = merged(values, read_file(Path(config), tell))
     values = merged(values, of_flags(rest, tell))
+    if entry is PROGRAMS["mlx_*"]:
+        values = with_scaled_adapters(values)
     name = Path(config).stem if config else entry.get("preset", "experiment")
     return name, values, ["toolhone", "train"], [*(["--out", run] if run else []), *after]
 
