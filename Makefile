@@ -1,6 +1,6 @@
 # The project's chores. Each target installs what it needs into .venv first (setup.sh).
 #
-#   make demo     SFT and GRPO of the embedded model, before and after, curves (about 8 minutes of processor time)
+#   make demo     SFT and GRPO of the embedded model, before and after, curves (about 5 minutes on 2 cores)
 #   make test     run the tests, two files at a time (ARGS="-n 0": one after the other)
 #   make check    format, lint and types
 #   make wheel    build the package, install it in a clean environment, check it and train with it
