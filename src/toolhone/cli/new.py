@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from toolhone.config.presets import PICO
+from toolhone.config.presets import PICO_TRAINED, is_pico
 from toolhone.errors import ConfigError
 from toolhone.runs.run import write_json, write_text
 from toolhone.sources.tool_lists import list_tools
@@ -19,17 +19,18 @@ app = typer.Typer(rich_markup_mode=None)
 _ROWS = 3000
 _EXAMPLES = "| `examples.jsonl` | a few questions with the calls that are right for them |"
 PICO_SFT: dict[str, Any] = {
-    "steps": 400,
+    "steps": 200,
     "batch_size": 16,
     "lora": None,
     "optimizer": "muon",
     "learning_rate": 0.008,
     "muon": {"learning_rate": 0.01},
     "schedule": {"warmup_steps": 20, "decay_share": 0.6},
-    "validate_every": 200,
-    "save_every": 200,
+    "validate_every": 100,
+    "save_every": 100,
 }
-"""What trains the embedded model from random weights."""
+"""What trains the embedded model: 82 % of 200 held-out tasks of the project as made, since it has
+learned to copy words into calls; 400 steps from random weights give 21 % (docs/log.md)."""
 GRPO: dict[str, Any] = {
     "method": "grpo",
     "steps": 40,
@@ -46,8 +47,8 @@ GRPO: dict[str, Any] = {
 def new(
     name: Annotated[str, Argument(help="the folder to make; must not exist, or be empty")],
     model: Annotated[
-        str, Option(help="the model to train: pico, a folder, or a name on the hub")
-    ] = PICO,
+        str, Option(help="the model to train: pico-trained, a folder, or a name on the hub")
+    ] = PICO_TRAINED,
     tools: Annotated[
         str | None,
         Option(
@@ -100,7 +101,7 @@ def _experiments(model: str, has_tools: bool) -> dict[str, dict[str, Any]]:
     shared = {"tools": ["tools.json" if has_tools else "tools.py"], "data": data}
     sft = {"model": {"name": model}, **shared}
     grpo = {"model": {"name": model, "adapter": "runs/sft"}, **shared, "training": GRPO}
-    if model == PICO:
+    if is_pico(model):
         sft["training"] = PICO_SFT
         grpo["training"] = {**GRPO, "lora": None, "learning_rate": 5e-4}
     return {"sft.json": sft, "grpo.json": grpo}
