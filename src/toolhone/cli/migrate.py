@@ -90,9 +90,9 @@ def migrate(
         words = split(source[0])
     if len(words) == 1 and path.suffix in READERS and program_in(words) is None:
         name, command, rest = path.stem, ["toolhone", "train"], list[str]()
-        values: Values | None = read_file(path, notes.append)
-        if path.suffix in (".yaml", ".yml"):
-            values = with_scaled_adapters(values)
+        read = read_file(path, notes.append)
+        is_mlx = path.suffix in (".yaml", ".yml")
+        values: Values | None = with_scaled_adapters(read) if is_mlx else read
     else:
         name, values, command, rest = read_command(words, notes.append)
     if values is not None:
@@ -186,10 +186,10 @@ def with_scaled_adapters(values: Values) -> Values:
     """Return the values with the scale of MLX's adapters, by which they are multiplied, as alpha:
     scale * rank."""
     lora = values["training"].get("lora") or {}
-    numbers = lora.get("rank"), lora.get("alpha")
-    if not all(isinstance(number, int | float) for number in numbers):
+    rank, scale = lora.get("rank"), lora.get("alpha")
+    if not isinstance(rank, int) or not isinstance(scale, int | float):
         return values  # no adapters, or what loading the experiment refuses
-    return merged(values, {"training": {"lora": {"alpha": numbers[0] * numbers[1]}}})
+    return merged(values, {"training": {"lora": {"alpha": scale * rank}}})
 
 
 def _word(value: Any) -> str:
