@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -492,6 +493,22 @@ def test_tasks_are_all_different_and_expect_the_calls_of_their_question() -> Non
     )
     assert {task.category for task in tasks} == {"one_call", "several_calls", "no_call"}
     assert all(task.expect.no_call or task.expect.calls for task in tasks)
+
+
+def test_tasks_of_one_phrasing_are_a_cluster_whatever_their_values_are() -> None:
+    shown = [example("Book Luigi's for 4", "book_table", restaurant="Luigi's", people=4)]
+    made = ManualTemplates((BOOK,), shown, shares=CALLS_ONLY, options=EXAMPLES_ONLY)
+    tasks = made.tasks(40, "held_out")
+    assert {task.cluster for task in tasks} == {"Book {} for {}"}
+    assert len({task.messages[0].content for task in tasks}) == 40
+    both = ManualTemplates(ALL, EXAMPLES, seed=2).tasks(200, "held_out")
+    groups = Counter(task.cluster for task in both)
+    assert "" not in groups
+    assert 60 < len(groups) < 180
+    for task in both:
+        values = [v for call in task.expect.calls or () for v in call.arguments.values()]
+        numbers = {str(v) for v in values if type(v) in (int, float)}
+        assert not numbers & {*task.cluster.split()}
 
 
 def test_fewer_tasks_come_back_where_no_further_question_is_found() -> None:

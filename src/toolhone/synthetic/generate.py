@@ -14,9 +14,9 @@ import random
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from toolhone.config.phrasings import word_lists
 from toolhone.errors import DataError, nearest
@@ -73,8 +73,13 @@ class Reject(StrEnum):
 
 Phrase = ExamplePhrase | IntentPhrase | DescribedPhrase
 """Something that can be asked in many ways."""
-Drawn = tuple[Message, ...] | Reject
-"""A question and what follows it, or why there is none."""
+
+
+class Round(NamedTuple):
+    """A question and what follows it; the question's phrasing, without values."""
+
+    messages: tuple[Message, ...]
+    phrasing: str
 
 
 @dataclass(frozen=True)
@@ -143,23 +148,25 @@ class ManualTemplates:
 
     def conversations(self, n: int, split: str = "train") -> list[Conversation]:
         """Return the first n rows of a split."""
-        return [self._conversation(self._rng("conversation", split, i), i, split) for i in range(n)]
+        return [self._conversation(index, split) for index in range(n)]
 
     def tasks(self, n: int, split: str = "train") -> list[Task]:
         """Return the first n tasks of a split, all with different questions.
 
-        Fewer come back where many draws find no further question.
+        Fewer come back where many draws find no further question. Tasks of one phrasing are a
+        cluster.
         """
         rows: list[Task] = []
         seen: set[str] = set()
         for index in range(n):
             rng = self._rng("task", split, index)
             for _ in range(_TRIES):
-                row = self._conversation(rng, index, split, goes_on=False)
-                question = str(row.messages[0].content)
+                drawn = self._round(rng, index, split)
+                question = str(drawn.messages[0].content)
                 if question not in seen:
                     seen.add(question)
-                    rows += tasks_of(row)[:1]
+                    tasks = tasks_of(self._numbered(drawn.messages, index, split))
+                    rows += [replace(task, cluster=drawn.phrasing) for task in tasks[:1]]
                     break
                 self._counts[split].rejected[Reject.SEEN] += 1
             else:
@@ -242,21 +249,21 @@ class ManualTemplates:
             raise DataError(f"there is no split {split!r}{nearest(split, SPLITS)}; {known}")
         return random.Random(f"manual {kind} {self._seeds[split]} {split} {index}")
 
-    def _conversation(
-        self, rng: random.Random, index: int, split: str, goes_on: bool = True
-    ) -> Conversation:
-        messages = self._round(rng, index, split)
-        if goes_on and self._options.turns:
+    def _conversation(self, index: int, split: str) -> Conversation:
+        messages = self._round(self._rng("conversation", split, index), index, split).messages
+        if self._options.turns:
             more = self._rng("turns", split, index)
             for _ in range(_MOST_TURNS):
                 if more.random() >= self._options.turns or ends(messages[-1]):
                     break
                 messages += self._later(messages, more, index, split)
+        return self._numbered(messages, index, split)
+
+    def _numbered(self, messages: Sequence[Message], index: int, split: str) -> Conversation:
         name = f"{split}-{self._seeds[split]}-{index:06d}"
         return Conversation(numbered(messages), self.tools, name, SOURCE)
 
-    def _round(self, rng: random.Random, index: int, split: str) -> tuple[Message, ...]:
-        """Return a question and what follows it."""
+    def _round(self, rng: random.Random, index: int, split: str) -> Round:
         kind = rng.choices(list(self._shares), list(self._shares.values()))[0]
         counts = self._counts[split]
         for _ in range(_TRIES):
@@ -265,8 +272,8 @@ class ManualTemplates:
                 counts.rejected[drawn] += 1
                 continue
             counts.kinds[kind] += 1
-            counts.tools.update(call.name for one in drawn for call in one.tool_calls)
-            counts.questions.add(str(drawn[0].content))
+            counts.tools.update(call.name for one in drawn.messages for call in one.tool_calls)
+            counts.questions.add(str(drawn.messages[0].content))
             return drawn
         common = counts.rejected.most_common(3)
         reasons = ", ".join(f"{reason.value} ({count})" for reason, count in common)
@@ -289,35 +296,32 @@ class ManualTemplates:
         if kind == "thanks" and any(one.tool_calls for one in messages):
             return thanks(rng, held)
         if kind == "talk":
-            pieces, answer = self._talk.draw(rng, held)
-            question = "".join(piece.text for piece in pieces)
+            question, answer, _ = self._talk.draw(rng, held)
             return Message("user", question), Message("assistant", answer)
-        return self._round(rng, index, split)
+        return self._round(rng, index, split).messages
 
-    def _draw(self, kind: str, split: str, rng: random.Random) -> Drawn:
+    def _draw(self, kind: str, split: str, rng: random.Random) -> Round | Reject:
         held = split == "held_out"
         if kind == "no_call":
-            pieces, answer = self._talk.draw(rng, held)
-            question = "".join(piece.text for piece in pieces)
+            question, answer, phrasing = self._talk.draw(rng, held)
             fits = side(question) == split
             messages = Message("user", question), Message("assistant", answer)
-            return messages if fits else Reject.OTHER_SPLIT
+            return Round(messages, phrasing) if fits else Reject.OTHER_SPLIT
         if kind == "missing":
             unsaid = unsaid_request(rng.choice(self._asked), rng, held)
             framed = self._framed([unsaid.draw], split, rng)
             if isinstance(framed, Reject):
                 return framed
-            return (Message("user", framed), *unsaid.later)
+            return Round((Message("user", framed), *unsaid.later), unsaid.draw.phrasing)
         draws = self._choose(kind, rng, held)
         framed = self._framed(draws, split, rng)
         if isinstance(framed, Reject):
             return framed
         calls = tuple(call for draw in draws for call in draw.calls)
         groups = [(call,) for call in calls] if kind == "dependent" else [calls]
-        return (
-            Message("user", framed),
-            *(Message("assistant", None, tool_calls=group) for group in groups),
-        )
+        replies = (Message("assistant", None, tool_calls=group) for group in groups)
+        phrasing = " + ".join(draw.phrasing for draw in draws)
+        return Round((Message("user", framed), *replies), phrasing)
 
     def _framed(self, draws: Sequence[Draw], split: str, rng: random.Random) -> str | Reject:
         """Return the question of checked draws, between an opening and an ending of the split."""

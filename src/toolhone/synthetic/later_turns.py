@@ -169,7 +169,8 @@ def linked(
     kind = "links" if len(link.path) == 1 else "links_of_lists"
     words = SlotPiece(rng.choice(wordings()[kind]["held_out" if held else "train"]))
     pieces = (*first.pieces, words, *second.pieces)
-    return Draw(first.form, pieces, (*first.calls, ToolCall(call.name, marked)))
+    core = f"{first.phrasing}{words.text}{second.phrasing}"
+    return Draw(first.form, pieces, (*first.calls, ToolCall(call.name, marked)), core)
 
 
 def marks(call: ToolCall) -> dict[str, tuple[str | int, ...]]:

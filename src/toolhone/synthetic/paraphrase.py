@@ -189,30 +189,34 @@ class SmallTalk:
             for name, entries in word_lists("manual")["beyond"].items()
         }
 
-    def draw(self, rng: random.Random, held: bool) -> tuple[list[SlotPiece], str]:
-        """Return a whole question, framed, and the assistant's answer."""
+    def draw(self, rng: random.Random, held: bool) -> tuple[str, str, str]:
+        """Return a whole question, framed; the assistant's answer; and the question's phrasing."""
         name, lists = "held_out" if held else "train", word_lists("manual")
         if self._examples and rng.random() < _FROM_EXAMPLES:
             form, text, answer = rng.choice(self._examples)
-            question = Frames(name).question([(form, [SlotPiece(text)])], rng)
-            return question, answer or rng.choice(lists["replies"])
+            question = _framed(text, form, name, rng)
+            return question, answer or rng.choice(lists["replies"]), text
         chance = rng.random()
         if self._beyond[name] and chance < _BEYOND:
             entry = rng.choice(self._beyond[name])
             slots = {kind: kind for kind in re.findall(r"{(\w+)}", entry["text"])}
             text = entry["text"].format_map(Fillers(name, rng, _REAL).draw(slots))
-            question = Frames(name).question([(Form(entry["form"]), [SlotPiece(text)])], rng)
+            question = _framed(text, Form(entry["form"]), name, rng)
             can = " or ".join(rng.sample(self._offers, min(2, len(self._offers))))
-            return question, str(rng.choice(plain_talk()["refusals"])).format(can=can)
+            refusal = str(rng.choice(plain_talk()["refusals"])).format(can=can)
+            return question, refusal, entry["text"]
         if chance < _BEYOND + _PLAIN:
             entry = rng.choice(plain_talk()[name])
-            question = Frames(name).question(
-                [(Form(entry["form"]), [SlotPiece(entry["text"])])], rng
-            )
-            return question, entry["answer"]
+            question = _framed(entry["text"], Form(entry["form"]), name, rng)
+            return question, entry["answer"], entry["text"]
         wording = Wording(name, name, rng, _REAL)
         # Some answers name the embedded model, others fit a demo alone.
         talk = [intent for intent in intents() if intent.category == "no_tool"]
         modest = [one for one in talk if one.name in _SMALL_TALK]
         request = wording.request(wording.pick(modest))
-        return [SlotPiece(wording.question([request]))], request.answer([])
+        return wording.question([request]), request.answer([]), request.core
+
+
+def _framed(text: str, form: Form, split: str, rng: random.Random) -> str:
+    pieces = Frames(split).question([(form, [SlotPiece(text)])], rng)
+    return "".join(piece.text for piece in pieces)

@@ -51,11 +51,17 @@ _AFTER = re.compile(
 
 
 class Draw(NamedTuple):
-    """A question, not framed yet, and its calls."""
+    """A question, not framed yet, and its calls. core: its phrasing, where the pieces lack it."""
 
     form: Form
     pieces: tuple[SlotPiece, ...]
     calls: tuple[ToolCall, ...]
+    core: str = ""
+
+    @property
+    def phrasing(self) -> str:
+        """The question with `{}` in place of its values."""
+        return self.core or "".join("{}" if one.filled else one.text for one in self.pieces)
 
 
 @dataclass(frozen=True)
@@ -234,8 +240,8 @@ class IntentPhrase:
         request = Wording(name, name, rng, _REAL).request(self.intent)
         pairs = [pair for call in request.calls for pair in call.arguments.items()]
         arguments = {self.renamed.get(key, key): value for key, value in pairs}
-        pieces = (SlotPiece(request.text),)
-        return Draw(Form(request.form), pieces, (ToolCall(self.tool.name, arguments),))
+        calls = (ToolCall(self.tool.name, arguments),)
+        return Draw(Form(request.form), (SlotPiece(request.text),), calls, request.core)
 
 
 def builtin_phrases(tool: Tool) -> list[IntentPhrase]:
