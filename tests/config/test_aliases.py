@@ -14,7 +14,7 @@ from toolhone.backends.base import Adam, Muon
 from toolhone.config.aliases import MOVED, WITHOUT_MEANING, translate
 from toolhone.config.experiment import load_experiment, merged
 from toolhone.errors import ConfigError
-from toolhone.schema.json_text import plain_json
+from toolhone.schema.json_input import plain_json
 from toolhone.training.dataset import load_data
 from toolhone.training.update import optimizer_at
 

@@ -10,7 +10,7 @@ import pytest
 
 from support.source_rows import write_rows
 from toolhone.schema import Tool, ToolCall
-from toolhone.schema.references import find_ref, inline_refs, resolve_refs
+from toolhone.schema.json_schema import find_ref, inline_refs, resolve_refs
 from toolhone.schema.tool import unchecked_words
 from toolhone.sources.formats import open_source
 from toolhone.sources.tool_specs import KEYWORD, fit_call

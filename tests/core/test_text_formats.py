@@ -10,8 +10,7 @@ import jsonschema
 import pytest
 
 from toolhone.schema import Tool
-from toolhone.schema.json_schema import fits_plainly
-from toolhone.schema.text_formats import TEXT_FORMATS, fits_format
+from toolhone.schema.json_schema import TEXT_FORMATS, fits_format, fits_plainly
 from toolhone.schema.tool import unchecked_words
 
 RIGHT = {

@@ -11,7 +11,7 @@ from toolhone.dialects.base import Dialect
 from toolhone.dialects.choose import open_dialect
 from toolhone.errors import DialectError, FindingKind
 from toolhone.schema import Conversation, Message, Tool, ToolCall
-from toolhone.schema.tool_results import match_results
+from toolhone.schema.message import match_results
 from toolhone.sources.base import conversation_faults
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}}

@@ -33,7 +33,7 @@ from toolhone.dialects.syntax.delimited import DelimitedFormat, DelimitedSyntax
 from toolhone.dialects.syntax.parameters import typed_call, typed_value
 from toolhone.errors import DialectError
 from toolhone.schema import Message, Tool, ToolCall
-from toolhone.schema.keys import ARGUMENTS
+from toolhone.schema.json_input import ARGUMENTS
 
 EVERY_MESSAGE = [
     pytest.param(name, *message, id=f"{name}-{message[0]}")

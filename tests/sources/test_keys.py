@@ -18,7 +18,7 @@ from toolhone.doctor.diagnose import diagnose
 from toolhone.doctor.fix import clean
 from toolhone.doctor.reading import read_file
 from toolhone.errors import DataError
-from toolhone.schema.keys import ARGUMENTS
+from toolhone.schema.json_input import ARGUMENTS
 from toolhone.sources.base import Context, Skip
 from toolhone.sources.formats import SOURCES, open_source
 from toolhone.sources.loaded import Loaded

@@ -31,7 +31,7 @@ from support.log_rows import (
 from support.source_rows import write_rows
 from toolhone.data.importing import import_file
 from toolhone.schema import Message, Tool
-from toolhone.schema.keys import is_empty
+from toolhone.schema.json_input import is_empty
 from toolhone.sources.formats import BROKEN_ROW, detect_format, open_source
 from toolhone.sources.loaded import Loaded
 

@@ -12,7 +12,7 @@ import pytest
 from conftest import SHARED
 from toolhone.rewards.matching import match_calls
 from toolhone.schema import ExpectedCall, Task, ToolCall
-from toolhone.schema.references import resolve_refs
+from toolhone.schema.json_schema import resolve_refs
 from toolhone.sources.formats import detect, detect_format, open_source
 from toolhone.sources.loaded import Loaded
 from toolhone.sources.toolalpaca import find_holes

@@ -40,7 +40,7 @@ from toolhone.config.presets import read_preset
 from toolhone.config.sections import Experiment, TrainingSection
 from toolhone.errors import ConfigError
 from toolhone.runs.run import write_text, writing
-from toolhone.schema.json_text import parse_yaml
+from toolhone.schema.json_input import parse_yaml
 
 app = typer.Typer(rich_markup_mode=None)
 _TABLE = resources.files("toolhone.config.presets") / "migrate.json"

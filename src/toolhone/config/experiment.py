@@ -35,7 +35,7 @@ from toolhone.config.presets import (
 from toolhone.config.sections import Experiment
 from toolhone.config.user_code import USER_CODE
 from toolhone.errors import ConfigError, nearest
-from toolhone.schema.json_text import parse_json, parse_yaml, plain_json
+from toolhone.schema.json_input import parse_json, parse_yaml, plain_json
 
 _OF_EPISODES = {
     *("curriculum", "episode", "inner_epochs", "mini_batch_size", "ptx", "sampler_refresh_every"),

@@ -19,8 +19,8 @@ from itertools import takewhile
 from toolhone.data.splits import opening
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Message, Task
+from toolhone.schema.message import result_runs
 from toolhone.schema.preference import Preference
-from toolhone.schema.tool_results import result_runs
 from toolhone.sources.base import expect_calls, tasks_of
 from toolhone.sources.log_failures import repaired_call
 

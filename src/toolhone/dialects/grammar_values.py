@@ -29,7 +29,7 @@ from toolhone.dialects.lark import (
 from toolhone.dialects.syntax.literals import write_literal
 from toolhone.errors import DialectError
 from toolhone.schema import Json, Tool
-from toolhone.schema.references import find_ref
+from toolhone.schema.json_schema import find_ref
 
 WAY_OUT = "evaluate without evaluation.constrained"
 FORMATS = frozenset(

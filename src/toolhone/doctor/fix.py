@@ -26,8 +26,8 @@ from toolhone.runs.progress import Progress
 from toolhone.runs.run import write_json, writing
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.schema.json_schema import without_schema_nulls
+from toolhone.schema.message import result_runs
 from toolhone.schema.tool import strip_padding
-from toolhone.schema.tool_results import result_runs
 from toolhone.sources.files import write_jsonl
 from toolhone.sources.tool_specs import fit_call, letters_of
 

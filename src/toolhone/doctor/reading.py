@@ -24,8 +24,8 @@ from toolhone.doctor.checks import REMEDIES
 from toolhone.errors import Fault, FindingKind
 from toolhone.runs.progress import Progress
 from toolhone.schema import Conversation, Json, Task
+from toolhone.schema.json_input import ARGUMENTS, is_empty
 from toolhone.schema.json_schema import without_schema_nulls
-from toolhone.schema.keys import ARGUMENTS, is_empty
 from toolhone.sources import messages
 from toolhone.sources.base import Context, Skip
 from toolhone.sources.files import BadLine, FileLine, Record, RecordStream, is_table

@@ -22,7 +22,7 @@ from toolhone.dialects.syntax.model_text import Decoded, as_call, skip_space
 from toolhone.dialects.syntax.parameters import Parameters
 from toolhone.errors import Fault, FindingKind
 from toolhone.schema import Json, Tool, ToolCall
-from toolhone.schema.keys import ARGUMENTS
+from toolhone.schema.json_input import ARGUMENTS
 
 MARK = re.compile(
     r"(?i:<[/|]{0,2}(?:start_|end_)?(?:tool|function)[_▁ ]?(?:calls?|use)"

@@ -11,7 +11,7 @@ from toolhone.dialects.base import ParsedReply
 from toolhone.dialects.choose import SYNTAXES
 from toolhone.dialects.syntax.model_text import as_call, decode, read_after_reasoning
 from toolhone.schema import ToolCall
-from toolhone.schema.keys import ARGUMENTS
+from toolhone.schema.json_input import ARGUMENTS
 
 MAX_OBJECTS = 1000
 """Opening braces tried in one text, which bounds the time."""

@@ -24,7 +24,7 @@ from toolhone.evaluation.metrics import EpisodeContext, Evaluation
 from toolhone.rewards.matching import show
 from toolhone.rewards.reward_registry import Reward
 from toolhone.schema import Json, Message, Task, ToolCall
-from toolhone.schema.keys import HARMLESS, check_keys, is_empty
+from toolhone.schema.json_input import HARMLESS, check_keys, is_empty
 from toolhone.tools.open_world import open_world
 from toolhone.tools.registry import Registry
 from toolhone.tools.result import ToolResult

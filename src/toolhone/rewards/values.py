@@ -22,8 +22,8 @@ from numbers import Real
 from typing import Any, Final, cast
 
 from toolhone.schema import Json
+from toolhone.schema.json_schema import find_ref
 from toolhone.schema.python_text import parse_python
-from toolhone.schema.references import find_ref
 
 MAX_DEPTH = 100
 """Values nested deeper never equal anything."""

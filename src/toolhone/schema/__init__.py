@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from toolhone.errors import DataError, nearest
-from toolhone.schema.keys import LABELS, check_keys
-from toolhone.schema.keys import WEIGHT_KEYS as WEIGHT_KEYS
-from toolhone.schema.keys import read_weight as read_weight
+from toolhone.schema.json_input import LABELS, check_keys
+from toolhone.schema.json_input import WEIGHT_KEYS as WEIGHT_KEYS
+from toolhone.schema.json_input import read_weight as read_weight
 from toolhone.schema.message import ENCODE as ENCODE
 from toolhone.schema.message import ROLES as ROLES
 from toolhone.schema.message import Message as Message

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json, Message, Tool, dicts_of
-from toolhone.schema.keys import check_keys
+from toolhone.schema.json_input import check_keys
 
 SIDES = ("prompt", "chosen", "rejected")
 _KEYS = frozenset({*SIDES, "tools", "source", "raw", "kind", "tokens", "part"})

@@ -23,11 +23,25 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from toolhone.errors import DataError
-from toolhone.schema.json_schema import fits_plainly, map_schema, modern_schema
-from toolhone.schema.keys import HARMLESS_OF_TOOLS, SCHEMAS, TOOL_KEYS, check_keys, first_value
-from toolhone.schema.references import Json as Json
-from toolhone.schema.references import find_ref, follow, inline_refs
-from toolhone.schema.text_formats import NUMBER_FORMATS, TEXT_FORMATS, fits_format
+from toolhone.schema.json_input import (
+    HARMLESS_OF_TOOLS,
+    SCHEMAS,
+    TOOL_KEYS,
+    check_keys,
+    first_value,
+)
+from toolhone.schema.json_schema import (
+    NUMBER_FORMATS,
+    TEXT_FORMATS,
+    find_ref,
+    fits_format,
+    fits_plainly,
+    follow,
+    inline_refs,
+    map_schema,
+    modern_schema,
+)
+from toolhone.schema.json_schema import Json as Json
 
 try:
     import regress

@@ -18,11 +18,11 @@ from typing import Any, TypedDict
 
 from toolhone.errors import Fault, FindingKind, nearest
 from toolhone.schema import Conversation, Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
-from toolhone.schema.keys import LABELS, check_keys
+from toolhone.schema.json_input import LABELS, check_keys
+from toolhone.schema.message import link_faults
+from toolhone.schema.message import order_faults as order_faults
 from toolhone.schema.preference import Preference
 from toolhone.schema.tool import OPEN_KEYWORDS, strip_padding
-from toolhone.schema.tool_results import link_faults
-from toolhone.schema.tool_results import order_faults as order_faults
 from toolhone.sources.files import BadLine, FileLine, Record, RecordStream
 
 SHOWN = 5

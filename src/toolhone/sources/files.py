@@ -27,7 +27,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from toolhone.errors import DataError, RunError, nearest
 from toolhone.schema import ENCODE, Json
-from toolhone.schema.json_text import entry_texts, parse_json
+from toolhone.schema.json_input import entry_texts, parse_json
 from toolhone.sources.tables import TableRow, csv_rows, parquet_rows
 
 Record = dict[str, Json]

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from toolhone.schema import Json, Message, Tool, ToolCall
-from toolhone.schema.tool_results import result_runs
+from toolhone.schema.message import result_runs
 from toolhone.sources.base import Context
 from toolhone.sources.log_parts import decode
 

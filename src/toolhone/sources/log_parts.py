@@ -13,8 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from toolhone.errors import DataError
 from toolhone.schema import Json
-from toolhone.schema.json_text import parse_json
-from toolhone.schema.keys import (
+from toolhone.schema.json_input import (
     ARGUMENTS,
     HARMLESS,
     IDS,
@@ -22,6 +21,7 @@ from toolhone.schema.keys import (
     check_keys,
     first_value,
     is_empty,
+    parse_json,
 )
 
 TEXTS = ("text", "content", "value", "refusal", "output_text")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json, Message, Tool
-from toolhone.schema.keys import check_keys, is_empty
+from toolhone.schema.json_input import check_keys, is_empty
 from toolhone.sources.base import Context, Converted, Skip, Source, tasks_of
 from toolhone.sources.files import Record
 from toolhone.sources.log_failures import weigh_failures

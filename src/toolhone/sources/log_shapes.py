@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from toolhone.schema import Json
-from toolhone.schema.keys import HARMLESS, LABELS
+from toolhone.schema.json_input import HARMLESS, LABELS
 from toolhone.sources.files import Record
 from toolhone.sources.log_parts import decode
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from toolhone.schema import Json
-from toolhone.schema.keys import check_keys, is_empty
+from toolhone.schema.json_input import check_keys, is_empty
 from toolhone.sources.files import Record
 from toolhone.sources.log_parts import decode
 

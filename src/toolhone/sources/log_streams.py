@@ -14,7 +14,7 @@ from typing import Any
 
 from toolhone.errors import DataError
 from toolhone.schema import Json
-from toolhone.schema.keys import check_keys, is_empty
+from toolhone.schema.json_input import check_keys, is_empty
 from toolhone.sources.log_parts import decode
 
 Event = Mapping[str, Json]

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from toolhone.schema import Conversation, Json, Message
-from toolhone.schema.keys import is_empty
+from toolhone.schema.json_input import is_empty
 from toolhone.sources.files import BadLine, FileLine, Record, RecordStream
 from toolhone.sources.log_shapes import RECORD_KEYS
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from toolhone.errors import DataError
 from toolhone.schema import Json, Message, ToolCall
-from toolhone.schema.keys import (
+from toolhone.schema.json_input import (
     ARGUMENTS,
     IDS,
     check_flags,

@@ -21,8 +21,8 @@ from toolhone import schema
 from toolhone.config.user_code import import_callable
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json, Message, Task, Tool, decode_text
+from toolhone.schema.json_input import MESSAGE_KEYS, SCHEMAS, check_keys, first_value, is_empty
 from toolhone.schema.json_schema import without_schema_nulls
-from toolhone.schema.keys import MESSAGE_KEYS, SCHEMAS, check_keys, first_value, is_empty
 from toolhone.schema.preference import Preference
 from toolhone.schema.tool import is_schema
 from toolhone.sources.base import Context, Converted, Skip, Source, tasks_of

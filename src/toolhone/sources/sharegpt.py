@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from toolhone.schema import WEIGHT_KEYS, Conversation, Json, Tool
-from toolhone.schema.keys import is_empty
+from toolhone.schema.json_input import is_empty
 from toolhone.sources.base import Context, Skip, Source
 from toolhone.sources.files import Record
 from toolhone.sources.text_calls import (

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from toolhone.errors import DataError
 from toolhone.schema import Json, Tool
-from toolhone.schema.keys import SCHEMAS, check_keys
+from toolhone.schema.json_input import SCHEMAS, check_keys
 from toolhone.sources.base import Context
 from toolhone.sources.files import FileLine, read_json
 from toolhone.sources.log_parts import decode

@@ -20,9 +20,8 @@ from toolhone.dialects.syntax.literals import read_literal
 from toolhone.dialects.syntax.model_text import decode
 from toolhone.errors import DataError
 from toolhone.schema import Json, Tool, ToolCall
-from toolhone.schema.json_schema import map_schema
-from toolhone.schema.keys import SCHEMAS, check_keys, first_value
-from toolhone.schema.references import follow
+from toolhone.schema.json_input import SCHEMAS, check_keys, first_value
+from toolhone.schema.json_schema import follow, map_schema
 from toolhone.schema.tool import (
     check_tool_keys,
     is_schema,

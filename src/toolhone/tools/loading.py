@@ -20,7 +20,7 @@ from toolhone.config.sections import Experiment
 from toolhone.config.user_code import USER_CODE, import_callable, module_in_file
 from toolhone.errors import ConfigError, nearest
 from toolhone.schema import Json, Task, Tool
-from toolhone.schema.keys import SCHEMAS, first_value
+from toolhone.schema.json_input import SCHEMAS, first_value
 from toolhone.schema.tool import schema_of_callable
 from toolhone.tools.builtin import BUILTIN
 from toolhone.tools.command import CommandTool

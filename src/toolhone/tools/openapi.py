@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from toolhone.errors import DataError
 from toolhone.schema import Json, Tool
-from toolhone.schema.references import resolve_refs
+from toolhone.schema.json_schema import resolve_refs
 
 METHODS = ("get", "put", "post", "delete", "patch", "head", "options")
 _WITH_BODY = ("put", "post", "patch")

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Json, Message, ToolCall
-from toolhone.schema.tool_results import result_runs
+from toolhone.schema.message import result_runs
 from toolhone.tools.result import ToolResult, ToolStatus
 from toolhone.tools.worlds import World
 

@@ -22,7 +22,7 @@ from rstr import Rstr
 
 from toolhone.config.phrasings import word_lists
 from toolhone.schema import Json, Tool
-from toolhone.schema.references import find_ref
+from toolhone.schema.json_schema import find_ref
 from toolhone.tools.number_maker import Undrawable, number_maker
 from toolhone.tools.relations import Relation, relate, relations_of
 from toolhone.tools.text_kinds import Make, kind_of, text_maker, words_of

@@ -29,7 +29,7 @@ from toolhone.dialects.syntax.model_text import (
 )
 from toolhone.errors import DialectError
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
-from toolhone.schema.tool_results import open_calls
+from toolhone.schema.message import open_calls
 from toolhone.tokenizer import Spans, TextTokenizer
 
 SENTINEL, REASON = "Sentinel7", "Reason7"

@@ -23,7 +23,7 @@ from toolhone.dialects.syntax.model_text import split_reasoning, write_reasoning
 from toolhone.errors import DialectError
 from toolhone.rows import Origin
 from toolhone.schema import Json, Message, Tool
-from toolhone.schema.tool_results import result_runs
+from toolhone.schema.message import result_runs
 from toolhone.tokenizer import Span, Spans, TextTokenizer
 
 ChatMessage = Mapping[str, Json]

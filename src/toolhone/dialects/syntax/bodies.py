@@ -15,7 +15,7 @@ from toolhone.dialects.syntax.delimited import SPACE, DelimitedFormat, followed,
 from toolhone.dialects.syntax.literals import CONSTANTS, LiteralError, LiteralReader, read_value
 from toolhone.dialects.syntax.model_text import Decoded, FoundCalls, as_call, decode
 from toolhone.schema import Json, ToolCall
-from toolhone.schema.keys import check_keys
+from toolhone.schema.json_input import check_keys
 
 _NAME_TO_END = re.compile(r"\s*+[\w.:/-]{0,256}\Z")
 _NAME_BEFORE_JSON = re.compile(rf"{SPACE}(?=\{{|\"\{{)")

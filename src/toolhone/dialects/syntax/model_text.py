@@ -16,8 +16,7 @@ from importlib import resources
 from toolhone.dialects.base import ParsedReply, ParseProblem, Syntax
 from toolhone.errors import DialectError
 from toolhone.schema import Json, Message, Tool, ToolCall
-from toolhone.schema.json_text import DECODER
-from toolhone.schema.keys import check_keys
+from toolhone.schema.json_input import DECODER, check_keys
 
 MAX_DEPTH = 100
 CALL_ID = re.compile(r"[A-Za-z0-9]{9}")

@@ -31,7 +31,7 @@ from toolhone.dialects.syntax.delimited import (
 from toolhone.dialects.syntax.literals import read_literal, read_value
 from toolhone.dialects.syntax.model_text import FoundCalls, decode
 from toolhone.schema import Json, Tool, ToolCall
-from toolhone.schema.references import find_ref
+from toolhone.schema.json_schema import find_ref
 
 _CDATA = "<![CDATA["
 _ANNOTATIONS = frozenset(["description", "title", "default", "examples"]) | frozenset(

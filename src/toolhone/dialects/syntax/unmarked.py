@@ -25,7 +25,7 @@ from toolhone.dialects.syntax.model_text import (
 )
 from toolhone.errors import DialectError
 from toolhone.schema import Json, Message, Tool, ToolCall
-from toolhone.schema.keys import ARGUMENTS
+from toolhone.schema.json_input import ARGUMENTS
 
 _ARGUMENT_KEYS = ("parameters", "arguments")
 _WRAPPERS = ("function", "function_call", "tool_calls")
