@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from toolhone.evaluation.metrics import Evaluation
 from toolhone.guide import study_runs as module
 from toolhone.guide.study import parse_values, read_study, study_names
 from toolhone.guide.study_runs import StudyRun, Sweep, result_points, result_table, run_job
+from toolhone.reports.plots import mean_score
 from toolhone.training.loop import TrainStatus
 
 TINY = {
@@ -87,6 +89,7 @@ def test_a_setting_starts_from_the_prepared_run_of_its_seed(tmp_path: Path) -> N
         ),
         ({"experiment": TINY, "over": {"seed": 3}}, [], "over.seed must be a list of values"),
         ({"experiment": TINY, "prepare": []}, [], "prepare must be an object"),
+        ({"experiment": TINY, "groups": ["a"]}, [], "groups must be an object"),
         ({"experiment": TINY}, ["data.samples"], "wanted key=a,b,c"),
     ],
 )
@@ -162,14 +165,48 @@ def test_the_table_has_intervals_over_tasks_and_the_spread_of_seeds(
     sweep.run()
     first, second = sweep.result()
     assert first.by_seed == (1 / 20, 5 / 20)
-    assert second.score.value == pytest.approx(10 / 20)
-    assert second.score.n == 20
+    assert second.total.score.value == pytest.approx(10 / 20)
+    assert second.total.score.n == 20
     assert second.deviation == pytest.approx(0.1414, abs=1e-4)
-    assert second.difference is not None
-    assert second.difference.value == pytest.approx(0.35)
-    lines = result_table([first, second]).splitlines()
+    assert second.total.difference is not None
+    assert second.total.difference.value == pytest.approx(0.35)
+    lines = result_table(sweep.study, [first, second]).splitlines()
     assert lines[2].startswith("| samples=100 | 15.0 (")
+    assert len(lines) == 4
     assert json.loads((sweep.folder / "results.json").read_text())[1]["seeds"] == 2
+
+
+def test_groups_of_tasks_have_scores_and_verdicts_of_their_own(
+    faked: tuple[Sweep, list[str]],
+) -> None:
+    sweep, _ = faked
+    sweep = replace(sweep, study=replace(sweep.study, groups={"ones": "task-1"}))
+    sweep.run()
+    results = sweep.result()
+    found = results[1].categories
+    assert {name: one.score.n for name, one in found.items()} == {"ones": 11, "others": 9}
+    assert found["ones"].score.value == pytest.approx(2 / 11)
+    assert found["others"].score.value == pytest.approx(8 / 9)
+    assert found["others"].difference is not None
+    assert found["others"].difference.value == pytest.approx(5.5 / 9)
+    assert found["others"].verdict == "undecided", "nine tasks are too few"
+    lines = result_table(sweep.study, results).splitlines()
+    assert lines[5] == "| by group | ones (11) | others (9) |"
+    assert lines[8].startswith("| samples=800 | 18.2 (")
+    assert lines[8].endswith(") undecided |")
+    shown = replace(sweep.study, over={"training.method": ["sft", "dpo"]})
+    points, _ = result_points(shown, results)
+    assert {point.x for point in points} == {"ones", "others", "all"}
+
+
+def test_tasks_of_one_cluster_widen_the_interval_of_a_sweep() -> None:
+    alone = [judged(number, right=number < 10) for number in range(20)]
+    shared = [replace(one, cluster=str(number // 5)) for number, one in enumerate(alone)]
+    wide, narrow = (mean_score([Evaluation(tuple(s))], "exact_match") for s in (shared, alone))
+    assert wide.value == narrow.value == 0.5
+    assert wide.high is not None
+    assert narrow.high is not None
+    assert wide.high > narrow.high + 0.1
 
 
 def test_a_number_that_is_swept_over_is_the_axis_of_the_plot(

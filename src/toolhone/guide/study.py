@@ -24,7 +24,7 @@ from toolhone.errors import ConfigError, nearest
 from toolhone.runs.run import read_json
 
 _STUDIES = resources.files("toolhone.config.presets") / "studies"
-KEYS = ("experiment", "prepare", "variants", "over", "metric", "by_category")
+KEYS = ("experiment", "prepare", "variants", "over", "metric", "by_category", "groups")
 """Keys of a study file; `$comment` besides."""
 UNTRAINED, IN_CONTEXT = "untrained", "in_context"
 """Keys of a variant that are none of the experiment: evaluate the model as it is, or with this many
@@ -51,7 +51,8 @@ class Setting:
 @dataclass(frozen=True)
 class Study:
     """source: the experiment that all settings change: its values, a file or a preset. prepare:
-    changes of runs to start from, by name. over: dotted keys and the values to sweep over."""
+    changes of runs to start from, by name. over: dotted keys and the values to sweep over. groups:
+    groups of tasks that are compared on their own, and how the ids of each begin."""
 
     source: Mapping[str, Any] | Path
     prepare: Mapping[str, Mapping[str, Any]]
@@ -59,6 +60,7 @@ class Study:
     over: Mapping[str, Sequence[Any]]
     metric: str
     by_category: bool
+    groups: Mapping[str, str]
 
     @cached_property
     def settings(self) -> list[Setting]:
@@ -131,6 +133,7 @@ def read_study(name: str, over: Sequence[str]) -> Study:
         over=chosen,
         metric=found.get("metric", "exact_match"),
         by_category=bool(found.get("by_category", False)),
+        groups=found.get("groups", {}),
     )
 
 
@@ -140,7 +143,7 @@ def _check(found: Mapping[str, Any], name: str) -> None:
             raise ConfigError(
                 f"{name}: a study has no key {key!r}{nearest(key, KEYS)}; it has {', '.join(KEYS)}"
             )
-    for key in ("prepare", "variants", "over"):
+    for key in ("prepare", "variants", "over", "groups"):
         value, right = found.get(key, {}), "an object"
         if not isinstance(value, Mapping):
             raise ConfigError(f"{name}: {key} must be {right}, it is {type(value).__name__}")

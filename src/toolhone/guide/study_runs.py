@@ -26,6 +26,7 @@ from toolhone.evaluation.compare import compare
 from toolhone.evaluation.folder import METRICS, read_folder, write_folder
 from toolhone.evaluation.metrics import Evaluation
 from toolhone.evaluation.statistics import Score
+from toolhone.evaluation.verdict import Cell
 from toolhone.guide.study import Setting, Study
 from toolhone.reports.figure import PanelStyle, Point
 from toolhone.reports.plots import mean_score
@@ -64,16 +65,32 @@ class StudyRun:
 
 
 @dataclass(frozen=True)
+class ComparedScore:
+    """score: over tasks, each averaged over the seeds. difference, verdict: against the first
+    setting, on the same tasks."""
+
+    score: Score
+    difference: Score | None = None
+    verdict: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        difference = None if self.difference is None else self.difference.to_dict()
+        return {**self.score.to_dict(), "difference": difference, "verdict": self.verdict}
+
+    def words(self) -> str:
+        """The score with its interval in points of 100, and its verdict."""
+        return f"{_points(self.score)} {self.verdict}".strip()
+
+
+@dataclass(frozen=True)
 class SettingResult:
-    """A row of the table. score: over tasks, each averaged over the seeds. by_seed: the score of
-    each seed. difference, verdict: against the first setting, on the same tasks."""
+    """A row of the table. by_seed: the score of each seed. categories: those of the tasks, or the
+    groups of the study."""
 
     setting: Setting
-    score: Score
+    total: ComparedScore
     by_seed: tuple[float, ...]
-    difference: Score | None
-    verdict: str
-    categories: dict[str, Score]
+    categories: dict[str, ComparedScore]
 
     @property
     def deviation(self) -> float | None:
@@ -84,13 +101,11 @@ class SettingResult:
         return {
             "name": self.setting.name,
             "values": dict(self.setting.values),
-            **self.score.to_dict(),
+            **self.total.to_dict(),
             "seeds": len(self.by_seed),
             "by_seed": list(self.by_seed),
             "deviation": self.deviation,
-            "difference": None if self.difference is None else self.difference.to_dict(),
-            "verdict": self.verdict,
-            "categories": {name: score.to_dict() for name, score in self.categories.items()},
+            "categories": {name: one.to_dict() for name, one in self.categories.items()},
         }
 
 
@@ -121,30 +136,39 @@ class Sweep:
 
     def result(self) -> list[SettingResult]:
         """The rows of the table, in the order of the settings."""
-        metric, found = self.study.metric, dict[str, list[Evaluation]]()
+        metric, results = self.study.metric, list[SettingResult]()
+        first: Evaluation | None = None
         for setting in self.study.settings:
-            for seed in range(self.seeds):
-                folder = self.folder / setting.folder_name / f"seed-{seed}" / EVALUATION
-                found.setdefault(setting.name, []).append(read_folder(folder))
-        first = _with_seeds(next(iter(found.values())))
-        results = []
-        for setting in self.study.settings:
-            own = found[setting.name]
-            score = mean_score(own, metric)
+            own = [self._evaluation(setting, seed) for seed in range(self.seeds)]
+            score, together = mean_score(own, metric), _with_seeds(own)
             if score.value is None:
                 raise RunError(
                     f"{setting.name} did not measure {metric!r}; name another with --metric"
                 )
-            difference, verdict = None, ""
-            if setting is not self.study.settings[0]:
-                compared = compare(first, _with_seeds(own), (metric,)).totals[metric]
-                difference, verdict = compared.difference, compared.verdict.value
+            names = sorted({sample.category for sample in together.samples})
+            total = ComparedScore(score)
+            parts = {name: ComparedScore(mean_score(own, metric, name)) for name in names}
+            if first is not None:
+                found = compare(first, together, (metric,))
+                total = _compared(score, found.totals[metric])
+                cells = found.by_category[metric]
+                parts = {name: _compared(one.score, cells[name]) for name, one in parts.items()}
+            first = first or together
             by_seed = tuple(mean_score([each], metric).value or 0.0 for each in own)
-            names = sorted({sample.category for sample in own[0].samples})
-            categories = {name: mean_score(own, metric, name) for name in names}
-            results.append(SettingResult(setting, score, by_seed, difference, verdict, categories))
+            results.append(SettingResult(setting, total, by_seed, parts))
         write_json(self.folder / "results.json", [result.to_dict() for result in results])
         return results
+
+    def _evaluation(self, setting: Setting, seed: int) -> Evaluation:
+        """The samples of a run; the groups of the study are their categories."""
+        found = read_folder(self._place(setting.folder_name, seed) / EVALUATION)
+        groups = self.study.groups.items()
+
+        def group(name: str) -> str:
+            return next((label for label, start in groups if name.startswith(start)), "others")
+
+        samples = (replace(one, category=group(one.id)) for one in found.samples)
+        return Evaluation(tuple(samples)) if groups else found
 
     def _write_tasks(self) -> None:
         path = self.folder / TASKS_FILE
@@ -195,6 +219,10 @@ class Sweep:
             for seed in range(self.seeds)
             for setting in self.study.settings
         ]
+
+
+def _compared(score: Score, cell: Cell) -> ComparedScore:
+    return ComparedScore(score, cell.difference, cell.verdict.value)
 
 
 def _with_seeds(evaluations: Sequence[Evaluation]) -> Evaluation:
@@ -288,13 +316,14 @@ def result_points(study: Study, results: Sequence[SettingResult]) -> tuple[list[
     axis = numbers[0] if len(numbers) == 1 and len(study.over[numbers[0]]) > 1 else None
     points = []
     for result in results:
-        setting, series, bars = result.setting, "", {result.setting.name or "run": result.score}
+        setting, total = result.setting, result.total.score
+        series, bars = "", {setting.name or "run": total}
         if axis is not None:
             others = [f"{key}={value}" for key, value in setting.values.items() if key != axis]
             series = ", ".join(filter(None, [setting.variant, *others]))
-        elif study.by_category:
-            named = {name.replace("_", " "): one for name, one in result.categories.items()}
-            series, bars = setting.name, {**named, "all": result.score}
+        elif study.by_category or study.groups:
+            named = {name.replace("_", " "): one.score for name, one in result.categories.items()}
+            series, bars = setting.name, {**named, "all": total}
         for name, score in bars.items():
             if score.value is not None:
                 x = name if axis is None else float(setting.values[axis])
@@ -312,20 +341,31 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def result_table(results: Sequence[SettingResult]) -> str:
-    """The table as Markdown: points of 100, with 95 % intervals over tasks."""
-
-    def points(score: Score | None) -> str:
-        if score is None or score.value is None or score.low is None or score.high is None:
-            return ""
-        return f"{100 * score.value:.1f} ({100 * score.low:.1f} to {100 * score.high:.1f})"
-
+def result_table(study: Study, results: Sequence[SettingResult]) -> str:
+    """The table as Markdown: points of 100, with 95 % intervals over tasks; and one of the groups
+    or categories, if the study has any."""
     head = ["setting", "score (95 % interval)", "tasks", "seeds", "deviation of seeds"]
-    lines = [[*head, "difference to the first", "verdict"]]
-    lines.append(["---"] * len(lines[0]))
+    rows = [[*head, "difference to the first", "verdict"]]
     for one in results:
         deviation = "" if one.deviation is None else f"{100 * one.deviation:.1f}"
-        counts = [str(one.score.n), str(len(one.by_seed)), deviation]
-        name = one.setting.name or "the experiment"
-        lines.append([name, points(one.score), *counts, points(one.difference), one.verdict])
+        counts = [str(one.total.score.n), str(len(one.by_seed)), deviation]
+        name, total = one.setting.name or "the experiment", one.total
+        rows.append([name, _points(total.score), *counts, _points(total.difference), total.verdict])
+    text = _markdown(rows)
+    if study.by_category or study.groups:
+        parts = results[0].categories
+        rows = [["by group", *(f"{n.replace('_', ' ')} ({p.score.n})" for n, p in parts.items())]]
+        rows += [[o.setting.name, *(p.words() for p in o.categories.values())] for o in results]
+        text += f"\n\n{_markdown(rows)}"
+    return text
+
+
+def _points(score: Score | None) -> str:
+    if score is None or score.value is None or score.low is None or score.high is None:
+        return ""
+    return f"{100 * score.value:.1f} ({100 * score.low:.1f} to {100 * score.high:.1f})"
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

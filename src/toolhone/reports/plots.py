@@ -202,14 +202,17 @@ def mean_score(
 ) -> Score:
     """The mean of a score over tasks, each first averaged over the evaluations, with its interval.
 
-    Its `n` is the number of tasks.
+    Its `n` is the number of tasks; those of one cluster are no independent witnesses.
     """
     values: dict[str, list[float]] = {}
+    groups: dict[str, str] = {}
     for evaluation in evaluations:
         for sample in evaluation.samples:
             if category in (None, sample.category) and metric in sample.all_scores:
                 values.setdefault(sample.id, []).append(sample.all_scores[metric])
-    return interval([sum(each) / len(each) for each in values.values()])
+                groups[sample.id] = sample.group
+    clusters = [*groups.values()] if len({*groups.values()}) < len(groups) else None
+    return interval([sum(each) / len(each) for each in values.values()], clusters)
 
 
 def _evaluations(folders: Sequence[Path], metric: str) -> dict[Path, Evaluation]:
