@@ -335,6 +335,30 @@ def test_a_call_where_none_is_wanted_fails_the_guard_though_exact_match_rose() -
     assert [cell.metric for cell in found.worse] == ["no_call_accuracy"]
 
 
+def partly_measured(no_call: int) -> Comparison:
+    """Sixty tasks without a change, and so few that want no call."""
+    scores = [{"exact_match": 1.0}] * 60
+    silent = evaluation([{"exact_match": 1.0, "no_call_accuracy": 1.0}] * no_call, "silent", 100)
+    side = evaluation(scores), silent
+    base, tuned = joined((side[0], side[0]), (side[1], side[1]))
+    return compare(base, tuned)
+
+
+def test_a_metric_without_a_verdict_blocks_a_guard_only_where_it_was_named() -> None:
+    found = partly_measured(no_call=4)
+    assert found.guarded == ("exact_match", "no_call_accuracy")
+    assert found.totals["no_call_accuracy"].verdict is Found.UNDECIDED
+    assert guard(found).result is GuardResult.PASSED
+    assert guard(replace(found, named=True)).result is GuardResult.UNDECIDED
+
+
+def test_a_strict_guard_wants_no_verdict_where_a_metric_does_not_apply() -> None:
+    found = partly_measured(no_call=60)
+    assert found.by_category["no_call_accuracy"]["c"].verdict is Found.NOT_MEASURED
+    assert guard(found, strict=True).result is GuardResult.PASSED
+    assert guard(found, strict=True).undecided == ()
+
+
 def test_changed_tasks_are_shown_with_both_texts_the_clearest_first() -> None:
     base = [sample(f"a{i}", {"exact_match": 1, "valid_format": 1}, "a") for i in range(3)]
     base += [sample("b0", {"exact_match": 1, "valid_format": 1}, "b")]
@@ -519,6 +543,9 @@ def test_the_guard_refuses_different_task_sets(
     code, out, err = run(capsys, monkeypatch, "compare", *paths, "--guard")
     assert (code, out) == (2, "")
     assert "the same tasks on both sides, but 9 only in BASE (such as 't0')" in err
+    code, _, err = run(capsys, monkeypatch, "compare", *reversed(paths), "--guard")
+    assert code == 2
+    assert "the same tasks on both sides, but 9 only in TUNED (such as 't0')" in err
 
 
 def test_a_summary_for_a_pull_request_is_markdown_that_text_cannot_break(

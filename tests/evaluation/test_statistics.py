@@ -209,6 +209,27 @@ def test_a_chance_is_never_zero_and_the_same_in_any_order():
     assert paired_interval(differences[::-1]) == paired_interval(differences)
 
 
+def test_a_chance_counts_the_observed_outcome_among_random_flips_too():
+    differences = np.random.default_rng(1).integers(100, 900, 400) / 1000
+    assert paired_p_value(differences.tolist()) == pytest.approx(1 / 20_001)
+
+
+def test_a_margin_shifts_fractions_towards_no_loss():
+    differences = [-0.05, -0.06, -0.04, -0.07] * 5
+    assert paired_p_value(differences, Side.LOSS) < 1e-5
+    assert paired_p_value(differences, Side.LOSS, margin=0.1) == pytest.approx(1.0)
+    shifted = [round(d + 0.05, 3) for d in differences]
+    wanted = paired_p_value(shifted, Side.LOSS)
+    assert paired_p_value(differences, Side.LOSS, margin=0.05) == wanted
+
+
+def test_the_bootstrap_of_many_scores_is_the_normal_interval():
+    scores = np.random.default_rng(0).choice([0.0, 0.25, 0.5, 1.0], 2000)
+    found = bootstrap(scores.tolist())
+    half = Z95 * scores.std() / math.sqrt(2000)
+    assert found.high - found.low == pytest.approx(2 * half, rel=0.05)
+
+
 def test_nothing_measured_has_no_difference_not_a_difference_of_zero():
     assert paired_interval([]) == UNMEASURED
 
@@ -387,6 +408,10 @@ def test_clustered_scores_are_worth_fewer_and_cover_as_promised():
     assert design_effect([1.0, 1.0, 0.0, 0.0] * 20, np.repeat(range(40), 2).tolist()) > 1.9
     assert design_effect([1.0] * 20, [0] * 10 + [1] * 10) == 10.0
     assert interval([1.0, 0.0, 1.0], [0, 1, 2]) == interval([1.0, 0.0, 1.0])
+
+
+def test_clusters_of_opposite_answers_never_narrow_an_interval():
+    assert design_effect([1.0, 0.0] * 20, np.repeat(range(20), 2).tolist()) == 1.0
 
 
 def test_pass_hat_k_is_the_chance_that_all_of_k_tries_succeed():
