@@ -24,7 +24,7 @@ from toolhone.agents.agent_player import AgentPlayer
 from toolhone.api import experiment, open_model
 from toolhone.backends.base import SamplingParams
 from toolhone.backends.open import open_trainer
-from toolhone.config.agent import AgentSection
+from toolhone.config.rl import AgentSection
 from toolhone.data.templates import Templates
 from toolhone.episodes.driver import run_episodes
 from toolhone.episodes.episode import Episode, EpisodeRules, OnFault, TurnOutcome

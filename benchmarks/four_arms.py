@@ -66,8 +66,8 @@ from toolhone.tokenizer import TextTokenizer
 from toolhone.tools.builtin import BUILTIN
 from toolhone.training.dataset import load_data
 from toolhone.training.loop import Hooks
+from toolhone.training.prefill import format_request
 from toolhone.training.sft import sft
-from toolhone.training.thinking import format_request
 
 Record = dict[str, Any]
 SINGLE = 0.66

@@ -31,8 +31,8 @@ def measured(path: Path, most: int) -> dict[str, object]:
     """Play the calls of one file."""
     from toolhone.schema import Tool, ToolCall
     from toolhone.sources.formats import open_source
+    from toolhone.tools.open_world import SimulatedWorld
     from toolhone.tools.result import ToolStatus
-    from toolhone.tools.simulated_world import SimulatedWorld
 
     loaded = open_source(str(path))
     rows: list[tuple[tuple[Tool, ...], list[ToolCall]]] = [

@@ -20,19 +20,17 @@ from typing import Any
 from toolhone.agents.agent_player import AgentPlayer
 from toolhone.backends.base import Sampler
 from toolhone.backends.open import open_sampler, open_tokenizer, with_own_lora
-from toolhone.config.agent import STRATEGY
 from toolhone.config.experiment import experiment_of, load_experiment, overridden, to_stderr
-from toolhone.config.sections import Experiment, ToolResultsSection
+from toolhone.config.rl import STRATEGY, ToolResultsSection
+from toolhone.config.sections import Experiment
 from toolhone.config.trust import restrict_untrusted_run
 from toolhone.config.user_code import USER_CODE, import_callable
-from toolhone.data.agent_tasks import read_agent_tasks
 from toolhone.data.task_files import check_ids, refuse_unplayable, tasks_from_any
-from toolhone.data.world_tasks import in_world
+from toolhone.data.world_tasks import in_world, read_agent_tasks
 from toolhone.dialects.base import Dialect
 from toolhone.dialects.probe.certificate import Certificate, check_same, open_certified
 from toolhone.episodes.driver import run_episodes
-from toolhone.episodes.open_policy import open_policy
-from toolhone.episodes.policy import TokenPolicy
+from toolhone.episodes.policy import TokenPolicy, open_policy
 from toolhone.errors import CapabilityError, ConfigError, RunError
 from toolhone.evaluation.evaluate import evaluate as play_and_score
 from toolhone.evaluation.folder import refuse_overwriting, write_folder
@@ -57,12 +55,11 @@ from toolhone.training.kept import ROWS_FILE, kept_rows
 from toolhone.training.loop import Hooks, TrainStatus
 from toolhone.training.ppo import ppo
 from toolhone.training.preference_pairs import PreparedPairs
-from toolhone.training.prefill import refuse_prefill
+from toolhone.training.prefill import format_request, refuse_prefill, with_thoughts
 from toolhone.training.recipe import as_begun, with_recipe
 from toolhone.training.setup import TrainingSetup, UserMetrics, check_vocabulary
 from toolhone.training.sft import sft
 from toolhone.training.teacher import teacher_mode
-from toolhone.training.thinking import format_request, with_thoughts
 
 RL_METHODS = {"grpo": grpo, "ppo": ppo, "teacher_mode": teacher_mode, "distill": distill}
 METHODS: dict[str, Any] = {"sft": sft, "dpo": dpo, **RL_METHODS}
@@ -265,7 +262,8 @@ def evaluate(
     metrics, turns = UserMetrics.of(model.experiment), model.experiment.evaluation.max_turns
     own = metrics.metrics, metrics.rewards
     samples: list[JudgedEpisode] = []
-    agents = AgentPlayer.of(model.experiment, report) if model.agents else None
+    by_agents = model.agents and model.experiment.data.chosen_strategy == STRATEGY
+    agents = AgentPlayer.of(model.experiment, report) if by_agents else None
     play = agents.play if agents else run_episodes
     with closing(agents) if agents else nullcontext():
         for number in range(tries):

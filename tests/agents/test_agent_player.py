@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from support.scripted import last_user, scripted_policy, task
-from toolhone.agents.agent_player import AgentPlayer, as_played
+from toolhone.agents.agent_player import AgentPlayer
 from toolhone.api import evaluate, open_model, train
-from toolhone.config.agent import AgentSection
 from toolhone.config.experiment import experiment_of, load_experiment
-from toolhone.data.agent_tasks import AgentTask, agent_tasks
+from toolhone.config.rl import AgentSection
+from toolhone.data.world_tasks import AgentTask, agent_tasks
 from toolhone.episodes.driver import TO_THE_END, run_episodes
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.errors import ConfigError, RunError
@@ -24,7 +24,7 @@ from toolhone.schema import Task, Tool
 from toolhone.tools.registry import Registry
 from toolhone.training.loop import TrainStatus
 from toolhone.training.rl_metrics import rollout_metrics
-from toolhone.training.rollout import RolloutGroup, rows_of
+from toolhone.training.rollout import RolloutGroup, as_played, rows_of
 
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from toolhone.cli.data import app
-from toolhone.config.world import STATEFUL
+from toolhone.config.rl import STATEFUL
 from toolhone.schema import Conversation, Task
 
 ROOT = Path(__file__).parents[2]

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 from support.scripted import scripted_policy
-from toolhone.config.world import FailureSection, WorldSection
+from toolhone.config.rl import FailureSection, WorldSection
 from toolhone.data.world_tasks import WorldTasks, in_world, solve
 from toolhone.dialects.choose import open_syntax
 from toolhone.episodes.driver import run_episodes

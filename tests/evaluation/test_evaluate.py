@@ -14,9 +14,9 @@ from support.scripted import last_user, scripted_policy, task
 from toolhone.dialects.choose import SYNTAXES, open_syntax
 from toolhone.errors import DataError, DialectError, RunError
 from toolhone.evaluation.display import metrics_table, mismatches, predictions
+from toolhone.evaluation.error_kinds import read_leniently
 from toolhone.evaluation.evaluate import evaluate
 from toolhone.evaluation.folder import plain, read_folder, write_folder
-from toolhone.evaluation.lenient_reading import read_leniently
 from toolhone.evaluation.metrics import METRICS, RATES, Evaluation
 from toolhone.evaluation.score import score
 from toolhone.evaluation.statistics import UNMEASURED

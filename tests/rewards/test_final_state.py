@@ -9,8 +9,8 @@ from toolhone.dialects.choose import open_syntax
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.rewards.attack_suite import attack_suite
 from toolhone.rewards.attacks import AttackCase
-from toolhone.rewards.final_state import compare_states
 from toolhone.rewards.reward_registry import BUILTIN, compute_reward, load_rewards
+from toolhone.rewards.values import compare_states
 from toolhone.schema import Task, ToolCall
 from toolhone.tools.open_world import STATE_WORLDS, open_world
 from toolhone.tools.registry import Registry

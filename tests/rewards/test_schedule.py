@@ -13,11 +13,13 @@ from toolhone.dialects.base import ParseProblem
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.policy import Turn
 from toolhone.errors import ConfigError, RunError
-from toolhone.rewards.reward_registry import Reward, RewardResult, compute_reward
-from toolhone.rewards.schedule import (
+from toolhone.rewards.reward_registry import (
     PhaseSchedule,
     PhaseState,
+    Reward,
+    RewardResult,
     RewardSchedule,
+    compute_reward,
     reward_scores,
     warnings_of,
     weighted_rewards,

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from toolhone.api import experiment, train
-from toolhone.config.tracking import TrackingSection
+from toolhone.config.small_sections import TrackingSection
 from toolhone.errors import ConfigError
 from toolhone.runs.progress import Progress
 from toolhone.runs.run import Run
@@ -243,7 +243,7 @@ def test_a_wandb_offline_run_holds_the_scalars_and_goes_on_under_its_id(
 OFFLINE_AND_EXIT = """
 import sys
 from pathlib import Path
-from toolhone.config.tracking import TrackingSection
+from toolhone.config.small_sections import TrackingSection
 from toolhone.runs.trackers import open_trackers
 
 section = TrackingSection.model_validate({"wandb": {"mode": "offline"}})

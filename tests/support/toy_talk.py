@@ -18,7 +18,7 @@ from toolhone.episodes.policy import TokenPolicy
 from toolhone.schema import Conversation, Expect, ExpectedCall, Message, Task, Tool, ToolCall
 from toolhone.tokenizer import TextTokenizer
 from toolhone.training.losses import cross_entropy
-from toolhone.training.thinking import format_request
+from toolhone.training.prefill import format_request
 from toolhone.training.update import with_token_weights
 
 ADD = Tool(

@@ -14,7 +14,7 @@ import pytest
 from support.one_token import Lines
 from support.teacher_server import Reply, Served, teacher
 from toolhone.config.experiment import make_experiment
-from toolhone.config.teachers import CATEGORIES, TeacherModelSection
+from toolhone.config.small_sections import CATEGORIES, TeacherModelSection
 from toolhone.errors import ConfigError, DataError
 from toolhone.runs.progress import Progress
 from toolhone.schema import Tool

@@ -3,15 +3,14 @@
 import jsonschema
 import pytest
 
-from toolhone.config.world import WorldSection
+from toolhone.config.rl import WorldSection
 from toolhone.data.world_tasks import environments
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Tool, ToolCall
-from toolhone.tools.open_world import open_world
+from toolhone.tools.open_world import SimulatedWorld, open_world
 from toolhone.tools.registry import Registry
 from toolhone.tools.replay_world import ReplayWorld, recorded_calls
 from toolhone.tools.result import ToolStatus
-from toolhone.tools.simulated_world import SimulatedWorld
 from toolhone.tools.worlds import WorldError
 
 TOOLS = [

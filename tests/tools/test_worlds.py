@@ -5,10 +5,10 @@ import re
 
 import pytest
 
-from toolhone.config.world import FailureSection, WorldSection
+from toolhone.config.rl import FailureSection, WorldSection
 from toolhone.data.world_tasks import WorldTasks, in_world, is_solved, solve
 from toolhone.errors import ConfigError, DataError
-from toolhone.rewards.final_state import wants_change
+from toolhone.rewards.values import wants_change
 from toolhone.schema import Task, ToolCall
 from toolhone.tools.calendar_world import CalendarWorld
 from toolhone.tools.failing_world import MOST_IN_A_ROW, FailingWorld, FailureKind, Failures

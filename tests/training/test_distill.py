@@ -16,11 +16,10 @@ from support.toy_talk import ADD, SHOWN, TALK, TASK, learner, opened, policy_of,
 from toolhone.api import evaluate, experiment, open_model, train
 from toolhone.backends.base import Batch
 from toolhone.backends.gradient import loss_gradient
-from toolhone.config.teachers import BakeSection, ToolDetail
+from toolhone.config.small_sections import BakeSection, ToolDetail
 from toolhone.episodes.driver import run_episodes
 from toolhone.episodes.episode import Episode, EpisodeRules
-from toolhone.episodes.open_policy import KnownTools
-from toolhone.episodes.policy import TokenPolicy
+from toolhone.episodes.policy import KnownTools, TokenPolicy
 from toolhone.errors import ConfigError
 from toolhone.evaluation.compare import compare
 from toolhone.rewards.reward_registry import RewardResult

@@ -20,8 +20,7 @@ from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import CapabilityError, ConfigError, DialectError
 from toolhone.models.pico import pico_folder
 from toolhone.rewards.attacks import AttackCase
-from toolhone.rewards.reward_registry import BUILTIN, compute_reward, load_rewards
-from toolhone.rewards.schedule import PhaseSchedule
+from toolhone.rewards.reward_registry import BUILTIN, PhaseSchedule, compute_reward, load_rewards
 from toolhone.schema import Task, Tool
 from toolhone.tokenizer import TextTokenizer
 from toolhone.training.prefill import thinking_prefix

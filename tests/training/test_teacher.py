@@ -28,7 +28,7 @@ from support.one_token import (
 )
 from toolhone.backends.toy import ToyTrainer
 from toolhone.config.sections import Experiment
-from toolhone.config.teachers import TeacherSection
+from toolhone.config.small_sections import TeacherSection
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.policy import Turn
 from toolhone.errors import RunError

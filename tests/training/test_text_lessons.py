@@ -19,7 +19,7 @@ from toolhone.api import experiment, train
 from toolhone.backends.base import ModelInfo
 from toolhone.backends.open import open_sampler
 from toolhone.config.sections import ModelSection
-from toolhone.config.teachers import TeacherSection
+from toolhone.config.small_sections import TeacherSection
 from toolhone.data.plain_texts import PlainText, read_plain_texts
 from toolhone.errors import ConfigError, DataError
 from toolhone.models.pico import pico_folder

@@ -28,9 +28,14 @@ from toolhone.tokenizer import TextTokenizer
 from toolhone.tools.registry import Registry
 from toolhone.training.dataset import Dataset
 from toolhone.training.loop import Hooks
-from toolhone.training.prefill import retry_prefix, thinking_prefix, thought_end
+from toolhone.training.prefill import (
+    check_thinking,
+    retry_prefix,
+    thinking_prefix,
+    thought_end,
+    with_thoughts,
+)
 from toolhone.training.rollout import RLEnv, RolloutGroup, rollout, rows_of, score
-from toolhone.training.thinking import check_thinking, with_thoughts
 
 
 @pytest.mark.parametrize(

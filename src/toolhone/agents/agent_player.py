@@ -36,9 +36,8 @@ from toolhone.agents.gateway import (
 from toolhone.agents.openai import ChatRequest
 from toolhone.agents.sessions import AgentSession, SessionEndedError
 from toolhone.backends.base import SamplingParams
-from toolhone.config.agent import POSTED, STRATEGY, AgentSection
+from toolhone.config.rl import POSTED, AgentSection
 from toolhone.config.sections import Experiment, reward_phases
-from toolhone.data.agent_tasks import AgentTask
 from toolhone.episodes.driver import Clock, Driver, OnEpisode
 from toolhone.episodes.episode import Awaited, Episode, EpisodeRules, Play
 from toolhone.episodes.policy import Policy, TokenPolicy, Turn
@@ -140,10 +139,8 @@ class AgentPlayer:
         self._url = ""
 
     @staticmethod
-    def of(plan: Experiment, report: Callable[[str], None]) -> AgentPlayer | None:
-        """The player of an experiment; None where no agent plays its tasks."""
-        if plan.data.chosen_strategy != STRATEGY:
-            return None
+    def of(plan: Experiment, report: Callable[[str], None]) -> AgentPlayer:
+        """The player of an experiment with `data.strategy` agent."""
         posts = all(one.functions == [POSTED] for one in reward_phases(plan))
         return AgentPlayer(plan.agent, report, posts)
 
@@ -308,13 +305,3 @@ class AgentPlayer:
             left_out = "such episodes are left out and counted in the metrics"
             self.report(f"note: {counts[kind]} of {len(episodes)}: {reasons[kind]}; {left_out}")
         self._seen |= counts.keys()
-
-
-def as_played(task: Task, episodes: Sequence[Episode]) -> Task:
-    """The task with the messages and tools that its agents sent, where only they know them."""
-    records = (one.recording for one in episodes if one.turns and one.recording)
-    first = next(records, None)
-    if first is None or not isinstance(task, AgentTask):
-        return task
-    until = next((i for i, m in enumerate(first.messages) if m.role == "assistant"), None)
-    return replace(task, messages=first.messages[:until], tools=first.tools)

@@ -29,11 +29,12 @@ from toolhone.backends.torch.lora import (
     adapter_config,
     find_adapter,
     initial_a,
+    open_skeleton,
     read_adapter,
+    save_model,
     wanted_layers,
     write_adapter,
 )
-from toolhone.backends.torch.model_files import open_skeleton, save_model
 from toolhone.errors import CapabilityError, ModelError
 from toolhone.rows import Row, different_rows, padded_targets
 from toolhone.runs.run import read_json

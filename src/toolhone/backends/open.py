@@ -160,7 +160,7 @@ def size_up(name: str, model: ModelSection, full: bool) -> ModelSize:
     import torch
 
     from toolhone.backends.torch import device as devices
-    from toolhone.backends.torch.model_files import open_skeleton
+    from toolhone.backends.torch.lora import open_skeleton
 
     skeleton = open_skeleton(name, model.trust_remote_code)
     weights = sum(value.numel() for value in skeleton.parameters())
@@ -197,7 +197,7 @@ def check_memory(
 ) -> str | None:
     """Compare the predicted peak of a step with the memory of the device; None where unknown.
 
-    `played` makes rows like those that are still to be played. Raises `CapabilityError` when a step
+    `played` makes rows like those that RL is still to play. Raises `CapabilityError` when a step
     cannot fit.
     """
     if plan.model.backend != "torch":
@@ -210,11 +210,11 @@ def check_memory(
     plays, rl = plan.training.method in ("ppo", "grpo", "distill"), plan.training.rl
     copies = int(plays) + int(plan.training.method == "dpo" or (plays and rl.beta > 0))
     engine = trainer.engine
-    rows = [*rows, *played()]
+    rows = [*rows, *(played() if plays else ())]
     longest = max(map(len, rows), default=0)
     tokens = trainer.kept_tokens(rows, whole_groups=plan.training.method == "dpo")
     peak = peak_bytes(engine.model, engine.device, tokens, engine.token_bytes, copies)
-    needed = (peak + plays * merged_bytes(engine)) / 1e9
+    needed = (peak + (merged_bytes(engine) if plays else 0)) / 1e9
     there = device_bytes(engine.device) / 1e9
     figures = f"about {needed:.1f} GB of the {there:.1f} GB of this device"
     if needed > MEMORY_ERROR * there:

@@ -39,7 +39,7 @@ from toolhone.rows import Origin, Row
 from toolhone.runs.progress import Progress, open_progress
 from toolhone.schema import Conversation, Message, Tool, ToolCall
 from toolhone.tokenizer import TextTokenizer
-from toolhone.training.thinking import format_request
+from toolhone.training.prefill import format_request
 
 app = typer.Typer(rich_markup_mode=None)
 STYLES = {

@@ -11,21 +11,30 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from toolhone.config.agent import POSTED, STRATEGY, AgentSection, fault_of
-from toolhone.config.evaluation_section import EvaluationSection
 from toolhone.config.fields import AnchoredPath, Flag, Mark, Section, UserCode, text_for
-from toolhone.config.made_rows import MadeSection
-from toolhone.config.rl import RewardSection, RlSection, WeightedRewards
-from toolhone.config.teachers import (
+from toolhone.config.rl import (
+    POSTED,
+    STATEFUL,
+    STRATEGY,
+    AgentSection,
+    RewardSection,
+    RlSection,
+    ToolResultsSection,
+    WeightedRewards,
+    WorldSection,
+    fault_of,
+)
+from toolhone.config.small_sections import (
     BakeSection,
     DistillSection,
+    EvaluationSection,
+    MadeSection,
     TeacherModelSection,
     TeacherSection,
+    TrackingSection,
     full_name,
 )
-from toolhone.config.tracking import TrackingSection
 from toolhone.config.user_code import USER_CODE
-from toolhone.config.world import STATEFUL, WorldSection
 from toolhone.errors import nearest
 
 EPISODIC = ("ppo", "grpo", "teacher_mode", "distill")
@@ -300,17 +309,6 @@ class TrainingSection(Section):
         if self.loss is not None and self.method in ("teacher_mode", "distill"):
             raise ValueError(f"loss is not read by {self.method}; use sft, dpo, ppo or grpo")
         return self
-
-
-class ToolResultsSection(Section):
-    """Where the results of tools are kept."""
-
-    log: AnchoredPath | None = None
-    """append every call and its result to this file"""
-    cache: AnchoredPath | None = None
-    """keep results here, and answer the same call from here"""
-    replay: AnchoredPath | None = None
-    """answer only from this log or cache; no tool is run"""
 
 
 class Experiment(Section):

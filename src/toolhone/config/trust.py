@@ -13,7 +13,8 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from toolhone.config.experiment import run_folder, user_code_in
-from toolhone.config.sections import Experiment, ToolResultsSection
+from toolhone.config.rl import ToolResultsSection
+from toolhone.config.sections import Experiment
 from toolhone.config.user_code import USER_CODE
 from toolhone.errors import RunError
 

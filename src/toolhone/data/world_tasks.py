@@ -1,24 +1,29 @@
-"""Tasks of the worlds with a state, and conversations in which a solver does them.
+"""Tasks of worlds with a state, conversations in which a solver does them, and tasks of agents.
 
-    made = WorldTasks("shop", seed=0)
+    made = WorldTasks("shop", seed=0)    # row i of a split: a pure function of (seed, split, i)
     made.tasks(400, "held_out")          # judged by the final state
     made.conversations(1000)             # recorded from the world itself
 
-Row i of a split is a pure function of (seed, split, i). A task that its solver does not solve by
-calls alone is an error of the world, never a row.
+A task that its solver does not solve by calls alone is an error of the world, never a row.
 """
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+from toolhone.config.rl import WorldSection
 from toolhone.config.sections import Experiment
-from toolhone.config.world import WorldSection
+from toolhone.data.splits import split_rows
+from toolhone.data.task_files import distinct, is_own_form, tasks_from_any
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Expect, ExpectedCall, Json, Message, Task, ToolCall
+from toolhone.sources.files import Record, RecordStream, read_records
 from toolhone.tools.failing_world import MOST_IN_A_ROW
+from toolhone.tools.loading import tools_of
 from toolhone.tools.open_world import STATE_WORLDS, open_world
 from toolhone.tools.registry import Registry
 from toolhone.tools.replay_world import recorded_calls, recording_dicts
@@ -203,3 +208,44 @@ def in_world(tasks: Sequence[Task], section: WorldSection) -> list[Task]:
     own: dict[str, Json] = {"name": name, **({"seed": section.seed} if section.seed else {})}
     own |= {"unrecorded": section.unrecorded} if name == "replay" else {}
     return [replace(task, world={**(task.world or own), **changes}) for task in tasks]
+
+
+PROMPTS = ("prompt", "question", "instruction", "query", "input", "task")
+"""Keys whose text is the prompt of an object of the user's own; without one, all of it as JSON."""
+
+
+@dataclass(frozen=True)
+class AgentTask(Task):
+    """An object of the user's own. Its messages and tools are known once an agent has asked."""
+
+    given: Mapping[str, Json] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Json]:
+        return {"id": self.id, **self.given}
+
+    @staticmethod
+    def of(record: Record, where: str) -> AgentTask:
+        """Make a task of an object; its `id` or its place identifies it."""
+        texts = (record[key] for key in PROMPTS if isinstance(record.get(key), str))
+        prompt = next(texts, None) or json.dumps(record, ensure_ascii=False)
+        identity = str(record.get("id") or where)
+        return AgentTask(identity, (Message("user", prompt),), given=record)
+
+
+def agent_tasks(plan: Experiment) -> tuple[list[Task], list[Task]]:
+    """The tasks of an agent to play, and those held out; rows with `expect` are tasks of ours."""
+    data, source, tasks = plan.data, plan.agent.tasks, list[Task]()
+    if isinstance(source, int):
+        tasks = [AgentTask.of({"number": i}, f"task-{i}") for i in range(source)]
+    elif source is not None:
+        tasks = read_agent_tasks(source, plan)
+    split = split_rows(distinct(tasks)[: data.max_samples], data.held_out_share, data.split_seed)
+    return split.train, split.validation
+
+
+def read_agent_tasks(path: str | Path, plan: Experiment) -> list[Task]:
+    """The tasks of a file: ours where its rows are of our form, else objects of the user's own."""
+    stream = RecordStream(path)
+    if is_own_form(stream):
+        return tasks_from_any(stream, tools_of(plan))
+    return [AgentTask.of(row, f"row-{line.number}") for line, row in read_records(stream)]

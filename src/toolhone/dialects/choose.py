@@ -14,8 +14,7 @@ from toolhone.dialects.chat_template.sanitise import TemplateMarkup
 from toolhone.dialects.probe.prove import prove_template
 from toolhone.dialects.prompted import MARKUPS, PromptedDialect
 from toolhone.dialects.syntax.model_text import PromptedSyntax, Tagged, ToolCallTags
-from toolhone.dialects.syntax.python_list import PythonList
-from toolhone.dialects.syntax.unmarked import BareJson, Calls, JsonObject
+from toolhone.dialects.syntax.unmarked import BareJson, Calls, JsonObject, PythonList
 from toolhone.errors import DialectError, nearest
 from toolhone.schema import Json
 from toolhone.tokenizer import TextTokenizer

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from toolhone.dialects.syntax.python_list import PythonList
+from toolhone.dialects.syntax.unmarked import PythonList
 from toolhone.episodes.episode import EpisodeStatus
 from toolhone.episodes.policy import Policy, TokenPolicy
 from toolhone.errors import DataError

@@ -21,8 +21,8 @@ from pathlib import Path
 from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.syntax.model_text import ToolCallTags
 from toolhone.errors import DataError, nearest
+from toolhone.evaluation.error_kinds import read_json_calls, read_leniently
 from toolhone.evaluation.legacy_metrics import NOT_JSON, calls_between_tags, read_json, same_json
-from toolhone.evaluation.lenient_reading import read_json_calls, read_leniently
 from toolhone.rewards.matching import match_calls
 from toolhone.runs.run import write_text, writing
 from toolhone.schema import Expect, ExpectedCall, Json, ToolCall

@@ -15,13 +15,11 @@ from functools import cached_property
 
 from toolhone.dialects.base import ParseProblem
 from toolhone.episodes.episode import Episode, EpisodeStatus
-from toolhone.evaluation.error_kinds import ErrorKind, error_kind
-from toolhone.evaluation.lenient_reading import read_leniently
+from toolhone.evaluation.error_kinds import ErrorKind, error_kind, read_leniently
 from toolhone.evaluation.statistics import Score, interval, pass_hat_k
-from toolhone.rewards.final_state import compare_states
 from toolhone.rewards.matching import Match, judges_calls, match_calls, show, show_call
 from toolhone.rewards.tool_use import select_reference
-from toolhone.rewards.values import carries_answer
+from toolhone.rewards.values import carries_answer, compare_states
 from toolhone.schema import Expect, Json, Task, ToolCall
 from toolhone.tools.failing_world import FailureKind
 from toolhone.tools.result import ToolStatus, truncate

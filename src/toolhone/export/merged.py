@@ -25,7 +25,7 @@ from toolhone.models.resolve import ADAPTER, find, resolve_model
 from toolhone.runs.run import read_json, whole_folder, write_json, writing
 from toolhone.schema import Json
 from toolhone.tokenizer import TextTokenizer
-from toolhone.training.thinking import format_request
+from toolhone.training.prefill import format_request
 
 LATER = ("mlx", "gguf")
 GENERATION = "generation_config.json"

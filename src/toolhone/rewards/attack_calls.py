@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from toolhone.data.world_tasks import solve
 from toolhone.episodes.episode import Episode, EpisodeStatus
-from toolhone.rewards.final_state import StateComparison, compare_states, wants_change
+from toolhone.rewards.values import StateComparison, compare_states, wants_change
 from toolhone.schema import Json, Task, Tool, ToolCall
 from toolhone.tools.open_world import STATE_WORLDS, open_world
 from toolhone.tools.registry import Registry

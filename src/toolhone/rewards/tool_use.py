@@ -17,9 +17,14 @@ from functools import cached_property, lru_cache, partial
 from toolhone.backends.base import StopReason
 from toolhone.dialects.base import ParseProblem
 from toolhone.episodes.episode import Episode
-from toolhone.rewards.final_state import compare_states, wants_change
 from toolhone.rewards.matching import Match, judges_calls, match_calls
-from toolhone.rewards.values import answer_credit, carries_answer, remove_echoes
+from toolhone.rewards.values import (
+    answer_credit,
+    carries_answer,
+    compare_states,
+    remove_echoes,
+    wants_change,
+)
 from toolhone.schema import Json, Task, ToolCall
 from toolhone.tools.result import ToolStatus
 

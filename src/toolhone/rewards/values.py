@@ -1,7 +1,8 @@
-"""Whether two argument values mean the same, and whether a text carries an expected answer.
+"""Whether two values mean the same, a text carries an expected answer, a state is the wanted one.
 
     same_value("5", 5, ValueShape.of({"type": "number"}))     # True: the schema says number
     answer_credit("815, 816 or 817", "816", [])               # 0.33: three candidates
+    compare_states(task, episode).share                       # value by value (`worlds.flat`)
 
 Nothing raises on model output; negation ("not Paris") is not read. Rules: docs/metrics.md.
 """
@@ -21,9 +22,11 @@ from itertools import islice
 from numbers import Real
 from typing import Any, Final, cast
 
-from toolhone.schema import Json
+from toolhone.episodes.episode import Episode
+from toolhone.schema import Json, Task
 from toolhone.schema.json_schema import find_ref
 from toolhone.schema.python_text import parse_python
+from toolhone.tools.worlds import flat
 
 MAX_DEPTH = 100
 """Values nested deeper never equal anything."""
@@ -292,3 +295,52 @@ def find_numbers(text: str) -> list[int | float]:
 def _parse_number(match: re.Match[str]) -> int | float:
     value = _decimal(match[2].replace(",", ""))
     return -value if match[1] in ("-", "−") else value
+
+
+Place = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StateComparison:
+    """Places whose value should change, those of them that have the wanted value, and places whose
+    value is neither that of the start nor wanted, or was wanted as it was."""
+
+    wanted: frozenset[Place]
+    done: frozenset[Place]
+    unwanted: frozenset[Place]
+
+    @property
+    def share(self) -> float:
+        """Wanted changes made / (wanted changes + unwanted ones): the Jaccard index."""
+        both = len(self.wanted | self.unwanted)
+        return len(self.done) / both if both else 1.0
+
+    @property
+    def exact(self) -> bool:
+        return self.done == self.wanted and not self.unwanted
+
+
+def compare_states(task: Task, episode: Episode) -> StateComparison:
+    """Compare the state at the end of an episode; without any it is that of the start."""
+    start = _start(task)
+    first, wanted = flat(start), flat({**start, **(task.expect.state or {})})
+    last = flat(start if episode.state is None else episode.state)
+
+    def differing(one: Mapping[Place, Json], other: Mapping[Place, Json]) -> frozenset[Place]:
+        places = {**one, **other}
+        return frozenset(
+            place for place in places if one.get(place, MISSING) != other.get(place, MISSING)
+        )
+
+    changes, missed = differing(first, wanted), differing(last, wanted)
+    return StateComparison(changes, changes - missed, missed & differing(first, last))
+
+
+def wants_change(task: Task) -> bool:
+    """Whether the expected state differs from the start."""
+    expected, start = task.expect.state, _start(task)
+    return expected is not None and flat({**start, **expected}) != flat(start)
+
+
+def _start(task: Task) -> Mapping[str, Json]:
+    return (task.world or {}).get("state") or {}

@@ -22,7 +22,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from toolhone.config import tracking
+from toolhone.config import small_sections
 from toolhone.errors import ConfigError
 from toolhone.runs.run import read_json, write_json, writing
 
@@ -47,7 +47,7 @@ class Opening:
 class TensorboardTracker:
     """Event files. A resumed run writes a further file, which hides older points after its step."""
 
-    def __init__(self, section: tracking.TensorboardSection, opening: Opening) -> None:
+    def __init__(self, section: small_sections.TensorboardSection, opening: Opening) -> None:
         _package("tensorboard")
         from torch.utils.tensorboard import SummaryWriter
 
@@ -71,7 +71,7 @@ class WandbTracker:
     Offline, nothing is sent, not even usage statistics; WANDB_MODE=offline wins over `mode`.
     """
 
-    def __init__(self, section: tracking.WandbSection, opening: Opening) -> None:
+    def __init__(self, section: small_sections.WandbSection, opening: Opening) -> None:
         wandb, mode = _check_wandb(section)
         self.identity = {"id": opening.identity.get("id") or uuid.uuid4().hex[:8]}
         quiet = {"console": "off", "silent": True, "disable_git": True, "disable_code": True}
@@ -102,7 +102,7 @@ class WandbTracker:
         self._run.finish(exit_code=int(failed))
 
 
-def _check_wandb(section: tracking.WandbSection) -> tuple[Any, str]:
+def _check_wandb(section: small_sections.WandbSection) -> tuple[Any, str]:
     """Return the package and the mode; raise where the key for online use is missing."""
     wandb = _package("wandb")
     mode = "offline" if os.environ.get("WANDB_MODE") == "offline" else section.mode
@@ -129,7 +129,7 @@ class TrackioTracker:
     The public `trackio.init` asks the hub for a user name, prints, and hides failures.
     """
 
-    def __init__(self, section: tracking.TrackioSection, opening: Opening) -> None:
+    def __init__(self, section: small_sections.TrackioSection, opening: Opening) -> None:
         self._store, self._project = _package("trackio").SQLiteStorage, section.project
         name = opening.identity.get("name") or section.run_name or opening.folder.resolve().name
         self.identity = {"id": opening.identity.get("id") or uuid.uuid4().hex, "name": name}
@@ -215,7 +215,7 @@ class Trackers:
                 self._report(f"tracking.{name} lacks {lines}; metrics.jsonl has them all")
 
 
-def check_trackers(section: tracking.TrackingSection) -> None:
+def check_trackers(section: small_sections.TrackingSection) -> None:
     """Raise where an enabled service could not open; TensorBoard's package may be missing."""
     for name in section.services:
         if name == "wandb" and section.wandb is not None:
@@ -226,7 +226,7 @@ def check_trackers(section: tracking.TrackingSection) -> None:
 
 @contextmanager
 def open_trackers(
-    section: tracking.TrackingSection,
+    section: small_sections.TrackingSection,
     folder: Path,
     experiment: Mapping[str, Any],
     resumed_at: int | None,

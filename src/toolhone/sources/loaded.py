@@ -1,14 +1,16 @@
-"""What a source read: rows that are kept in memory, or counted and handed on.
+"""What a source read: rows kept in memory, or counted and handed on; and what a user is told of it.
 
 loaded.keep(line, Converted(conversation, tasks), context)
 loaded.skip(line, Skip("a row without an answer"), record)
-print(loaded.summary())
+print(loaded.summary(), *remarks_on(report))
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from toolhone.schema import Conversation, Json, Task
 from toolhone.schema.preference import Preference
@@ -143,3 +145,29 @@ class Loaded(RowCounts):
         self.places = [self.places[n] for n, _ in kept]
         self.conversations = [row for _, row in kept]
         self.tasks = [task for row in self.conversations for task in tasks_of(row)]
+
+
+_COUNTED = {
+    "skipped": "skipped",
+    "repaired": "repaired",
+    "unread": "keys not read",
+    "not_answered": "without results",
+}
+
+
+def remarks_on(report: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a phrase for each part of a data set's report that a user should see."""
+    for key, word in _COUNTED.items():
+        if lost := report.get(key):
+            reasons = ", ".join(f"{count} {reason}" for reason, count in lost.items())
+            yield f"{word} {sum(lost.values())}: {reasons}"
+    yield from (f"for example: {one}" for one in [*report.get("examples", {}).values()][:1])
+    yield from report.get("notes", [])
+    if report.get("balance", {}).get("calls_anywhere", 1) == 0:
+        yield "no row calls a tool, so that no call is learned"
+    if leaked := report.get("leaked"):
+        yield f"{leaked} rows to train on start with a held-out prompt, which inflates scores"
+    if remarks := report.get("findings"):
+        yield "remarks: " + ", ".join(f"{count} x {kind}" for kind, count in remarks.items())
+    if "task_file" in report:
+        yield report["task_file"]

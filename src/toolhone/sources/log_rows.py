@@ -39,8 +39,7 @@ from toolhone.sources.log_spans import attributes_of, tools_in
 from toolhone.sources.log_streams import join_stream, read_events
 from toolhone.sources.log_trails import claude_sessions, codex_rollouts, spans, split_traces
 from toolhone.sources.log_turns import LogTurns
-from toolhone.sources.messages import WITHOUT_TOOLS, fill_tools
-from toolhone.sources.split_calls import JOINED, join_split_calls
+from toolhone.sources.messages import JOINED, WITHOUT_TOOLS, fill_tools, join_split_calls
 from toolhone.sources.tool_lists import tool_objects
 
 NO_LOG = "a log record without a turn of the user and one of the assistant"

@@ -14,6 +14,7 @@ import marshal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,8 +30,40 @@ from toolhone.sources.base import Context, Converted, Skip, Source, tasks_of
 from toolhone.sources.files import BadLine, FileLine, Record, RecordStream, open_records
 from toolhone.sources.loaded import Loaded
 from toolhone.sources.sharegpt import ROLES
-from toolhone.sources.split_calls import join_split_calls
 from toolhone.sources.tool_specs import BAD_TOOLS, drop_bad_keywords, make_tool, tidy_tool
+
+JOINED = "calls in neighbouring messages of the assistant put into one turn"
+UNEQUAL = "two turns of the assistant in a row with different weights"
+
+
+def join_split_calls(messages: Sequence[Message], repairs: set[str]) -> tuple[Message, ...]:
+    """Return the messages with neighbouring turns with calls as one, as their results follow it.
+
+    No use produces a turn with calls behind one whose results are not there yet.
+    """
+    if not any(
+        one.tool_calls and before.tool_calls for before, one in pairwise(messages)
+    ) and isinstance(messages, tuple):
+        return messages
+    joined: list[Message] = []
+    for message in messages:
+        last = joined[-1] if joined else Message("")
+        if not (
+            message.role == last.role == "assistant" and last.tool_calls and message.tool_calls
+        ):
+            joined.append(message)
+            continue
+        if last.weight != message.weight:
+            raise Skip(UNEQUAL, f"{last.weight} and {message.weight}")
+        repairs.add(JOINED)
+        content, reasoning = (
+            "\n\n".join(filter(None, both)) or None
+            for both in ((last.content, message.content), (last.reasoning, message.reasoning))
+        )
+        calls = last.tool_calls + message.tool_calls
+        joined[-1] = replace(last, content=content, reasoning=reasoning, tool_calls=calls)
+    return tuple(joined)
+
 
 T = TypeVar("T")
 _TOOLS = ("tools", "functions", "tool_defs", "available_tools")

@@ -20,9 +20,9 @@ from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.synthetic.clauses import wordings
 from toolhone.synthetic.examples import CanonicalExample
 from toolhone.synthetic.later_turns import marks, numbered, with_results
+from toolhone.tools.open_world import WRITES, SimulatedWorld
 from toolhone.tools.registry import Registry
 from toolhone.tools.result import ToolResult, ToolStatus
-from toolhone.tools.simulated_world import WRITES, SimulatedWorld
 from toolhone.tools.text_kinds import words_of
 
 _SHOWN = 3

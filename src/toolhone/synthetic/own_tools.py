@@ -12,7 +12,7 @@ from typing import Any
 
 from toolhone.config.phrasings import word_lists
 from toolhone.config.sections import Experiment
-from toolhone.config.teachers import METHOD
+from toolhone.config.small_sections import METHOD
 from toolhone.data.splits import split_rows
 from toolhone.errors import ConfigError, DataError, nearest
 from toolhone.runs.progress import Progress

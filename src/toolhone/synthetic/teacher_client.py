@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from toolhone.config.teachers import TeacherModelSection
+from toolhone.config.small_sections import TeacherModelSection
 from toolhone.errors import ConfigError, DataError
 from toolhone.runs.run import write_text, writing
 from toolhone.schema import Json

@@ -18,10 +18,10 @@ from huggingface_hub import try_to_load_from_cache
 
 from toolhone.backends.base import Sampler
 from toolhone.config.sections import Experiment
-from toolhone.config.teachers import ToolDetail
+from toolhone.config.small_sections import ToolDetail
 from toolhone.config.user_code import USER_CODE
 from toolhone.dialects.probe.certificate import Certificate
-from toolhone.episodes.open_policy import open_policy
+from toolhone.episodes.policy import open_policy
 from toolhone.errors import ConfigError
 from toolhone.evaluation.compare import compare
 from toolhone.evaluation.evaluate import evaluate as play_and_score

@@ -18,7 +18,7 @@ import numpy as np
 
 from toolhone.backends.base import Sampler
 from toolhone.config.sections import Experiment
-from toolhone.config.teachers import TeacherSection
+from toolhone.config.small_sections import TeacherSection
 from toolhone.episodes.episode import Episode
 from toolhone.rows import Row
 from toolhone.training.rollout import RLEnv, RolloutGroup, rollout, rows_of, score

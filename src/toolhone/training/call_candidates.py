@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from toolhone.backends.base import Sampler, SamplingParams
-from toolhone.config.teachers import TeacherSection
+from toolhone.config.small_sections import TeacherSection
 from toolhone.config.user_code import USER_CODE, import_callable
 from toolhone.data.plain_texts import PlainText
 from toolhone.errors import ConfigError

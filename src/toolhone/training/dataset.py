@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from toolhone.config.sections import DataSection, Experiment
-from toolhone.config.teachers import METHOD
+from toolhone.config.small_sections import METHOD
 from toolhone.config.user_code import USER_CODE
-from toolhone.data.agent_tasks import agent_tasks
 from toolhone.data.plain_texts import PlainText, load_texts
 from toolhone.data.splits import opening, split_by_tools, split_rows
 from toolhone.data.task_files import distinct, gives_only_tasks, tasks_beside, tasks_from_any
 from toolhone.data.templates import Templates
-from toolhone.data.world_tasks import environments, in_world, rows_of_world
+from toolhone.data.world_tasks import agent_tasks, environments, in_world, rows_of_world
 from toolhone.doctor.checks import REMARKS, check, class_balance, quick_checks
 from toolhone.doctor.leaks import prompt_of, prompts_of
 from toolhone.errors import DataError, FindingKind
@@ -32,12 +31,11 @@ from toolhone.schema.preference import Preference
 from toolhone.sources.base import SourceOptions, tasks_of
 from toolhone.sources.files import FileLine, RecordStream
 from toolhone.sources.formats import PAIRS, SOURCES, detect_format, holds_pairs, open_source
-from toolhone.sources.loaded import Loaded
+from toolhone.sources.loaded import Loaded, remarks_on
 from toolhone.sources.messages import read_own
 from toolhone.synthetic.own_tools import make_rows
 from toolhone.tools.builtin import BUILTIN
 from toolhone.tools.loading import load_tools, tools_of
-from toolhone.training.data_remarks import remarks_on
 
 MAX_HELD_OUT = 200  # conversations made from templates; as many tasks
 RAW_PROMPT_FINDINGS = frozenset({FindingKind.TYPED_CALL, FindingKind.STRAY_MARK})  # intended

@@ -18,9 +18,8 @@ import numpy as np
 
 from toolhone.backends.base import Metrics, Sampler, Trainer
 from toolhone.config.sections import Experiment
-from toolhone.config.teachers import ToolDetail
-from toolhone.episodes.open_policy import KnownTools
-from toolhone.episodes.policy import TokenPolicy
+from toolhone.config.small_sections import ToolDetail
+from toolhone.episodes.policy import KnownTools, TokenPolicy
 from toolhone.rows import Row
 from toolhone.runs.run import Run
 from toolhone.schema import Task

@@ -19,8 +19,7 @@ from toolhone.episodes.episode import Episode
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import ConfigError, DialectError
 from toolhone.rewards.attacks import ATTACKS, Attack, AttackCase, CallDraft
-from toolhone.rewards.reward_registry import BUILTIN, OWN, Reward, compute_reward
-from toolhone.rewards.schedule import PhaseSchedule
+from toolhone.rewards.reward_registry import BUILTIN, OWN, PhaseSchedule, Reward, compute_reward
 from toolhone.schema import Message, Task, Tool, ToolCall
 
 CHECKED_TASKS = 16

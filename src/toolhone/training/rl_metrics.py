@@ -16,8 +16,7 @@ from toolhone.config.sections import Experiment
 from toolhone.episodes.driver import Clock
 from toolhone.episodes.episode import Episode
 from toolhone.rewards.matching import judges_calls
-from toolhone.rewards.reward_registry import RewardResult
-from toolhone.rewards.schedule import PREFIX
+from toolhone.rewards.reward_registry import PREFIX, RewardResult
 from toolhone.rewards.tool_use import EpisodeView, select_reference
 from toolhone.training.kept import kept_episode
 from toolhone.training.loop import Loop

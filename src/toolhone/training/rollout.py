@@ -16,16 +16,15 @@ from itertools import islice, pairwise
 
 import numpy as np
 
-from toolhone.agents.agent_player import as_played
 from toolhone.backends.base import Sampler
 from toolhone.config.rl import EpisodeSection, RlSection
 from toolhone.config.sections import Experiment
+from toolhone.data.world_tasks import AgentTask
 from toolhone.episodes.driver import Clock, PlayTasks, run_episodes
 from toolhone.episodes.episode import Episode, EpisodeRules, EpisodeStatus, OnFault, TurnOutcome
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import BusyError
-from toolhone.rewards.reward_registry import RewardResult
-from toolhone.rewards.schedule import PhaseState, RewardSchedule
+from toolhone.rewards.reward_registry import PhaseState, RewardResult, RewardSchedule
 from toolhone.rows import Origin, Row
 from toolhone.runs.run import Run
 from toolhone.schema import Task
@@ -192,6 +191,15 @@ def rollout(
     return with_retries(groups, env, policy, rl) if rl.two_phase_samples_per_group else groups
 
 
+def as_played(task: Task, episodes: Sequence[Episode]) -> Task:
+    """The task with the messages and tools that its agents sent, where only they know them."""
+    first = next((one.recording for one in episodes if one.turns and one.recording), None)
+    if first is None or not isinstance(task, AgentTask):
+        return task
+    until = next((i for i, m in enumerate(first.messages) if m.role == "assistant"), None)
+    return replace(task, messages=first.messages[:until], tools=first.tools)
+
+
 def with_retries(
     groups: Sequence[RolloutGroup], env: RLEnv, policy: TokenPolicy, rl: RlSection
 ) -> list[RolloutGroup]:
@@ -303,10 +311,7 @@ def rows_in_prospect(
     open_policy: Callable[[], TokenPolicy], tasks: Sequence[Task], plan: Experiment
 ) -> list[Row]:
     """The rows that groups of some tasks may become: a prompt and the longest reply."""
-    rows, rl = list[Row](), plan.training.rl
-    if plan.training.method not in ("ppo", "grpo", "distill"):
-        return rows
-    policy = open_policy()
+    rows, rl, policy = list[Row](), plan.training.rl, open_policy()
     for task in tasks[:PROSPECTS]:
         prompt = policy.open(task.messages, task.tools).tokens
         end = policy.max_context or len(prompt) + rl.max_completion_length

@@ -26,26 +26,24 @@ from toolhone.backends.open import (
     open_trainer,
 )
 from toolhone.backends.usage import Metered, describe
-from toolhone.config.agent import STRATEGY
 from toolhone.config.presets import is_pico
+from toolhone.config.rl import STRATEGY
 from toolhone.config.sections import Experiment, reward_section
-from toolhone.config.teachers import METHOD
+from toolhone.config.small_sections import METHOD
 from toolhone.config.user_code import USER_CODE, import_callable
 from toolhone.data.render import render_rows
 from toolhone.dialects.probe.certificate import Certificate, check_same, open_certified
 from toolhone.dialects.probe.schema_words import hidden_note
 from toolhone.episodes.driver import PlayTasks, run_episodes
 from toolhone.episodes.episode import EpisodeRules
-from toolhone.episodes.open_policy import KnownTools, open_policy
-from toolhone.episodes.policy import TokenPolicy
+from toolhone.episodes.policy import KnownTools, TokenPolicy, open_policy
 from toolhone.errors import ConfigError, DataError, ModelError
 from toolhone.evaluation.evaluate import Metric
 from toolhone.evaluation.evaluate import evaluate as play_and_score
 from toolhone.evaluation.legacy_metrics import known_metric, known_metrics
 from toolhone.evaluation.metrics import METRICS, RATES, WORLD_SCORES, Evaluation, plays_to_the_end
 from toolhone.models.resolve import adapter_of, resolve_model, trained_format
-from toolhone.rewards.reward_registry import Reward
-from toolhone.rewards.schedule import PhaseSchedule, RewardSchedule, warnings_of
+from toolhone.rewards.reward_registry import PhaseSchedule, Reward, RewardSchedule, warnings_of
 from toolhone.rows import Row
 from toolhone.runs.progress import Progress
 from toolhone.runs.run import Run, read_json, write_json, writing
@@ -59,14 +57,18 @@ from toolhone.training.kept import kept_sample
 from toolhone.training.local_teacher import LocalTeacher, open_teacher
 from toolhone.training.loop import Hooks, Validation
 from toolhone.training.preference_pairs import PairSource
-from toolhone.training.prefill import check_curriculum, thinking_prefix
+from toolhone.training.prefill import (
+    check_curriculum,
+    check_thinking,
+    format_request,
+    thinking_prefix,
+)
 from toolhone.training.recipe import BY_DATA, fit_rows
 from toolhone.training.reference import open_reference
 from toolhone.training.reward_check import check_rewards
 from toolhone.training.rollout import RLEnv, rows_in_prospect, rules_of
 from toolhone.training.teacher import Lessons
 from toolhone.training.text_lessons import TextLessons
-from toolhone.training.thinking import check_thinking, format_request
 from toolhone.training.update import expected_usage
 
 
@@ -137,7 +139,8 @@ class TrainingSetup:
             model = plan.model.model_copy(update={"micro_batch_tokens": tokens})
             self.plan = plan.model_copy(update={"model": model})
         check_vocabulary(self.tokenizer, self.trainer.info.vocab_size, name)
-        agents = AgentPlayer.of(plan, progress.report)
+        by_agents = plan.data.chosen_strategy == STRATEGY
+        agents = AgentPlayer.of(plan, progress.report) if by_agents else None
         self.play: PlayTasks = agents.play if agents else run_episodes
         self.playing = closing(agents) if agents else nullcontext()
         if plan.model.thinking is not None:
@@ -263,10 +266,8 @@ class TrainingSetup:
         def policy(sampler: Sampler, seed: int) -> TokenPolicy:
             params = SamplingParams(rl.max_completion_length, rl.temperature, seed=seed % 2**32)
             check_unconstrained(params, self.plan.training.method)
-            context = self.trainer.info.max_context
-            return TokenPolicy(
-                sampler, self.dialect, self.tokenizer, params, context, opening=prefix
-            )
+            parts = sampler, self.dialect, self.tokenizer, params, self.trainer.info.max_context
+            return TokenPolicy(*parts, opening=prefix)
 
         def rules(task: Task) -> EpisodeRules:
             live = plays_to_the_end(task, self.registry.runnable)
@@ -299,8 +300,7 @@ class TrainingSetup:
     def policy(self, sampler: Sampler | None = None) -> TokenPolicy:
         """A policy with the sampling of evaluation; by default of the trainer's weights now."""
         sampler = self.trainer.snapshot() if sampler is None else sampler
-        context = self.trainer.info.max_context
-        tools = self.registry.tools
+        context, tools = self.trainer.info.max_context, self.registry.tools
         return open_policy(sampler, self.dialect, self.tokenizer, self.plan, context, tools)
 
     def _phases(self) -> PhaseSchedule:

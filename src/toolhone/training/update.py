@@ -18,7 +18,7 @@ from toolhone.backends.base import Adam, Loss, Metrics, Muon, Optimizer, Trainer
 from toolhone.backends.usage import Usage, describe
 from toolhone.config.rl import PtxSection
 from toolhone.config.sections import EPISODIC, Experiment, ScheduleSection, TrainingSection
-from toolhone.config.teachers import METHOD
+from toolhone.config.small_sections import METHOD
 from toolhone.rows import Row
 from toolhone.training.losses import VARIANTS, Variant, cross_entropy, reply_shares, token_weights
 

@@ -30,17 +30,18 @@ from toolhone.backends.torch.device import (
     token_bytes,
 )
 from toolhone.backends.torch.forest import Forest, Ids, inputs_of, split
-from toolhone.backends.torch.head import LOGIT_BYTES as LOGIT_BYTES
-from toolhone.backends.torch.head import FrozenHead
-from toolhone.backends.torch.head import chunked as chunked
+from toolhone.backends.torch.kernels import LOGIT_BYTES as LOGIT_BYTES
+from toolhone.backends.torch.kernels import FrozenHead
+from toolhone.backends.torch.kernels import chunked as chunked
 from toolhone.backends.torch.lora import (
     LoraLayer,
     add_lora,
     find_adapter,
     merge_adapters,
+    quiet,
     read_peft,
+    save_model,
 )
-from toolhone.backends.torch.model_files import quiet, save_model
 from toolhone.errors import CapabilityError, ModelError
 from toolhone.rows import Row, different_rows, micro_batches, padded_targets
 from toolhone.runs.run import read_json

@@ -30,8 +30,7 @@ from toolhone.backends.base import (
 )
 from toolhone.backends.torch.device import empty_cache, is_out_of_memory
 from toolhone.backends.torch.engine import Engine, EngineOptions, load_causal_model, open_engine
-from toolhone.backends.torch.lora import read_peft, write_peft
-from toolhone.backends.torch.model_files import save_model
+from toolhone.backends.torch.lora import read_peft, save_model, write_peft
 from toolhone.backends.torch.optimizer import OptimizerState, read_optimizer
 from toolhone.backends.torch.sampler import TorchSampler
 from toolhone.backends.torch.value_head import TorchValueHead
