@@ -126,8 +126,9 @@ def test_every_study_that_ships_plans_all_its_runs(name: str, tmp_path: Path) ->
     assert len(study.settings) >= 3
     assert len(sweep._settings()) == 2 * len(study.settings)
     assert len(sweep._prepared()) == 2 * len(study.prepare)
-    adapters = {job.plan.model.adapter for job in sweep._settings()} - {None}
-    assert adapters <= {str(job.folder.resolve()) for job in sweep._prepared()}
+    used = [job.plan.model.adapter for job in sweep._settings()]
+    used += [job.plan.training.distill.teacher for job in sweep._settings()]
+    assert {*used} - {None} <= {str(job.folder.resolve()) for job in sweep._prepared()}
 
 
 @pytest.fixture

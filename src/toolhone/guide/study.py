@@ -34,7 +34,7 @@ training conversations before each task."""
 @dataclass(frozen=True)
 class Setting:
     """One setting of a study. changes: dotted keys of the experiment and their values; `{name}` in
-    a text is the folder of a prepared run of the same seed."""
+    a text, also inside an object, is the folder of a prepared run of the same seed."""
 
     name: str
     variant: str
@@ -88,9 +88,10 @@ class Study:
         """
         words = []
         for key, value in {**changes, "seed": seed}.items():
-            for name, folder in runs.items() if isinstance(value, str) else ():
-                value = value.replace(f"{{{name}}}", str(folder.resolve()))
-            words.append(f"{key}={json.dumps(value)}")
+            text = json.dumps(value)
+            for name, folder in runs.items():
+                text = text.replace(f"{{{name}}}", json.dumps(str(folder.resolve()))[1:-1])
+            words.append(f"{key}={text}")
         words += overrides
         if isinstance(self.source, Path):
             return load_experiment(self.source, words, tell=lambda _: None)
