@@ -15,9 +15,17 @@ from toolhone.cli.main import main
 from toolhone.errors import ConfigError, UserError
 from toolhone.evaluation.folder import write_folder
 from toolhone.evaluation.metrics import Evaluation
+from toolhone.evaluation.statistics import UNMEASURED
 from toolhone.guide import study_runs as module
 from toolhone.guide.study import parse_values, read_study, study_names
-from toolhone.guide.study_runs import StudyRun, Sweep, result_points, result_table, run_job
+from toolhone.guide.study_runs import (
+    ComparedScore,
+    StudyRun,
+    Sweep,
+    result_points,
+    result_table,
+    run_job,
+)
 from toolhone.reports.plots import mean_score
 from toolhone.training.loop import TrainStatus
 
@@ -195,6 +203,9 @@ def test_groups_of_tasks_have_scores_and_verdicts_of_their_own(
     assert lines[5] == "| by group | ones (11) | others (9) |"
     assert lines[8].startswith("| samples=800 | 18.2 (")
     assert lines[8].endswith(") undecided |")
+    first = replace(results[0], categories={"empty": ComparedScore(UNMEASURED)})
+    empty = result_table(sweep.study, [first, first]).splitlines()
+    assert empty[5] == "| by group |", "no column where nothing was measured"
     shown = replace(sweep.study, over={"training.method": ["sft", "dpo"]})
     points, _ = result_points(shown, results)
     assert {point.x for point in points} == {"ones", "others", "all"}

@@ -353,9 +353,9 @@ def result_table(study: Study, results: Sequence[SettingResult]) -> str:
         rows.append([name, _points(total.score), *counts, _points(total.difference), total.verdict])
     text = _markdown(rows)
     if study.by_category or study.groups:
-        parts = results[0].categories
-        rows = [["by group", *(f"{n.replace('_', ' ')} ({p.score.n})" for n, p in parts.items())]]
-        rows += [[o.setting.name, *(p.words() for p in o.categories.values())] for o in results]
+        sizes = {n: one.score.n for n, one in results[0].categories.items() if one.score.n}
+        rows = [["by group", *(f"{name.replace('_', ' ')} ({n})" for name, n in sizes.items())]]
+        rows += [[o.setting.name, *(o.categories[n].words() for n in sizes)] for o in results]
         text += f"\n\n{_markdown(rows)}"
     return text
 
