@@ -56,15 +56,17 @@ def main() -> None:
                 b"".join(line.encode("utf-8", "surrogatepass") + b"\n" for line in lines)
             )
             print(f"\rseed {seed} {name}", end="", file=sys.stderr)
-            loaded = import_file(file, out, name.partition(":")[0], overwrite=True).loaded
+            made = import_file(file, out, name.partition(":")[0], overwrite=True)
+            loaded = made.loaded
             for fault in check(loaded):
                 raise SystemExit(f"seed {seed}, {name}: {fault}")
             bad = loaded.skipped[BAD_LINE]
             counts.update({"lines": len(lines), "read": loaded.read, "kept": loaded.kept})
             counts.update({"refused": loaded.skipped.total() - bad, "bad lines": bad})
-            for row in loaded.refused:
-                if row.reason == BROKEN_ROW:
-                    unforeseen[f"{name}: {row.detail[:100]}"] += 1
+            refused = made.files.get("refused")
+            for row in [] if refused is None else map(json.loads, refused.path.open("rb")):
+                if row["reason"] == BROKEN_ROW:
+                    unforeseen[f"{name}: {row['detail'][:100]}"] += 1
     seconds = round(time.process_time() - start, 1)
     print(json.dumps({**counts, "seconds": seconds, "unforeseen": dict[str, Any](unforeseen)}))
 

@@ -14,12 +14,14 @@ import importlib.util
 import re
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from conftest import SHARED
 from support.dialect_models import small_tokenizer
 from toolhone.dialects.chat_template.dialect import ChatTemplateDialect
+from toolhone.dialects.chat_template.sanitise import TEMPLATE_ERRORS
 from toolhone.dialects.probe.prove import prove_template
 from toolhone.errors import DialectError
 from toolhone.tokenizer import TextTokenizer
@@ -48,14 +50,31 @@ TEMPLATES = _found()
 
 
 def zoo_tokenizer(template: str) -> TextTokenizer:
-    """A tokenizer for this template: its marks are added tokens, `</s>` ends texts."""
-    marks = tuple(dict.fromkeys(MARK.findall(template)))
-    tokenizer = small_tokenizer(
-        None, tuple(mark for mark in ALWAYS if mark not in marks), marks, eos="</s>"
-    )
-    tokenizer.wrapped.bos_token = "<s>"
-    tokenizer.wrapped.chat_template = template
-    return tokenizer
+    """A tokenizer for this template: its marks are added tokens, `</s>` ends texts.
+
+    Marks are looked for in the template, and in what it writes, for some are put together there.
+    """
+    marks = dict.fromkeys(MARK.findall(template))
+    while True:
+        plain = tuple(mark for mark in ALWAYS if mark not in marks)
+        tokenizer = small_tokenizer(None, plain, tuple(marks), eos="</s>")
+        tokenizer.wrapped.bos_token = "<s>"
+        tokenizer.wrapped.chat_template = template
+        more = [mark for mark in MARK.findall(_written(tokenizer)) if mark not in marks]
+        if not set(more) - {*ALWAYS}:
+            return tokenizer
+        marks |= dict.fromkeys(more)
+
+
+def _written(tokenizer: TextTokenizer) -> str:
+    """What the template writes for a plain talk; nothing where it refuses one."""
+    talk: Any = [
+        {"role": role, "content": "text"} for role in ("user", "assistant", "user", "assistant")
+    ]
+    try:
+        return str(tokenizer.wrapped.apply_chat_template(talk, tokenize=False))
+    except TEMPLATE_ERRORS:
+        return ""
 
 
 @lru_cache(maxsize=128)

@@ -241,8 +241,9 @@ def identity_of(source: Any) -> str | None:
 
 def check_flags(source: Mapping[str, Any], role: str, unread: set[str] | None) -> None:
     """Put flags of a message that say to learn it into `unread`: of other roles none can be."""
-    flags = {key: source.get(key) for key in WEIGHT_KEYS}
-    check_keys(flags, (), f"a message of the role {role!r}", unread)
+    if not _WEIGHT_KEYS.isdisjoint(source):
+        flags = {key: source.get(key) for key in WEIGHT_KEYS}
+        check_keys(flags, (), f"a message of the role {role!r}", unread)
 
 
 def read_weight(source: Mapping[str, Any]) -> float:

@@ -7,7 +7,7 @@ for run in result_runs(conversation.messages):
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -28,9 +28,28 @@ from toolhone.schema.json_input import (
 )
 from toolhone.schema.json_schema import Json
 
-ENCODE = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
+def _encoder() -> Callable[[Any], str]:
+    """Return the encoder of `json` with its parts made once, not for each value, where it is in C.
+
+    `JSONEncoder.encode` makes them anew each time, which takes longer than to write a message.
+    """
+    plain = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return plain.encode
+    text = json.encoder.encode_basestring
+    parts = make(None, plain.default, text, None, ": ", ", ", False, False, False)
+    return lambda value: text(value) if isinstance(value, str) else "".join(parts(value, 0))
+
+
+ENCODE = _encoder()
 """Writes a value as JSON, as all files of ours have it; a `ValueError` where JSON has no such."""
 ROLES = ("system", "developer", "user", "assistant", "tool")
+
+
+_CALL_WRAPPER, _RESULT_KEYS = frozenset({*IDS, "type", "function"}), MESSAGE_KEYS | {*IDS}
+_PLAIN, _SPEAKERS = frozenset({"role", "content"}), ("system", "developer", "user", "assistant")
 
 
 @dataclass(frozen=True)
@@ -60,9 +79,9 @@ class ToolCall:
         arguments = {} if blank else arguments
         need(arguments, (dict, Mapping), f"{where} must be an object", 80)
         unread = unread if arguments else None
-        check_keys(body, {*CALL_KEYS, *more}, "a call", unread)
+        check_keys(body, CALL_KEYS.union(more) if more else CALL_KEYS, "a call", unread)
         if body is not source:
-            check_keys(source, {*IDS, "type", "function", *more}, "a call", unread)
+            check_keys(source, _CALL_WRAPPER.union(more), "a call", unread)
         return ToolCall(name, dict(arguments), identity_of({**body, **source}))
 
     def to_dict(self) -> dict[str, Json]:
@@ -90,6 +109,9 @@ class Message:
 
         unread: gets the keys that are not read; an empty message has none.
         """
+        plain = isinstance(source, dict) and source.keys() == _PLAIN
+        if plain and source["role"] in _SPEAKERS and isinstance(source["content"], str | None):
+            return Message(source["role"], source["content"])
         role = source.get("role") if isinstance(source, (dict, Mapping)) else source
         if role is source or role not in ROLES:
             known = f"{', '.join(ROLES)}; got {role!r:.40}{nearest(str(role), ROLES)}"
@@ -104,7 +126,7 @@ class Message:
         reasoning = read_reasoning(source, unread)
         calls = tuple(ToolCall.from_dict(call, unread) for call in calls)
         says = content or reasoning or calls
-        keys = MESSAGE_KEYS | {*IDS} if role == "tool" else MESSAGE_KEYS
+        keys = _RESULT_KEYS if role == "tool" else MESSAGE_KEYS
         check_keys(source, keys, "a message", unread if says else None)
         weight, answers = read_weight(source), source.get("tool_call_id")
         if role == "tool":

@@ -66,14 +66,19 @@ def find_failures(
 ) -> Iterator[FailedCall]:
     """Yield the failed calls of a conversation, in order."""
     known = {tool.name: tool for tool in tools}
-    results = dict(_results(messages))
+    suspects = [
+        one
+        for one in messages
+        if one.role == "tool" and (any(one is each for each in failed) or says_error(one))
+    ]
+    results = dict(_results(messages)) if suspects else {}
     for index, message in enumerate(messages):
         for number, call in enumerate(message.tool_calls):
             if known and (fault := _misfit(call, known)):
                 yield FailedCall(index, number, *fault)
                 continue
             result = results.get((index, number))
-            if result is None or not (any(result is one for one in failed) or says_error(result)):
+            if result is None or not any(result is one for one in suspects):
                 continue
             text = (result.content or "")[:200]
             cause = ENVIRONMENT if _ENVIRONMENT.search(text) else UNEXPLAINED

@@ -128,7 +128,7 @@ def text_of(value: Json, unread: set[str]) -> str:
     """Return a result as text: parts of text joined, other values as JSON."""
     if isinstance(value, str):
         return value
-    typed = isinstance(value, Mapping) and value.get("type") in ("json", "text", *FAILED)
+    typed = isinstance(value, dict) and value.get("type") in ("json", "text", *FAILED)
     if typed and "value" in value:
         check_keys(value, {"value", *PART_KEYS}, "a result", unread)
         return text_of(value["value"], unread)
@@ -140,14 +140,14 @@ def text_of(value: Json, unread: set[str]) -> str:
 
 
 def _result_part(part: Json, unread: set[str]) -> str | None:
-    if isinstance(part, Mapping) and isinstance(part.get("text"), str):
+    if isinstance(part, dict) and isinstance(part.get("text"), str):
         return str(part["text"]) if part.keys() <= {"type", "text"} | PART_KEYS else None
-    if isinstance(part, Mapping) and len(part) == 1 and "json" in part:
+    if isinstance(part, dict) and len(part) == 1 and "json" in part:
         return text_of(part["json"], unread)
-    if isinstance(part, Mapping) and part.get("type") == "document":
+    if isinstance(part, dict) and part.get("type") == "document":
         check_keys(part, {"document", *PART_KEYS}, "a result", unread)
         inner = part.get("document")
-        if isinstance(inner, Mapping) and inner.keys() <= {"data", "id"}:
+        if isinstance(inner, dict) and inner.keys() <= {"data", "id"}:
             inner = inner.get("data")
         return text_of(inner, unread)
     return None
@@ -157,13 +157,13 @@ def unwrap(message: Mapping[str, Json], unread: set[str]) -> Mapping[str, Json]:
     """Return the message inside LangChain's `{"type", "data"}` or `{"lc", "id", "kwargs"}`, with
     what `additional_kwargs` say besides."""
     inner = message.get("data", message.get("kwargs"))
-    if isinstance(inner, Mapping) and isinstance(message.get("type"), str):
+    if isinstance(inner, dict) and isinstance(message.get("type"), str):
         path = message.get("id")
         kind = path[-1] if isinstance(path, list) and path else message["type"]
         check_keys(message, {"data", "kwargs", "lc", "name", "graph"}, "a message", unread)
         message = {**inner, "type": kind}
     more = message.get("additional_kwargs")
-    if isinstance(more, Mapping):
+    if isinstance(more, dict):
         message = {**message, **{k: one for k, one in more.items() if is_empty(message.get(k))}}
     return message
 
@@ -189,11 +189,11 @@ def kind_of(part: Json) -> tuple[str, Json]:
     """Return what a part is ("" where that is not known) and the object that holds it."""
     if isinstance(part, str):
         return "text", part
-    if not isinstance(part, Mapping):
+    if not isinstance(part, dict):
         return "", part
     kind = part.get("type")
     if isinstance(kind, str):
-        if isinstance(inner := part.get("toolInvocation"), Mapping):
+        if isinstance(inner := part.get("toolInvocation"), dict):
             return "call", {**inner, **{k: v for k, v in part.items() if k != "toolInvocation"}}
         found = KINDS.get(kind, "call" if kind.startswith("tool-") else "")
         return found, part
@@ -208,7 +208,7 @@ def kind_of(part: Json) -> tuple[str, Json]:
     if kind == "text" and isinstance(inner, str):
         return kind, part
     others = {key: value for key, value in part.items() if key != keys[0]}
-    return kind, {**inner, **others} if isinstance(inner, Mapping) else part
+    return kind, {**inner, **others} if isinstance(inner, dict) else part
 
 
 def parts_of(message: Mapping[str, Json], unread: set[str]) -> Sequence[Json]:
@@ -220,7 +220,7 @@ def parts_of(message: Mapping[str, Json], unread: set[str]) -> Sequence[Json]:
         parts = said
     elif not is_empty(said):
         listed = parts if isinstance(parts, list) else []
-        texts = [str(part.get("text") or "") for part in listed if isinstance(part, Mapping)]
+        texts = [str(part.get("text") or "") for part in listed if isinstance(part, dict)]
         same = isinstance(said, str) and said.strip() in "".join(texts)
         check_keys({} if same else {"content": said}, (), "a message beside its parts", unread)
     if parts is None:
@@ -235,17 +235,17 @@ def holds_results(message: Mapping[str, Json]) -> bool:
 
 
 def output_of(part: Json) -> Json:
-    return first_value(part, OUTPUTS, "a result") if isinstance(part, Mapping) else part
+    return first_value(part, OUTPUTS, "a result") if isinstance(part, dict) else part
 
 
 def thought_of(part: Json, unread: set[str]) -> str:
     """Return the text of a thought: of its own, or of its summary."""
-    if not isinstance(part, Mapping):
+    if not isinstance(part, dict):
         return str(part)
     known = {*TEXTS, *PART_KEYS, "thinking", "reasoning", "summary", "thought", "details"}
     check_keys(part, known | {"reasoningText"}, "a thought", unread)
     inner = part.get("reasoningText")
-    if isinstance(inner, Mapping):
+    if isinstance(inner, dict):
         return thought_of(inner, unread)
     for key in ("content", "thinking", "reasoning", "text", "summary"):
         value = part.get(key)
@@ -262,7 +262,7 @@ def without_media(output: Json, unread: set[str]) -> Json:
         return output
     kept = []
     for part in output:
-        kind = part.get("type", next(iter(part), "")) if isinstance(part, Mapping) else ""
+        kind = part.get("type", next(iter(part), "")) if isinstance(part, dict) else ""
         if isinstance(kind, str) and kind in MEDIA:
             unread.add(f"{kind!r} parts of a result")
         else:

@@ -68,20 +68,22 @@ class _RowReader:
             value = join_stream(value, self.unread)
         if isinstance(value, list):
             for one in value:
-                if not self._is_foreign(one):
+                if isinstance(one, dict) and "type" not in one and _has_role(one):
+                    self.sides[side].add(one, side)
+                elif not self._is_foreign(one):
                     self.read(one, side)
         elif isinstance(value, str):
             if _PRINTED.match(value):
                 raise DataError(f"a message that was logged as Python text: {value!r:.60}")
             self.sides[side].say(side, value)
-        elif isinstance(value, Mapping) and not _is_message(value):
+        elif isinstance(value, dict) and not _is_message(value):
             self._envelope(value, side)
         else:
             self.sides[side].add(value, side)
 
     def _is_foreign(self, item: Json) -> bool:
         """Return whether an item of a list has a type that is not known; it is counted by it."""
-        kind = item.get("type") if isinstance(item, Mapping) else None
+        kind = item.get("type") if isinstance(item, dict) else None
         if not isinstance(kind, str) or kind == "message" or not _ITEM.isdisjoint(item):
             return False
         if _is_message(item) or ROLES.get(kind) is not None:
@@ -118,9 +120,9 @@ class _RowReader:
     def _read_metadata(self, key: str, value: Json) -> None:
         """Take the tools out of what a record says besides; settings of sampling say no more."""
         value = decode(value)
-        given = dict(value) if isinstance(value, Mapping) else {"": value}
+        given = dict(value) if isinstance(value, dict) else {"": value}
         attributes = given.get("attributes")
-        found = tools_in(attributes if isinstance(attributes, Mapping) else {})
+        found = tools_in(attributes if isinstance(attributes, dict) else {})
         named = [given.pop(word) for word in ("tools", "functions") if given.get(word)]
         self.tools += [*found, *named]
         if key == "metadata" and not found:
@@ -145,10 +147,14 @@ class _RowReader:
         return [*added, *whole]
 
 
+def _has_role(value: Mapping[str, Json]) -> bool:
+    """Return whether an object has a role that is known, and a content."""
+    return isinstance(role := value.get("role"), str) and role in ROLES and "content" in value
+
+
 def _is_message(value: Mapping[str, Json]) -> bool:
     """Return whether an object is a message or an item, not a record around some."""
-    role = value.get("role")
-    if isinstance(role, str) and role in ROLES and "content" in value:
+    if _has_role(value):
         return True
     value = unwrap(value, set())
     if not isinstance(value.get("role", ""), str):
@@ -213,7 +219,7 @@ def _history(record: Record, context: Context) -> list[Message]:
     """Return the turns before a request that names an earlier response of the file."""
     for level in (record, record.get("request"), record.get("body"), record.get("input")):
         given = decode(level)
-        if isinstance(given, Mapping) and (before := given.get("previous_response_id")):
+        if isinstance(given, dict) and (before := given.get("previous_response_id")):
             if before not in context.seen:
                 raise Skip(ELSEWHERE, repr(before))
             return list(context.seen[before])
@@ -222,7 +228,7 @@ def _history(record: Record, context: Context) -> list[Message]:
 
 def _remember(record: Record, turns: Sequence[Message], context: Context) -> None:
     reply = decode(record.get("response"))
-    for given in (record, reply if isinstance(reply, Mapping) else {}):
+    for given in (record, reply if isinstance(reply, dict) else {}):
         if str(given.get("id")).startswith("resp"):
             context.seen[str(given["id"])] = tuple(m for m in turns if m.role != "system")
 

@@ -106,14 +106,14 @@ def _words(record: Mapping[str, Json]) -> Iterator[str]:
     for turn in turns if isinstance(turns, list) else []:
         if isinstance(turn, list):
             yield from _words({"messages": turn})
-        if not isinstance(turn, Mapping):
+        if not isinstance(turn, dict):
             continue
         if "role" not in turn and "type" in turn:
             yield f"message {turn['type']}"
         parts = turn.get("parts")
         yield from ("parts",) if isinstance(parts, list) else ()
         for part in [*(parts if isinstance(parts, list) else []), *_listed(turn.get("content"))]:
-            if isinstance(part, Mapping):
+            if isinstance(part, dict):
                 yield from (str(part["type"]),) if "type" in part else map(str, part)
 
 
@@ -128,7 +128,7 @@ def _has(*words: str) -> Callable[[Record], bool]:
 
 def is_bedrock(record: Record) -> bool:
     logged = record.get("input")
-    return (isinstance(logged, Mapping) and "inputBodyJson" in logged) or (
+    return (isinstance(logged, dict) and "inputBodyJson" in logged) or (
         "messages" in record
         and ("toolConfig" in record or "modelId" in record or _has("toolUse", "toolResult")(record))
     )
@@ -140,8 +140,8 @@ def is_anthropic(record: Record) -> bool:
 
 
 def is_cohere(record: Record) -> bool:
-    plans = [one for one in _listed(record.get("messages")) if isinstance(one, Mapping)]
-    tools = [one for one in _listed(record.get("tools")) if isinstance(one, Mapping)]
+    plans = [one for one in _listed(record.get("messages")) if isinstance(one, dict)]
+    tools = [one for one in _listed(record.get("tools")) if isinstance(one, dict)]
     return (
         isinstance(record.get("chat_history"), list)
         or any("parameter_definitions" in tool for tool in tools)
@@ -157,7 +157,7 @@ def is_cohere(record: Record) -> bool:
 
 def is_responses(record: Record) -> bool:
     items = _listed(record.get("input")) + _listed(record.get("output"))
-    types = {one.get("type") for one in items if isinstance(one, Mapping)}
+    types = {one.get("type") for one in items if isinstance(one, dict)}
     own = {"message", "function_call", "function_call_output", "reasoning", "custom_tool_call"}
     return bool(types & own) or record.get("object") == "response"
 
@@ -166,14 +166,14 @@ def is_request_log(record: Record) -> bool:
     requests = [key for key, place in PLACES.items() if place == "request" and key in record]
     replies = [key for key in ("response", "response_body", "respPayload") if key in record]
     wrapped = any(
-        isinstance(body := decode(record.get(key)), Mapping)
+        isinstance(body := decode(record.get(key)), dict)
         and not body.keys().isdisjoint(("messages", "contents", "input", "prompt"))
         for key in ("request", "request_body", "requestBody", "reqPayload", "body", "kwargs")
     )
     whole = [key for key in ("choices", "response", "output") if key in record]
     return (
         wrapped
-        or bool(requests and replies and isinstance(decode(record[replies[0]]), Mapping))
+        or bool(requests and replies and isinstance(decode(record[replies[0]]), dict))
         or ("messages" in record and bool(whole))
     )
 
@@ -182,7 +182,7 @@ def is_langchain(record: Record) -> bool:
     kinds = ("human", "ai", "system", "tool", "constructor", "function")
     inner = record.get("values")
     named = _has(*(f"message {kind}" for kind in kinds))
-    return named(record) or (isinstance(inner, Mapping) and named(dict(inner)))
+    return named(record) or (isinstance(inner, dict) and named(dict(inner)))
 
 
 def is_vercel(record: Record) -> bool:
@@ -201,13 +201,13 @@ def is_langfuse(record: Record) -> bool:
 def is_otel(record: Record) -> bool:
     spans_of = ("resourceSpans", "resource_spans")
     return any(key in record for key in spans_of) or (
-        isinstance(record.get("attributes"), Mapping | list)
+        isinstance(record.get("attributes"), dict | list)
         and any(key in record for key in ("spanId", "span_id", "traceId", "trace_id", "context"))
     )
 
 
 def is_codex(record: Record) -> bool:
-    return isinstance(record.get("payload"), Mapping) and "timestamp" in record
+    return isinstance(record.get("payload"), dict) and "timestamp" in record
 
 
 def is_claude_code(record: Record) -> bool:

@@ -84,7 +84,7 @@ def attributes_of(record: Record, unread: set[str]) -> Record:
     """Return what the attributes and events of a span say, as a record; other records as they
     are."""
     attributes = record.get("attributes")
-    if not isinstance(attributes, Mapping | list):
+    if not isinstance(attributes, dict | list):
         return record
     given = _flat(attributes, unread=unread)
     request, reply = list[Json](), list[Json]()
@@ -108,7 +108,7 @@ def attributes_of(record: Record, unread: set[str]) -> Record:
     if said and is_empty(made["output"]):
         made["output"] = {"role": "assistant", **said}
     context = record.get("context")
-    check_keys(context if isinstance(context, Mapping) else {}, _CONTEXT, "a span", unread)
+    check_keys(context if isinstance(context, dict) else {}, _CONTEXT, "a span", unread)
     ours = ("attributes", "events", "resource", "context")
     others = {k: v for k, v in record.items() if k not in ours}
     return {**others, **made}
@@ -124,7 +124,7 @@ def _flat(attributes: Json, unread: set[str], prefix: str = "") -> dict[str, Jso
     flat: dict[str, Json] = {}
     if isinstance(attributes, list):
         for pair in attributes:
-            if not isinstance(pair, Mapping) or not isinstance(pair.get("key"), str):
+            if not isinstance(pair, dict) or not isinstance(pair.get("key"), str):
                 unread.add("attributes of a span without a key")
                 continue
             check_keys(pair, ("key", "value"), "an attribute of a span", unread)
@@ -132,7 +132,7 @@ def _flat(attributes: Json, unread: set[str], prefix: str = "") -> dict[str, Jso
         return flat
     for key, value in attributes.items():
         name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and prefix.count(".") < 2 and name not in _PLACES:
+        if isinstance(value, dict) and prefix.count(".") < 2 and name not in _PLACES:
             flat |= _flat(value, unread, f"{name}.")
         else:
             flat[name] = value
@@ -141,14 +141,14 @@ def _flat(attributes: Json, unread: set[str], prefix: str = "") -> dict[str, Jso
 
 def _plain(value: Json, unread: set[str]) -> Json:
     """Return the value of OTLP's `{"stringValue": ...}`."""
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         return value
     check_keys(value, _VALUES, "the value of an attribute of a span", unread)
     kind, inner = next(((k, value[k]) for k in _VALUES if value.get(k) is not None), ("", None))
     if kind in ("arrayValue", "kvlistValue"):
-        inside = inner if isinstance(inner, Mapping) else {kind: inner}
+        inside = inner if isinstance(inner, dict) else {kind: inner}
         check_keys(inside, ("values",), "a list of values of an attribute", unread)
-        values = inner.get("values") if isinstance(inner, Mapping) else None
+        values = inner.get("values") if isinstance(inner, dict) else None
         listed = values if isinstance(values, list) else []
         if kind == "kvlistValue":
             return _flat(listed, unread)
@@ -167,11 +167,11 @@ def _read_event(
     event: Json, given: dict[str, Json], request: list[Json], reply: list[Json], unread: set[str]
 ) -> None:
     """Add the message of an event to the request or to the reply."""
-    if not isinstance(event, Mapping):
+    if not isinstance(event, dict):
         unread.add("events of a span that are no objects")
         return
     body, more = decode(event.get("body")), event.get("attributes")
-    attributes = _flat(more, unread) if isinstance(more, Mapping | list) else {}
+    attributes = _flat(more, unread) if isinstance(more, dict | list) else {}
     name = str(event.get("name") or event.get("event.name") or attributes.get("event.name"))
     found = _EVENT.fullmatch(name)
     if found is None:
@@ -181,11 +181,11 @@ def _read_event(
         return
     plain = {k: decode(v) for k, v in attributes.items() if not k.startswith(_EVENT_PLAIN)}
     beside = {k: v for k, v in event.items() if k not in _EVENT_KEYS}
-    whole = body if isinstance(body, Mapping) else {"content": body}
+    whole = body if isinstance(body, dict) else {"content": body}
     said = {**beside, **plain, **{k: v for k, v in whole.items() if not is_empty(v)}}
     inner = said.pop("message", None)
-    if isinstance(inner, Mapping | str):
-        said |= dict(inner) if isinstance(inner, Mapping) else {"content": inner}
+    if isinstance(inner, dict | str):
+        said |= dict(inner) if isinstance(inner, dict) else {"content": inner}
     role = "assistant" if found[2] else str(found[1])
     if role == "tool" and "id" in said:
         said["tool_call_id"] = said.pop("id")
@@ -204,15 +204,11 @@ def _listed(value: Json) -> Json:
     value = decode(value)
     if isinstance(value, list):
         return [_listed(one) for one in value]
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         return value
     if value and all(str(key).isdigit() and int(key) < _MOST for key in value):
         return [_listed(value[key]) for key in sorted(value, key=int)]
-    if (
-        len(value) == 1
-        and (only := next(iter(value))) in _ONLY
-        and isinstance(value[only], Mapping)
-    ):
+    if len(value) == 1 and (only := next(iter(value))) in _ONLY and isinstance(value[only], dict):
         return _listed(value[only])
     plain = {"contents": "content"} if "role" in value else {}
     return {plain.get(k, k): _listed(v) if _is_nested(v) else v for k, v in value.items()}
@@ -220,5 +216,5 @@ def _listed(value: Json) -> Json:
 
 def _is_nested(value: Json) -> bool:
     """Return whether a value is an object, or a list of objects."""
-    objects = isinstance(value, list) and all(isinstance(one, Mapping) for one in value)
-    return objects or isinstance(value, Mapping)
+    objects = isinstance(value, list) and all(isinstance(one, dict) for one in value)
+    return objects or isinstance(value, dict)

@@ -36,10 +36,10 @@ _STOP = frozenset({"stop_sequence", "stop_details", "container"})
 
 def join_stream(chunks: Sequence[Json], unread: set[str]) -> Json:
     """Return the reply that a list of deltas or events makes; another list as it is."""
-    if chunks and isinstance(chunks[0], Mapping) and "role" in chunks[0]:
+    if chunks and isinstance(chunks[0], dict) and "role" in chunks[0]:
         return list(chunks)
     events = [decode(chunk) for chunk in chunks if chunk != _DONE]
-    if not events or not all(isinstance(event, Mapping) for event in events):
+    if not events or not all(isinstance(event, dict) for event in events):
         return list(chunks)
     kinds = {str(event.get("type")) for event in events}
     if any(kind.startswith("response.") for kind in kinds):
@@ -50,7 +50,7 @@ def join_stream(chunks: Sequence[Json], unread: set[str]) -> Json:
         return _join_candidates(events, unread)
     if any(_has_delta(event) for event in events):
         return _join_deltas(events, unread)
-    if all("done" in event and isinstance(event.get("message"), Mapping) for event in events):
+    if all("done" in event and isinstance(event.get("message"), dict) for event in events):
         message: dict[str, Json] = {}
         for event in events:
             _extend(message, event["message"])
@@ -77,7 +77,7 @@ def _last(events: Sequence[Event]) -> dict[str, Json]:
 def _has_delta(event: Event) -> bool:
     choices = event.get("choices")
     listed = choices if isinstance(choices, list) else []
-    return any(isinstance(one, Mapping) and "delta" in one for one in listed)
+    return any(isinstance(one, dict) and "delta" in one for one in listed)
 
 
 def _objects(value: Json, what: str) -> list[dict[str, Any]]:
@@ -159,7 +159,7 @@ def _join_items(events: Sequence[Event], unread: set[str]) -> Json:
     for event in events:
         check_keys(event, _ITEM_EVENT, "an event of a stream", unread)
     ends = [event["response"] for event in events if event.get("type") in _FINAL]
-    if ends and isinstance(ends[-1], Mapping):
+    if ends and isinstance(ends[-1], dict):
         return ends[-1]
     done = [event for event in events if event.get("type") == "response.output_item.done"]
     return {"output": [_object(event.get("item"), "an item") for event in done]}

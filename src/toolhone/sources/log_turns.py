@@ -10,7 +10,7 @@ Items of the assistant in a row are one turn. Pictures and files are counted by 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from toolhone.errors import DataError
 from toolhone.schema import Json, Message, ToolCall
@@ -33,6 +33,7 @@ from toolhone.sources.log_parts import (
     OUTPUTS,
     PART_KEYS,
     RESULT_KEYS,
+    ROLES,
     TEXTS,
     decode,
     decode_record,
@@ -46,6 +47,8 @@ from toolhone.sources.log_parts import (
     unwrap,
     without_media,
 )
+
+_PLAIN = frozenset({"role", "content"})
 
 
 @dataclass
@@ -96,8 +99,13 @@ class LogTurns:
 
     def add(self, message: Json, default: str = "user") -> None:
         """Add one message or item; `default` is the role of one that names none."""
-        if not isinstance(message, Mapping):
+        if not isinstance(message, dict):
             raise DataError(f"a message must be an object, got {message!r:.60}")
+        if message.keys() == _PLAIN and isinstance(text := message["content"], str):
+            plain = ROLES.get(message["role"]) if isinstance(message["role"], str) else None
+            if plain in ("system", "user"):
+                self.say(plain, text)
+                return
         message = unwrap(message, self.unread)
         role = role_of(message, self._called)
         kind, part = kind_of(message)
@@ -114,7 +122,7 @@ class LogTurns:
         if message.get("tools"):
             self.tools.append(message["tools"])
         declared = decode(message.get("content")) if role == "tool" else None
-        if isinstance(declared, Mapping) and isinstance(declared.get("function"), Mapping):
+        if isinstance(declared, dict) and isinstance(declared.get("function"), dict):
             self.tools.append(declared)
         elif role == "tool" and not message.get("parts") and not holds_results(message):
             self._result(message, first_value(message, ("content", *OUTPUTS), "a result"))
@@ -155,10 +163,10 @@ class LogTurns:
             raise DataError(f"'tool_calls' must be a list, got {listed!r:.60}")
         known = {call.id for call in self._turn.calls[before:]} - {None}
         for call in listed:
-            body = call.get("function") if isinstance(call, Mapping) else None
-            outer = call if isinstance(body, Mapping) and isinstance(call, Mapping) else {}
+            body = call.get("function") if isinstance(call, dict) else None
+            outer = call if isinstance(body, dict) and isinstance(call, dict) else {}
             given = body if outer else call
-            identity = identity_of({**(given if isinstance(given, Mapping) else {}), **outer})
+            identity = identity_of({**(given if isinstance(given, dict) else {}), **outer})
             if identity not in known:
                 self._call(given, outer)
         used = decode(message.get("toolInvocations")) or []
@@ -178,12 +186,12 @@ class LogTurns:
                 self._part(role, kind, body)
         listed = message.get("tool_results")
         for one in listed if isinstance(listed, list) else []:
-            if not isinstance(one, Mapping) or not isinstance(call := one.get("call"), Mapping):
+            if not isinstance(one, dict) or not isinstance(call := one.get("call"), dict):
                 raise DataError(f"a result must be an object with its 'call', got {one!r:.60}")
             check_keys(one, {"call", *OUTPUTS}, "a result", self.unread)
             check_keys(call, {*ARGUMENTS, *NAMES, *IDS}, "the call of a result", self.unread)
             given = first_value(call, ARGUMENTS, "the call of a result") or {}
-            if not isinstance(given, Mapping):
+            if not isinstance(given, dict):
                 raise DataError(
                     f"the arguments of a result's call must be an object, got {given!r:.60}"
                 )
@@ -213,8 +221,8 @@ class LogTurns:
         elif kind == "text":
             self.say(role, self._text(part))
         else:
-            name = part.get("type") if isinstance(part, Mapping) else None
-            keys = sorted(map(str, part)) if isinstance(part, Mapping) else repr(part)[:40]
+            name = part.get("type") if isinstance(part, dict) else None
+            keys = sorted(map(str, part)) if isinstance(part, dict) else repr(part)[:40]
             self.unread.add(f"{name or keys!r} parts of a message")
 
     def _text(self, part: Json) -> str:
@@ -228,7 +236,7 @@ class LogTurns:
 
     def _call(self, part: Json, outer: Mapping[str, Json]) -> None:
         """Add a call; one that stands with its result keeps it until the turn ends."""
-        if not isinstance(part, Mapping):
+        if not isinstance(part, dict):
             raise DataError(f"a call must be an object, got {part!r:.60}")
         kind = str(part.get("type") or "")
         name = next((part[key] for key in NAMES if part.get(key)), None)
@@ -256,7 +264,7 @@ class LogTurns:
             self._mark(part, result)
 
     def _result(self, part: Json, output: Json) -> None:
-        if not isinstance(part, Mapping):
+        if not isinstance(part, dict):
             raise DataError(f"a result must be an object, got {part!r:.60}")
         check_keys(part, RESULT_KEYS, "a result", self.unread)
         name = next((str(part[key]) for key in NAMES if part.get(key)), None)
@@ -269,7 +277,7 @@ class LogTurns:
     def _mark(self, part: Mapping[str, Json], result: Message) -> None:
         said = {str(part.get("status")), str(part.get("state"))}
         output = output_of(part)
-        said |= {str(output.get("type"))} if isinstance(output, Mapping) else set()
+        said |= {str(output.get("type"))} if isinstance(output, dict) else set()
         if part.get("is_error") or part.get("isError") or part.get("error") or said & FAILED:
             self.failed.append(result)
 
@@ -281,20 +289,23 @@ class LogTurns:
             self.joined = True
 
     def _close(self) -> None:
-        turn, self._turn = self._turn, _LogTurn()
+        turn = self._turn
+        if turn.weight == 1 and not (turn.texts or turn.thoughts or turn.calls or turn.results):
+            return
+        self._turn = _LogTurn()
         content, reasoning = ("\n\n".join(filter(None, t)) for t in (turn.texts, turn.thoughts))
         if content or reasoning or turn.calls:
             calls = tuple(turn.calls)
-            said = Message("assistant", content or None, reasoning or None, calls)
-            self._done.append(replace(said, weight=turn.weight))
+            said = (content or None, reasoning or None, calls)
+            self._done.append(Message("assistant", *said, weight=turn.weight))
         self._done += turn.results
 
 
 def _are_calls(value: Json) -> bool:
     """Return whether a text was a list of calls."""
     return isinstance(value, list) and all(
-        isinstance(one, Mapping)
-        and isinstance(body := one.get("function"), Mapping)
+        isinstance(one, dict)
+        and isinstance(body := one.get("function"), dict)
         and isinstance(body.get("name"), str)
         and "arguments" in body
         for one in value

@@ -192,14 +192,17 @@ def find_behaviour(
         later, earlier = last, []
     start = header if last.startswith(header) else header.removesuffix(missing)
     lead = last[len(start) : last.rfind(SENTINEL)] if last.startswith(start) else ""
+    opens = missing.rstrip().endswith(thought.open)
+    if missing.strip() and missing.strip() in lead and not opens:  # the turn has another header
+        missing = lead = ""
     thought_marks = rf"\s*(?:{re.escape(thought.open)})?\s*{re.escape(thought.close)}\s*"
     bare_lead = re.sub(thought_marks, "", lead)
     return TemplateBehaviour(
         stop=tuple(dict.fromkeys([*stop, *eos])),
         earlier_stop=tuple(dict.fromkeys([*earlier, *stop, *eos])),
-        no_thought="" if missing.rstrip().endswith(thought.open) else missing,
+        no_thought="" if opens else missing,
         earlier_no_thought=_missing(header, later, controls),
-        opened=missing if opened and missing.rstrip().endswith(thought.open) else "",
+        opened=missing if opened and opens else "",
         opens_thought=header.rstrip().endswith(thought.open),
         lead=bare_lead if bare_lead.strip() or bare_lead == lead else "",
         trail="" if borrowed else ending[: ending.find(stop[0])].strip(),
@@ -308,12 +311,14 @@ def _borrow_marks(
     answer = _end_mark(_after_sentinel(later), controls)
     if not called:
         return answer, answer
-    full = markup.write(called, tools, False).rstrip()
+    call = _after_sentinel(markup.write(called, tools, False)).rstrip()
     result = {"role": "tool", "content": "result", "tool_call_id": "call00000", "name": "look_up7"}
-    answered = markup.write([*called, result], tools, False)
-    if not answered.startswith(full):
+    answered = _after_sentinel(markup.write([*called, result], tools, False))
+    if not answered.startswith(call):
         return None
-    return answer, _end_mark(answered[len(full) :], controls)
+    own = max((mark for mark in controls if call.endswith(mark)), key=len, default="")
+    behind = answered[len(call) :].partition("result")[0]
+    return answer, own if own and not _marks_in(behind, controls) else _end_mark(behind, controls)
 
 
 def _missing(header: str, full: str, controls: Sequence[str]) -> str:

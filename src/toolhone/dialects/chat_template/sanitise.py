@@ -23,6 +23,7 @@ from toolhone.dialects.syntax.model_text import split_reasoning, write_reasoning
 from toolhone.errors import DialectError
 from toolhone.rows import Origin
 from toolhone.schema import Json, Message, Tool
+from toolhone.schema.json_schema import map_schema
 from toolhone.schema.message import result_runs
 from toolhone.tokenizer import Span, Spans, TextTokenizer
 
@@ -168,6 +169,7 @@ _FLAGS = (
     re.compile(r"(?<![\w.\]'\"])([a-z_]\w*)\s+is\s+(?:not\s+)?(?:defined|true|false)\b"),
     re.compile(r"(?<![\w.\]'\"])([a-z_]\w*)\s*\|\s*default\(\s*(?:[Tt]rue|[Ff]alse)"),
     re.compile(r"(?:if|and|or)\s+not\s+([a-z_]\w*)\s*(?:-?%\}|and\b|or\b)"),
+    re.compile(r"\bor\s+([a-z_]*training[a-z_]*)\b"),
 )
 _LOOP_NAMES = re.compile(r"\{%-?\s*(?:for\s+(?:\w+\s*,\s*)?|macro\s+)([a-z_]\w*)")
 
@@ -253,6 +255,8 @@ class TemplateQuirks:
     field for reasoning; None where it is part of the text. beside_calls_only: the field works in
     turns with calls only. inline_refs: schemas of tools are written without references. ids: short,
     or named, as `functions.NAME:NUMBER`, for templates that show of a call its id and no name.
+    described: arguments without a description get an empty one. bare_tools: tools are not wrapped
+    as functions.
     """
 
     arguments: Literal["mapping", "string"] = "mapping"
@@ -261,6 +265,8 @@ class TemplateQuirks:
     beside_calls_only: bool = False
     inline_refs: bool = False
     ids: Literal["short", "named"] = "short"
+    described: bool = False
+    bare_tools: bool = False
 
 
 KNOWN_TOOLS = 1024
@@ -283,7 +289,11 @@ class ChatWriter:
                 if len(self.known) >= KNOWN_TOOLS:
                     self.known.clear()
                 plain = (tool.inlined if self.quirks.inline_refs else tool).to_dict()["function"]
-                made: Json = {"type": "function", "function": self.guard.disguise(plain)}
+                if self.quirks.described:
+                    plain["parameters"] = map_schema(plain["parameters"], _with_descriptions)
+                made: Json = self.guard.disguise(plain)
+                if not self.quirks.bare_tools:
+                    made = {"type": "function", "function": made}
                 self.known[id(tool)] = tool, made
             written.append(self.known[id(tool)][1])
         return written
@@ -324,6 +334,17 @@ class ChatWriter:
             function = {"name": self.guard.disguise(call.name), "arguments": arguments}
             calls.append({"id": self.guard.disguise(new), "type": "function", "function": function})
         return {**result, "tool_calls": calls} if calls else result
+
+
+def _with_descriptions(level: dict[str, Json]) -> dict[str, Json]:
+    """A level of a schema whose properties all have a description."""
+    if isinstance(properties := level.get("properties"), dict):
+        described = {
+            name: {"description": "", **one} if isinstance(one, dict) else one
+            for name, one in properties.items()
+        }
+        return {**level, "properties": described}
+    return level
 
 
 class AnsweredCall(NamedTuple):

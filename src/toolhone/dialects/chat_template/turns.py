@@ -302,7 +302,7 @@ def check_shown(messages: Chat, tools: Sequence[Json], text: str) -> None:
         if content not in text and json.dumps(content, ensure_ascii=False)[1:-1] not in text:
             where = f"message {index + 1} ({message['role']})"
             raise DialectError(f"the chat template drops or changes the text of {where}")
-    if not all(tool["function"]["name"] in text for tool in tools):
+    if not all(tool.get("function", tool)["name"] in text for tool in tools):
         raise DialectError("the chat template does not show every tool that is on offer")
 
 

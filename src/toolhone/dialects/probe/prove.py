@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.resources import files
-from itertools import product
+from itertools import chain, product
 
 from toolhone.dialects.base import Dialect, History, ParsedReply, Syntax
 from toolhone.dialects.chat_template.dialect import (
@@ -68,6 +68,8 @@ def describe(dialect: Dialect) -> dict[str, Json]:
             "reasoning_field": quirks.reasoning is not None,
             **({"inline_refs": True} if quirks.inline_refs else {}),
             **({"ids": quirks.ids} if quirks.ids != "short" else {}),
+            **({"described": True} if quirks.described else {}),
+            **({"bare_tools": True} if quirks.bare_tools else {}),
             "form": asdict(syntax) if isinstance(syntax, DelimitedSyntax) else syntax.name,
         }
     return dict(json.loads(json.dumps(result)))
@@ -108,6 +110,7 @@ _QUIRKS = (
     *(TemplateQuirks("mapping", "text"), TemplateQuirks("mapping", "absent")),
     *(TemplateQuirks("string", "text"), TemplateQuirks("string", "absent")),
     *(TemplateQuirks("mapping", "text", ids="named"), TemplateQuirks("string", ids="named")),
+    *(TemplateQuirks(described=True), TemplateQuirks("string", bare_tools=True)),
 )
 _READING = 8
 """The stage of a proof in which turns are read back."""
@@ -148,15 +151,17 @@ def prove_template(
     if not tokenizer.wrapped.chat_template:
         wrong = "the model is without a usable template: its tokenizer has no chat template"
         raise DialectError(f"{wrong}; {_REMEDY}")
-    tried = [kwargs]
+    tried, cures = [kwargs], list[Mapping[str, Json]]()
     if kwargs is None:
         known = TemplateMarkup(tokenizer).known_kwargs()
         tried = [{}, *({name: value} for name, value in known if value is False)]
+        cures = [{name: value} for name, value in known if value is True]
     faults: list[_FaultError] = []
     guard = ControlTokenGuard(tokenizer.control_texts, tokenizer.folds)
-    for opened, each, quirks in product((False, True), tried, _QUIRKS):
+    attempts = chain(product((False, True), tried, _QUIRKS), product((False,), cures, _QUIRKS))
+    for opened, each, quirks in attempts:
         if opened and all(fault.stage < _READING for fault in faults):
-            break
+            continue
         try:
             proof = _Proof.of(TemplateMarkup(tokenizer, each), ChatWriter(guard, quirks))
             dialect = _with_inline_refs(proof.find_dialect(tokenizer, opened), inline_refs)
@@ -196,6 +201,8 @@ class _Proof:
         except DialectError:
             return None
         shown = without_stop(self.writer.guard.reveal(turn.text), behaviour.stop)
+        if behaviour.trail:
+            shown = shown.rstrip().removesuffix(behaviour.trail)
         text = behaviour.open_thought(shown)
         return read_after_reasoning(text, ParsedReply, behaviour.thought).content
 
@@ -206,10 +213,14 @@ class _Proof:
         A template that escapes brackets in tools or arguments is used with a check of every text.
         """
         proof = _Proof(markup, writer)
-        with _stage(1, "refuses tools"):
+        try:
             prompt = proof.write([_ASK], header=True)
+        except DialectError as error:
+            with _stage(1, "refuses a plain question"):
+                replace(proof, tools=()).write([_ASK], header=True)
+            raise _FaultError(1, f"refuses tools ({error})") from None
         if not all(tool.name in prompt for tool in proof.tools):
-            raise _FaultError(9, "does not show the tools to the model")
+            raise _FaultError(1.5, "does not show the tools to the model")
         with _stage(2, "refuses calls"):
             called = proof.write([_ASK, _CALL])
         if called.count(TOOL) <= prompt.count(TOOL) or SENTINEL not in called:
@@ -353,6 +364,11 @@ def find_limits(dialect: Dialect) -> Iterator[str]:
         yield f"the template is used with {json.dumps(dialect.markup.template_kwargs)}"
     if dialect.writer.quirks.inline_refs:
         yield "schemas of tools are written without $ref, which the template does not show"
+    if dialect.writer.quirks.described:
+        yield "arguments of tools without a description get an empty one: the template needs one"
+    if dialect.writer.quirks.bare_tools:
+        wants = "the template wants tools without the object `function` around them"
+        yield f"{wants}: a server that passes them as OpenAI's API has them cannot use it"
     if isinstance(dialect.markup, CheckedMarkup):
         escapes = "the template escapes <, > or & in texts of tools or arguments"
         yield f"{escapes}: training stops at rows with such texts"
