@@ -108,3 +108,100 @@ def test_both_orders_of_recipient_and_channel_are_read(written: str, said: str) 
     dialect, _ = open_(HARMONY.replace("%CALL%", header))
     text = ORDERS[said] % "find" + '{"a": "x"}<|call|>'
     assert dialect.parse(text, [FIND]).calls == (call("x"),)
+
+
+JSON_CALLS = (
+    HEAD + '<tool_call>{"name": "{{ c.function.name }}", "arguments": %}</tool_call>' + TAIL
+).replace("%}</", ARGUMENTS + "}</")
+EACH_TOOL = """{% for t in tools %}{% for k, p in t.function.parameters.properties.items() %}\
+{{ t.function.name + k + p.description }}{% endfor %}{% endfor %}"""
+BARE = "{% for t in tools %}{{ t.name + (t.parameters | tojson) }}{% endfor %}"
+WANTS = {
+    "descriptions": (EACH_TOOL, "arguments of tools without a description get an empty one"),
+    "no wrapper": (BARE, "the template wants tools without the object `function`"),
+}
+
+
+@pytest.mark.parametrize("wants", WANTS)
+def test_tools_are_written_as_the_template_wants_them(wants: str) -> None:
+    tools, limit = WANTS[wants]
+    template = JSON_CALLS.replace("{{ tools | tojson }}", tools)
+    if wants == "no wrapper":
+        template = template.replace(ARGUMENTS, "{{ '' + c.function.arguments }}")
+    dialect, certificate = open_(template)
+    assert any(limit in one for one in certificate.limits)
+    bare = Tool.of({"name": "find", "parameters": {"type": "object", "properties": {"a": {}}}})
+    assert "find" in "".join(span.text for span in dialect.prompt([Message("user", "Hi")], [bare]))
+
+
+def test_a_keyword_that_ends_the_last_turn_is_found() -> None:
+    template = JSON_CALLS.replace(
+        "<|im_end|>\n{% endfor",
+        "{% if not loop.last or training_prompt %}<|im_end|>{% endif %}\n{% endfor",
+    ).replace("{%- endfor -%}{% if", "{%- endfor -%}{%- if")
+    _, certificate = open_(template)
+    assert certificate.dialect["switches"] == {"training_prompt": True}
+
+
+def test_a_mark_between_call_and_end_of_turn_is_no_part_of_the_call() -> None:
+    dialect, _ = open_(
+        PARAM.replace(
+            "<|im_end|>\n{% endfor",
+            "{% if m.role == 'assistant' %}<|done|>{% endif %}<|im_end|>\n{% endfor",
+        )
+    )
+    text = "".join(span.text for span in dialect.render(talk(call("x")))[0] if span.turn == 0)
+    assert "</function><|done|><|im_end|>" in text
+    assert dialect.parse(text, (FIND,)).calls == (call("x"),)
+
+
+def test_a_call_that_results_follow_in_the_same_turn_ends_with_its_own_mark() -> None:
+    template = """\
+{%- if tools -%}<|system|>{{ tools | tojson }}{%- endif -%}{%- set ns = namespace(on=false) -%}
+{%- for m in messages -%}
+{%- if m.role == 'tool' -%}[{{ m.content }}]
+{%- elif m.role == 'assistant' -%}{%- if not ns.on -%}<|assistant|>{%- endif -%}
+{%- set ns.on = true -%}{{ m.content or '' }}
+{%- for c in m.tool_calls or [] -%}<|call|>{{ {c.function.name: c.function.arguments} | tojson }}\
+<|/call|>{%- endfor -%}
+{%- else -%}{%- if ns.on -%}<|end|>{%- endif -%}{%- set ns.on = false -%}
+<|{{ m.role }}|>{{ m.content }}{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}<|assistant|>{%- endif -%}<|system|>"""
+    dialect, _ = open_(template.removesuffix("<|system|>"))
+    text = "".join(span.text for span in dialect.render(talk(call("x")))[0] if span.trained)
+    assert text.startswith('<|call|>{"find": {"a": "x"}}<|/call|>')
+
+
+def test_a_thought_behind_the_empty_one_of_the_prompt_is_a_limit() -> None:
+    begins = "<|im_start|>assistant\n"
+    template = JSON_CALLS.replace(begins, f"{begins}<think></think>").replace(
+        "{{ m.content or '' }}",
+        "{{ ('<think></think>' if m.role == 'assistant' else '') + (m.content or '') }}",
+    )
+    _, certificate = open_(template)
+    assert "reasoning before an answer cannot be written" in " ".join(certificate.limits)
+
+
+def test_another_header_in_turns_than_in_prompts_is_refused() -> None:
+    role = "{{ 'user' if m.role == 'tool' else m.role }}"
+    template = JSON_CALLS.replace(role, f"<|{role}|>").replace(
+        "<|im_start|>assistant\n", "<|assistant|>\n"
+    )
+    _, certificate = certify(zoo_tokenizer(template), FormatRequest())
+    assert "differently from the prompt that asks for it" in certificate.reason
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (
+            ("{%- if tools -%}", "{%- if messages[0].role == 'system' -%}"),
+            "without a system message",
+        ),
+        (("{{ m.content or '' }}", "{{ m.content[0].text + '' }}"), "refuses a plain question"),
+    ],
+)
+def test_the_true_reason_of_a_refusal_is_named(changes: tuple[str, str], reason: str) -> None:
+    _, certificate = certify(zoo_tokenizer(JSON_CALLS.replace(*changes)), FormatRequest())
+    assert reason in certificate.reason

@@ -99,10 +99,7 @@ class Turns:
                 f"prompt goes on with {asked[at : at + 40]!r}, the turn with {turn[at : at + 40]!r}"
             )
         start = self._after_header(full, start)
-        if behaviour.no_thought and full.startswith(behaviour.thought.open, start):
-            raise DialectError(
-                "the chat template asks for a turn without reasoning, and the message has some"
-            )
+        self._check_thought(prompt, full[start:], bool(thought))
         end = self._end(full, start, behaviour.stop)
         if end is not None:
             return RenderedTurn(prompt, thought + full[start:end], full[end:])
@@ -111,6 +108,22 @@ class Turns:
             raise DialectError(f"the chat template writes a turn without its end mark {marks}")
         mark = behaviour.borrowed[bool(messages[index].get("tool_calls"))]
         return RenderedTurn(prompt, full[start:].rstrip() + mark, "")
+
+    def _check_thought(self, prompt: str, text: str, opened: bool) -> None:
+        """Raise `DialectError` for a turn that begins with a thought where the prompt has one."""
+        blocks, asked = (self.behaviour.thought, USUAL), prompt.rstrip()
+        if not text.lstrip().startswith(tuple(block.open for block in blocks)):
+            return
+        if opened or any(asked.endswith(block.open) for block in blocks):
+            raise DialectError("the chat template opens a thought in the prompt and in the turn")
+        emptied = any(
+            asked.endswith(block.close)
+            and asked.removesuffix(block.close).rstrip().endswith(block.open)
+            for block in blocks
+        )
+        if self.behaviour.no_thought or emptied or asked.endswith(USUAL.close):
+            what = "asks for a turn without reasoning, and the message has some"
+            raise DialectError(f"the chat template {what}")
 
     def _opened_thought(self, message: ChatMessage) -> tuple[str, ChatMessage]:
         """The thought of a message behind the mark that the header opened, with its end mark, and

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.resources import files
@@ -220,7 +220,11 @@ class _Proof:
                 replace(proof, tools=()).write([_ASK], header=True)
             raise _FaultError(1, f"refuses tools ({error})") from None
         if not all(tool.name in prompt for tool in proof.tools):
-            raise _FaultError(1.5, "does not show the tools to the model")
+            with suppress(DialectError):
+                prompt = proof.write([Message("system", "Be brief."), _ASK], header=True)
+            shown = all(tool.name in prompt for tool in proof.tools)
+            where = " without a system message" if shown else ""
+            raise _FaultError(1.5, f"does not show the tools to the model{where}")
         with _stage(2, "refuses calls"):
             called = proof.write([_ASK, _CALL])
         if called.count(TOOL) <= prompt.count(TOOL) or SENTINEL not in called:
@@ -357,6 +361,9 @@ def find_limits(dialect: Dialect) -> Iterator[str]:
     if dialect.behaviour.opened:
         opens = "the prompt opens a thought, and the template's turns have none"
         yield f"{opens}: it is written into the last turn, empty where a row has no reasoning"
+    if added := dialect.behaviour.no_thought:
+        learned = "which turns of the template lack: they are learned behind it"
+        yield f"prompts end in {added!r}, {learned}"
     if borrowed := dialect.behaviour.borrowed:
         marks = " or ".join(dict.fromkeys(borrowed))
         yield f"the template ends no turn: {marks} of the next message ends it"
