@@ -36,8 +36,7 @@ def loss_value(loss: Loss, logp: torch.Tensor, batch: Batch) -> tuple[Any, Metri
     """The value of a loss, to be differentiated by `logp`, and its metrics as numbers."""
     arrays = {name: torch.tensor(values) for name, values in batch.arrays.items()}
     total, metrics = loss.fn(TORCH_OPS, logp, Batch(torch.tensor(batch.mask), arrays, batch.groups))
-    return total, {name: _number(value) for name, value in {"loss": total, **metrics}.items()}
-
-
-def _number(value: torch.Tensor | float) -> float:
-    return float(value.detach()) if isinstance(value, torch.Tensor) else float(value)
+    return total, {
+        name: float(value.detach()) if isinstance(value, torch.Tensor) else float(value)
+        for name, value in {"loss": total, **metrics}.items()
+    }

@@ -13,7 +13,7 @@ import json
 import os
 import weakref
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -41,7 +41,7 @@ from toolhone.backends.base import (
 )
 from toolhone.backends.constraint import compile_grammar
 from toolhone.backends.gradient import loss_gradient
-from toolhone.backends.toy_policy import NO_TOKEN, Forward, Ids, Real, ToyPolicy, ToyShape
+from toolhone.backends.toy_policy import NO_TOKEN, Forward, Real, ToyPolicy, ToyShape
 from toolhone.errors import CapabilityError, ModelError, RunError
 from toolhone.rows import Array, Row, Tokens
 
@@ -159,7 +159,9 @@ class ToyStream:
             chosen = bound.argmax(axis=1)
         else:
             uniform = np.array([one.random.random() for one in states])
-            chosen = _draw(_truncate(np.exp(bound), params), uniform)
+            cumulative = np.cumsum(_truncate(np.exp(bound), params), axis=1)
+            targets = np.minimum(uniform * cumulative[:, -1], np.nextafter(cumulative[:, -1], 0.0))
+            chosen = (cumulative <= targets[:, None]).sum(axis=1)
         values = logp[np.arange(len(states)), chosen].astype(np.float32)
         for one, token, value in zip(states, chosen.tolist(), values.tolist(), strict=True):
             one.window = [*one.window, token][1:]
@@ -191,14 +193,6 @@ def _truncate(probabilities: Real, params: SamplingParams) -> Real:
     result = np.zeros_like(probabilities)
     np.put_along_axis(result, order, ordered * keep, axis=1)
     return result
-
-
-def _draw(weights: Real, uniform: Real) -> Ids:
-    """The first id of each row [n, V] whose cumulative weight exceeds uniform * total."""
-    cumulative = np.cumsum(weights, axis=1)
-    targets = np.minimum(uniform * cumulative[:, -1], np.nextafter(cumulative[:, -1], 0.0))
-    chosen: Ids = (cumulative <= targets[:, None]).sum(axis=1)
-    return chosen
 
 
 class _Moments:
@@ -281,7 +275,22 @@ class ToyTrainer:
         settings = {**asdict(self._policy.shape), "steps": moments.steps if optimizer else None}
         arrays: dict[str, Real | NDArray[np.str_]] = {"settings": np.array(json.dumps(settings))}
         arrays |= {f"{kind}{i}": one for kind, own in tables.items() for i, one in enumerate(own)}
-        _write(Path(name), arrays)
+        folder = Path(name)
+        partial = folder / f".{FILE}.partial"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                np.savez(file, allow_pickle=False, **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(folder / FILE)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise RunError(
+                f"could not save into {folder} ({error.strerror}); "
+                "free some space or choose another folder"
+            ) from error
         return str(name)
 
     def load(self, ref: str | Path, optimizer: bool = True) -> None:
@@ -301,24 +310,6 @@ class ToyTrainer:
         """Leave the present weights to the snapshots that read them."""
         self._policy = policy
         self._readers.clear()
-
-
-def _write(folder: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-    partial = folder / f".{FILE}.partial"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(folder / FILE)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise RunError(
-            f"could not save into {folder} ({error.strerror}); "
-            "free some space or choose another folder"
-        ) from error
 
 
 def _read(folder: Path, optimizer: bool) -> tuple[ToyPolicy, _Moments | None]:

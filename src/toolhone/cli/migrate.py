@@ -176,7 +176,10 @@ def read_yaml(path: Path, tell: Tell) -> Values:
     found |= {f"lora_{'alpha' if key == 'scale' else key}": lora[key] for key in lora}
     words: list[str] = []
     for key, value in found.items():
-        texts = [_word(each) for each in (value if isinstance(value, list) else [value])]
+        texts = [
+            json.dumps(each) if isinstance(each, bool) else str(each)
+            for each in (value if isinstance(value, list) else [value])
+        ]
         flag = f"--{str(key).replace('_', '-')}={','.join(texts)}"
         words += [flag] if value is not None else []
     return merged(PROGRAMS["mlx_*"]["values"], of_flags(words, tell))
@@ -190,10 +193,6 @@ def with_scaled_adapters(values: Values) -> Values:
     if not isinstance(rank, int) or not isinstance(scale, int | float):
         return values  # no adapters, or what loading the experiment refuses
     return merged(values, {"training": {"lora": {"alpha": scale * rank}}})
-
-
-def _word(value: Any) -> str:
-    return json.dumps(value) if isinstance(value, bool) else str(value)
 
 
 def read_python(path: Path, tell: Tell) -> Values:

@@ -36,7 +36,17 @@ def java_value(text: str, declared: str, items: str = "") -> Json:
     if declared == "boolean" and text in ("true", "false"):
         return text == "true"
     if declared == "ArrayList":
-        return _array_list(text, items)
+        listed = re.search(r"new\s+ArrayList<\w*>\(Arrays\.asList\((.+?)\)\)", text)
+        added = re.search(r"new\s+ArrayList<\w*>\(\)\s*\{\{\s*(.+?)\s*\}\}", text, re.DOTALL)
+        if listed:
+            parts = listed[1].split(",")
+        elif added:
+            parts = re.findall(r"add\((.+?)\)", added[1])
+        else:
+            return [] if re.search(r"new\s+ArrayList<\w*>\(\)", text) else text
+        quoted = items in ("char", "String")
+        parts = [part.strip() for part in parts]
+        return [part[1:-1] if quoted else _java_element(part, items) for part in parts]
     if declared == "Array":
         found = re.search(r"new\s+\w+\[\]\s*\{(.*?)\}", text)
         parts = found[1].split(",") if found else []
@@ -51,20 +61,6 @@ def _number(text: str, pattern: str, read: Callable[[str], Json]) -> Json:
 
 def _java_element(text: str, items: str) -> Json:
     return java_value(text, items) if items else _java_untyped(text)
-
-
-def _array_list(text: str, items: str) -> Json:
-    listed = re.search(r"new\s+ArrayList<\w*>\(Arrays\.asList\((.+?)\)\)", text)
-    added = re.search(r"new\s+ArrayList<\w*>\(\)\s*\{\{\s*(.+?)\s*\}\}", text, re.DOTALL)
-    if listed:
-        parts = listed[1].split(",")
-    elif added:
-        parts = re.findall(r"add\((.+?)\)", added[1])
-    else:
-        return [] if re.search(r"new\s+ArrayList<\w*>\(\)", text) else text
-    quoted = items in ("char", "String")
-    parts = [part.strip() for part in parts]
-    return [part[1:-1] if quoted else _java_element(part, items) for part in parts]
 
 
 def _hash_map(text: str) -> Json:

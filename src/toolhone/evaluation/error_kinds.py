@@ -88,7 +88,19 @@ def error_kind(
     """
     judged = "exact_match" in scores
     if judged and not match.exact:
-        return _call_error(match, expect, calls)
+        missing = [pair for pair in match.pairs if pair.got is None]
+        extra = [pair for pair in match.pairs if pair.wanted is None]
+        if missing and extra:
+            names = sorted(
+                expect.wanted[pair.wanted].name for pair in missing if pair.wanted is not None
+            )
+            got = sorted(calls[pair.got].name for pair in extra if pair.got is not None)
+            return ErrorKind.WRONG_ORDER if names == got else ErrorKind.WRONG_TOOL
+        if missing:
+            return ErrorKind.NO_CALL
+        if extra or not match.pairs:
+            return ErrorKind.NEEDLESS_CALL if calls else ErrorKind.NO_CALL
+        return min(map(_argument_error, match.mismatches), key=list(ErrorKind).index)
     for name, kind in (
         ("execution_success", ErrorKind.EXECUTION_FAILED),
         ("answer_quality", ErrorKind.WRONG_ANSWER),
@@ -98,22 +110,6 @@ def error_kind(
         if scores.get(name, 1.0) < 1.0:
             return kind
     return ErrorKind.NONE
-
-
-def _call_error(match: Match, expect: Expect, calls: Sequence[ToolCall]) -> ErrorKind:
-    missing = [pair for pair in match.pairs if pair.got is None]
-    extra = [pair for pair in match.pairs if pair.wanted is None]
-    if missing and extra:
-        names = sorted(
-            expect.wanted[pair.wanted].name for pair in missing if pair.wanted is not None
-        )
-        got = sorted(calls[pair.got].name for pair in extra if pair.got is not None)
-        return ErrorKind.WRONG_ORDER if names == got else ErrorKind.WRONG_TOOL
-    if missing:
-        return ErrorKind.NO_CALL
-    if extra or not match.pairs:
-        return ErrorKind.NEEDLESS_CALL if calls else ErrorKind.NO_CALL
-    return min(map(_argument_error, match.mismatches), key=list(ErrorKind).index)
 
 
 def _argument_error(wrong: Mismatch) -> ErrorKind:

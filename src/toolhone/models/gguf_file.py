@@ -201,12 +201,6 @@ def _hidden_progress() -> Iterator[None]:
         yield
 
 
-def _rope(config: Any) -> Mapping[str, Any]:
-    """Return the settings of RoPE, of the layers that see everything where there are two kinds."""
-    settings = config.rope_parameters
-    return dict(settings.get("full_attention", settings))
-
-
 def _check_model(
     path: Path, model: Any, facts: Mapping[str, Any], tensors: Mapping[str, int]
 ) -> None:
@@ -218,6 +212,7 @@ def _check_model(
         "attention.key_length": facts[f"{kind}.embedding_length"] // heads,
         "rope.freq_base": 10000.0,
     }
+    rope = config.rope_parameters  # of the layers that see everything where there are two kinds
     taken = {
         "block_count": config.num_hidden_layers,
         "embedding_length": config.hidden_size,
@@ -226,7 +221,7 @@ def _check_model(
         "attention.head_count_kv": config.num_key_value_heads,
         "attention.key_length": getattr(config, "head_dim", None) or usual["attention.key_length"],
         "attention.layer_norm_rms_epsilon": config.rms_norm_eps,
-        "rope.freq_base": _rope(config)["rope_theta"],
+        "rope.freq_base": rope.get("full_attention", rope)["rope_theta"],
         "attention.sliding_window": getattr(config, "sliding_window", None),
     }
     known = {key: facts.get(f"{kind}.{key}", usual.get(key)) for key in taken}

@@ -233,11 +233,6 @@ def _evaluations(folders: Sequence[Path], metric: str) -> dict[Path, Evaluation]
     return found
 
 
-def _score_point(metric: str, series: str, x: float | str, score: Score) -> Point:
-    assert score.value is not None, "the score was not measured"
-    return Point(metric, series, x, score.value, score.low, score.high, score.n)
-
-
 def bar_points(folders: Sequence[Path], metric: str, by: Sequence[str] = ()) -> Plot:
     """A score by category, and over all tasks, of each series, with 95 % intervals over tasks."""
     evaluations, points = _evaluations(folders, metric), list[Point]()

@@ -93,7 +93,8 @@ def state_attacks(task: Task) -> dict[str, list[Turns]]:
     calls = [call for turn in gold for call in turn]
     candidates = list(islice(_candidates(task), CANDIDATES))
     writes = [call for call in candidates if _after(task, [call]).unwanted]
-    reads = [call for call in candidates if not _changes(task, [call])]
+    start = _play(task, []).state()
+    reads = [call for call in candidates if _play(task, [call]).state() == start]
     late = (call for call in reversed(candidates) if not _after(task, [*calls, call]).exact)
     brute: list[Turns] = [[*gold, (call,)] for call in islice(late, 3)]
     brute += [[writes], [calls + writes]]
@@ -141,10 +142,6 @@ def _taken_back(
 def _after(task: Task, calls: Sequence[ToolCall]) -> StateComparison:
     ended = Episode(task.id, (), (), EpisodeStatus.CALLED, state=_play(task, calls).state())
     return compare_states(task, ended)
-
-
-def _changes(task: Task, calls: Sequence[ToolCall]) -> bool:
-    return _play(task, calls).state() != _play(task, []).state()
 
 
 def _play(task: Task, calls: Sequence[ToolCall]) -> World:

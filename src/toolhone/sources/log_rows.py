@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import marshal
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json, Message, Tool
@@ -192,7 +192,10 @@ def convert(record: Record, context: Context) -> Converted:
     turns = join_split_calls(messages, context.repairs)
     turns = weigh_failures(turns, tools, failed, context)
     identity = next((str(record[key]) for key in _NAMES if record.get(key)), "")
-    _remember(record, turns, context)
+    reply = decode(record.get("response"))
+    for named in (record, reply if isinstance(reply, dict) else {}):
+        if str(named.get("id")).startswith("resp"):
+            context.seen[str(named["id"])] = tuple(m for m in turns if m.role != "system")
     made = Conversation(turns, tools, identity or context.identity(record), context.name)
     return Converted(made, tasks_of(made))
 
@@ -224,13 +227,6 @@ def _history(record: Record, context: Context) -> list[Message]:
                 raise Skip(ELSEWHERE, repr(before))
             return list(context.seen[before])
     return []
-
-
-def _remember(record: Record, turns: Sequence[Message], context: Context) -> None:
-    reply = decode(record.get("response"))
-    for given in (record, reply if isinstance(reply, dict) else {}):
-        if str(given.get("id")).startswith("resp"):
-            context.seen[str(given["id"])] = tuple(m for m in turns if m.role != "system")
 
 
 def _source(

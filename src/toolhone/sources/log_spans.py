@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 from toolhone.schema import Json
@@ -88,14 +89,19 @@ def attributes_of(record: Record, unread: set[str]) -> Record:
         return record
     given = _flat(attributes, unread=unread)
     request, reply = list[Json](), list[Json]()
-    listed = record.get("events") or []
-    for event in [*(listed if isinstance(listed, list) else []), *_own_events(given)]:
+    own = decode(given.pop("events", None) or given.pop("all_messages_events", None))
+    lists = [one for one in (record.get("events"), own) if isinstance(one, list)]
+    for event in chain.from_iterable(lists):
         _read_event(event, given, request, reply, unread)
     made: dict[str, Json] = {"input": request, "output": reply}
     nested: dict[str, Any] = {}
     for name, value in given.items():
         if found := _INDEXED.fullmatch(name):
-            _put(nested.setdefault(found[1], {}), found[2].split("."), value)
+            whole = nested.setdefault(found[1], {})
+            path = found[2].split(".")
+            for key in path[:-1]:
+                whole = whole.setdefault(key, {})
+            whole[path[-1]] = value
         elif name in _PLACES or name in _SPARE or name in _REPLY:
             nested.setdefault(name, value)
         elif not is_empty(value) and not name.startswith(_PLAIN):
@@ -158,11 +164,6 @@ def _plain(value: Json, unread: set[str]) -> Json:
     return inner
 
 
-def _own_events(given: dict[str, Json]) -> list[Json]:
-    events = decode(given.pop("events", None) or given.pop("all_messages_events", None))
-    return events if isinstance(events, list) else []
-
-
 def _read_event(
     event: Json, given: dict[str, Json], request: list[Json], reply: list[Json], unread: set[str]
 ) -> None:
@@ -191,12 +192,6 @@ def _read_event(
         said["tool_call_id"] = said.pop("id")
     said = {k: v for k, v in said.items() if k not in ("index", "finish_reason")} | {"role": role}
     (reply if found[2] else request).append(said)
-
-
-def _put(whole: dict[str, Any], path: list[str], value: Json) -> None:
-    for key in path[:-1]:
-        whole = whole.setdefault(key, {})
-    whole[path[-1]] = value
 
 
 def _listed(value: Json) -> Json:

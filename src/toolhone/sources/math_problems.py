@@ -95,24 +95,19 @@ def convert_gsm8k(record: Record, context: Context) -> Converted:
     answer = re.sub(r"[\s,$€£]", "", final).removesuffix(".")
     if not mark or not _PLAIN_NUMBER.fullmatch(answer):
         raise Skip("no number after ####", repr(text[-40:]))
-    steps = _steps(solution, context.prepared, context.repairs)
-    return _converted(context, context.identity(record), question.strip(), steps, answer)
-
-
-def _steps(solution: str, calculator: Calculator, repairs: set[str]) -> list[CalculatorStep]:
-    """Return the steps of a solution; the last one is the text behind them."""
     parts = _MARK.split(solution)
     outside, steps, text = "".join(parts[0::2]), list[CalculatorStep](), parts[0]
     for mark, behind in zip(parts[1::2], parts[2::2], strict=True):
-        step, repair = check_mark(mark, calculator)
-        repairs |= {repair} if repair else set()
+        step, repair = check_mark(mark, context.prepared)
+        context.repairs.update({repair} if repair else ())
         if step is not None:
             steps.append(replace(step, text=text))
             text = ""
         text += behind
     if "<<" in outside or ">>" in outside:
         raise Skip(BROKEN_MARK, repr(solution[-60:]))
-    return [*steps, CalculatorStep(text)]
+    steps.append(CalculatorStep(text))
+    return _converted(context, context.identity(record), question.strip(), steps, answer)
 
 
 def check_mark(mark: str, calculator: Calculator) -> tuple[CalculatorStep | None, str | None]:

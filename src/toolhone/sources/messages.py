@@ -102,7 +102,16 @@ def is_own_form(record: Record) -> bool:
 def convert(record: Record, context: Context) -> Converted:
     line = context.line
     try:
-        plain = fill_tools(_with_current_names(record), context)
+        row = {key: value for key, value in record.items() if key not in _TOOLS}
+        row["tools"] = decode_text(first_value(record, _TOOLS, "the row"), "'tools'")
+        turns = decode_text(record.get("messages"), "'messages'")
+        if "messages" not in record and _is_completion(record):
+            turns = [*row.pop("prompt"), *row.pop("completion")]
+        row["messages"] = turns
+        if isinstance(turns, list) and not all(map(_is_current, turns)):
+            named = [(f"messages[{index}]", turn) for index, turn in enumerate(turns)]
+            row["messages"] = [new for where, turn in named for new in _current_turns(where, turn)]
+        plain = fill_tools(row, context)
         conversation = _at(line, plain, Conversation.from_dict, context.unread)
     except DataError as error:
         detail = str(error).removeprefix(f"{line}: ")
@@ -116,20 +125,6 @@ def convert(record: Record, context: Context) -> Converted:
     if messages is not conversation.messages or source != conversation.source:
         conversation = replace(conversation, messages=messages, source=source)
     return Converted(conversation, tasks_of(conversation))
-
-
-def _with_current_names(record: Record) -> Record:
-    """Replace other spellings; `schema` names what else is wrong."""
-    row = {key: value for key, value in record.items() if key not in _TOOLS}
-    row["tools"] = decode_text(first_value(record, _TOOLS, "the row"), "'tools'")
-    turns = decode_text(record.get("messages"), "'messages'")
-    if "messages" not in record and _is_completion(record):
-        turns = [*row.pop("prompt"), *row.pop("completion")]
-    row["messages"] = turns
-    if isinstance(turns, list) and not all(map(_is_current, turns)):
-        named = [(f"messages[{index}]", turn) for index, turn in enumerate(turns)]
-        row["messages"] = [new for where, turn in named for new in _current_turns(where, turn)]
-    return row
 
 
 def _is_current(turn: Json) -> bool:
@@ -257,7 +252,13 @@ def _read(
     for line, record in open_records(source):
         context = Context("", line.path, {}, line, tools=cache)
         try:
-            made = _make(line, record, make, context, unread is not None)
+            if isinstance(record, BadLine):
+                raise record.error
+            try:
+                plain = fill_tools(record, context)
+            except DataError as error:
+                raise DataError(f"{line}: {error}") from None
+            made = _at(line, plain, make, None if unread is None else context.unread)
         except DataError as error:
             if bad is None:
                 raise
@@ -266,22 +267,6 @@ def _read(
         yield line, made
         if unread is not None:
             unread.update(context.unread)
-
-
-def _make(
-    line: FileLine,
-    record: Record | BadLine,
-    make: Callable[[Json, set[str] | None], T],
-    context: Context,
-    counts: bool,
-) -> T:
-    if isinstance(record, BadLine):
-        raise record.error
-    try:
-        plain = fill_tools(record, context)
-    except DataError as error:
-        raise DataError(f"{line}: {error}") from None
-    return _at(line, plain, make, context.unread if counts else None)
 
 
 def read_own(spec: str, path: Path | None) -> Loaded:

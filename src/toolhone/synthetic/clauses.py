@@ -112,7 +112,10 @@ def clauses_of(
     related: path of a property -> the relation in which it comes first. bounded: paths of
     properties that could have a partner in such a relation.
     """
-    items = {prefix: [one for one in leaves if _item(one) == prefix] for prefix in _items(leaves)}
+    items = {
+        prefix: [one for one in leaves if _item(one) == prefix]
+        for prefix in dict.fromkeys(filter(None, map(_item, leaves)))
+    }
     leaves = [leaf for leaf in leaves if not _item(leaf)]
     by_path = {leaf.path: leaf for leaf in leaves}
     result: list[Clause] = []
@@ -120,14 +123,19 @@ def clauses_of(
     for leaf in leaves:
         if leaf.path in said:
             continue
-        other = _partner(leaf, by_path, related)
+        relation = related.get(leaf.path)
+        other = None if relation is None else by_path.get((*leaf.path[:-1], relation.second))
         currency = by_path.get((*leaf.path[:-1], "currency"))
+        is_amount = (words_of(str(leaf.path[-1])) or [""])[-1] in _NAMED_NUMBERS
         if other is not None:
             said.add(other.path)
             result.append(_pair(leaf, other, split, rng))
-        elif currency and _last(leaf) in _NAMED_NUMBERS and currency.path not in said:
+        elif currency and is_amount and currency.path not in said:
             said.add(currency.path)
-            result.append(_money(leaf, currency, split, rng))
+            parts = {"value": _value(leaf, rng), "currency": _value(currency, rng)}
+            name, template = short_name(leaf.path), rng.choice(wordings()["money"][split])
+            an = "an" if name[0] in "aeiou" else "a"
+            result.append(_clause(template, {**parts, "name": name, "an": an}))
         else:
             result.append(_single(leaf, split, rng, leaf.path in bounded))
     return result + [_in_brackets(prefix, own, rng) for prefix, own in items.items()]
@@ -137,10 +145,6 @@ def _item(leaf: Leaf) -> Steps:
     """Return the path of the object of a list that holds the leaf, or ()."""
     last = max((n for n, step in enumerate(leaf.path[:-1]) if isinstance(step, int)), default=-1)
     return leaf.path[: last + 1]
-
-
-def _items(leaves: Iterable[Leaf]) -> list[Steps]:
-    return list(dict.fromkeys(prefix for leaf in leaves if (prefix := _item(leaf))))
 
 
 def _in_brackets(prefix: Steps, leaves: Sequence[Leaf], rng: random.Random) -> Clause:
@@ -155,8 +159,9 @@ def _in_brackets(prefix: Steps, leaves: Sequence[Leaf], rng: random.Random) -> C
 
 def join_clauses(clauses: Iterable[Clause], rng: random.Random) -> Pieces:
     """Return the clauses as one text that follows a command; those with "with" share the word."""
+    clauses = list(clauses)
     before, shared, after = (
-        [one.pieces for one in clauses_at] for clauses_at in _by_place(list(clauses))
+        [one.pieces for one in clauses if one.place == place] for place in range(3)
     )
     listed: Pieces = []
     for index, pieces in enumerate(shared):
@@ -170,10 +175,6 @@ def join_clauses(clauses: Iterable[Clause], rng: random.Random) -> Pieces:
         first, listed = listed, first
     last = [piece for pieces in after for piece in (SlotPiece(" "), *pieces)]
     return [*first, *listed, *last]
-
-
-def _by_place(clauses: Sequence[Clause]) -> list[list[Clause]]:
-    return [[one for one in clauses if one.place == place] for place in range(3)]
 
 
 def fill(template: str, parts: Mapping[str, str | Pieces]) -> Pieces:
@@ -191,24 +192,10 @@ def _clause(template: str, parts: Mapping[str, str | Pieces]) -> Clause:
     return Clause(fill(body, parts), place)
 
 
-def _last(leaf: Leaf) -> str:
-    return (words_of(str(leaf.path[-1])) or [""])[-1]
-
-
-def _is_choice(leaf: Leaf) -> bool:
-    items = leaf.schema.get("items")
-    return "enum" in (items if isinstance(items, Mapping) else leaf.schema)
-
-
 def _value(leaf: Leaf, rng: random.Random) -> Pieces:
-    return speak(leaf.value, _is_choice(leaf), rng)
-
-
-def _partner(
-    leaf: Leaf, by_path: Mapping[Steps, Leaf], related: Mapping[Steps, Relation]
-) -> Leaf | None:
-    relation = related.get(leaf.path)
-    return None if relation is None else by_path.get((*leaf.path[:-1], relation.second))
+    items = leaf.schema.get("items")
+    is_choice = "enum" in (items if isinstance(items, Mapping) else leaf.schema)
+    return speak(leaf.value, is_choice, rng)
 
 
 def _noun(words: Iterable[str], without: Iterable[str]) -> str:
@@ -230,13 +217,6 @@ def _pair(one: Leaf, other: Leaf, split: str, rng: random.Random) -> Clause:
     parts: dict[str, str | Pieces] = {"a": _value(one, rng), "b": _value(other, rng), "noun": noun}
     parts |= {"first": names[0], "second": names[1]}
     return _clause(rng.choice(wordings()["pairs"][kind][split]), parts)
-
-
-def _money(leaf: Leaf, currency: Leaf, split: str, rng: random.Random) -> Clause:
-    parts = {"value": _value(leaf, rng), "currency": _value(currency, rng)}
-    name, template = short_name(leaf.path), rng.choice(wordings()["money"][split])
-    an = "an" if name[0] in "aeiou" else "a"
-    return _clause(template, {**parts, "name": name, "an": an})
 
 
 def _single(leaf: Leaf, split: str, rng: random.Random, bounded: bool) -> Clause:

@@ -92,12 +92,10 @@ def _invented(experiment: Experiment, registry: Registry, tools: Sequence[Tool])
     all but those whose name says that they only read."""
     names = {tool.name for tool in tools if tool.name not in registry.runnable}
     if experiment.data.answered is None and experiment.data.chosen_strategy != METHOD:
-        names |= {tool.name for tool in tools if not _reads(tool.name)}
+        reading = {*word_lists("manual")["reading"]}
+        others = (tool.name for tool in tools if tool.name not in BUILTIN)
+        names |= {name for name in others if reading.isdisjoint(words_of(name)[:1])}
     return names
-
-
-def _reads(name: str) -> bool:
-    return name in BUILTIN or bool({*words_of(name)[:1]} & {*word_lists("manual")["reading"]})
 
 
 def _relations(experiment: Experiment, tools: Sequence[Tool]) -> dict[str, list[Relation]]:

@@ -166,11 +166,7 @@ def _generate(kind: str, rng: random.Random, value: str | None) -> str:
             return ".".join(str(rng.randint(2, 250)) for _ in range(4))
         case "expression":
             return re.sub(r"\d+(\.\d+)?", lambda one: near(one[0], rng), value or "12 * 7")
-    return _reshape(value or _SHAPES[kind], rng)
-
-
-def _reshape(value: str, rng: random.Random) -> str:
-    """Replace each digit and ASCII letter by another of its sort, but for a word in front."""
+    value = value or _SHAPES[kind]
     keep = re.match(r"[A-Za-z]{4,}(?=[\W_]|\d)", value)
     start = keep.end() if keep else 0
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import operator
 import random
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -145,13 +145,9 @@ def _tool_of(world: type[StateWorld], name: str) -> Tool:
         known = ", ".join(world.tool_names)
         raise DataError(f"the world {world.name!r} has no tool {name!r}; its tools: {known}")
     if (world, name) not in _TOOLS:
-        made = Tool.of(_without_self(getattr(world, name)))
+        made = Tool.of(getattr(world, name).__get__(object()))
         _TOOLS[world, name] = Tool(made.name, made.description, made.parameters)
     return _TOOLS[world, name]
-
-
-def _without_self(method: Callable[..., Json]) -> Callable[..., Json]:
-    return method.__get__(object())  # type: ignore[no-any-return]
 
 
 _NAME_LETTERS = ("bdfgklmnprstvz", "aeiou", "bdfgklmnprstvz", "aeiou", "lnrstx")

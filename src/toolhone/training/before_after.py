@@ -206,22 +206,16 @@ def evaluate_at_end(
         last = max((state.get("step", 0) for state in states), default=0)
         run.on_log(last, "evaluation", scores_of(result)[0])
     if base is not None:
-        _report_change(setup, base, result, run.folder)
-
-
-def _report_change(
-    setup: TrainingSetup, base: Evaluation, result: Evaluation, folder: Path
-) -> None:
-    comparison = compare(base, result)
-    judged = guard(comparison)
-    found: dict[str, Any] = {**comparison.to_dict(), "guard": judged.to_dict()}
-    write_json(folder / COMPARISON, plain(found))
-    for name in comparison.guarded:
-        cell = comparison.totals[name]
-        means = [100 * (score.value or 0.0) for score in (cell.base, cell.tuned)]
-        change = f"{means[0]:.1f} -> {means[1]:.1f} on {cell.difference.n} tasks"
-        setup.progress.report(f"{name}: {change}, {cell.verdict.value}")
-    lost = {GuardResult.FAILED: "something got worse", GuardResult.UNDECIDED: "too few tasks"}
-    if judged.result in lost:
-        command = f"toolhone compare {folder / BASELINE} {folder}"
-        setup.progress.report(f"against the base: {lost[judged.result]}; {command}")
+        comparison = compare(base, result)
+        judged = guard(comparison)
+        found: dict[str, Any] = {**comparison.to_dict(), "guard": judged.to_dict()}
+        write_json(run.folder / COMPARISON, plain(found))
+        for name in comparison.guarded:
+            cell = comparison.totals[name]
+            means = [100 * (score.value or 0.0) for score in (cell.base, cell.tuned)]
+            change = f"{means[0]:.1f} -> {means[1]:.1f} on {cell.difference.n} tasks"
+            setup.progress.report(f"{name}: {change}, {cell.verdict.value}")
+        lost = {GuardResult.FAILED: "something got worse", GuardResult.UNDECIDED: "too few tasks"}
+        if judged.result in lost:
+            command = f"toolhone compare {run.folder / BASELINE} {run.folder}"
+            setup.progress.report(f"against the base: {lost[judged.result]}; {command}")

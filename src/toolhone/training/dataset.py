@@ -78,7 +78,9 @@ class Dataset:
 def load_data(experiment: Experiment, progress: Progress | None = None) -> Dataset:
     """Read or make the data, check it, hold a part out, and choose the tasks to play."""
     if learns_texts(experiment):
-        return _from_texts(experiment.data)
+        texts, held_out, skipped = load_texts(experiment.data)
+        report = {"source": f"texts of {experiment.data.path}", "skipped": dict(skipped)}
+        return Dataset([], [], [], report, texts=texts, held_out_texts=held_out)
     plays = plays_tasks(experiment)
     path, strategy = experiment.data.path, experiment.data.chosen_strategy
     rows = None if path is None else RecordStream(_file_in(path))
@@ -218,12 +220,6 @@ def _from_user_tools(experiment: Experiment, progress: Progress | None) -> Datas
     tasks = made.tasks[:MAX_HELD_OUT]
     check(made.train, "data.strategy " + experiment.data.chosen_strategy).raise_if_any()
     return _counted(Dataset(made.train, made.held_out, tasks, made.report))
-
-
-def _from_texts(data: DataSection) -> Dataset:
-    texts, held_out, skipped = load_texts(data)
-    report = {"source": f"texts of {data.path}", "skipped": dict(skipped)}
-    return Dataset([], [], [], report, texts=texts, held_out_texts=held_out)
 
 
 def _from_file(experiment: Experiment, rows: RecordStream | None) -> Dataset:

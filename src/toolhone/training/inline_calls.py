@@ -106,7 +106,8 @@ def continue_texts(
     active = [index for index, ids in enumerate(prompts) if ids]
     for _ in range(MOST_CALLS + 1):
         params = SamplingParams(max_tokens, temperature=0.0)
-        fits = [i for i in active if not _too_long(sampler, prompts[i])]
+        context = sampler.info.max_context
+        fits = [i for i in active if not context or len(prompts[i]) < context - 1]
         samples = sampler.sample([prompts[index] for index in fits], params) if fits else []
         active = []
         for index, (sample,) in zip(fits, samples, strict=True):
@@ -121,10 +122,6 @@ def continue_texts(
             arrow[index] += written + result
             active.append(index)
     return arrow
-
-
-def _too_long(sampler: Sampler, prompt: Sequence[int]) -> bool:
-    return bool(sampler.info.max_context) and len(prompt) >= sampler.info.max_context - 1
 
 
 def _to_arrow(tokenizer: TextTokenizer, ids: list[int]) -> tuple[list[int], str]:
