@@ -21,7 +21,9 @@ from toolhone.data.sft_array_writer import (
     UNEXPLAINED,
     SftRows,
     apportion,
+    compose,
     read_shares,
+    unexplained,
     write_array,
 )
 from toolhone.errors import DataError, RunError
@@ -29,7 +31,6 @@ from toolhone.schema import Expect, ExpectedCall
 from toolhone.sources.formats import open_source
 from toolhone.sources.loaded import Loaded
 from toolhone.sources.sft_array import as_number
-from toolhone.sources.word_problems import compose, unexplained
 from toolhone.tools.builtin import calculator, python
 
 CALC: dict[str, Any] = {

@@ -16,9 +16,8 @@ from support.bfcl_oracle import NEVER_RIGHT, right_answer, right_turns, spoiled
 from toolhone.dialects.choose import open_syntax
 from toolhone.episodes.policy import Prompt, Turn
 from toolhone.errors import ConfigError, DataError, RunError
-from toolhone.evaluation.bfcl_checker import check_entry
+from toolhone.evaluation.bfcl_checker import check_entry, java_value, javascript_value
 from toolhone.evaluation.bfcl_dialogues import Simulation, play_dialogues
-from toolhone.evaluation.bfcl_literals import java_value, javascript_value
 from toolhone.evaluation.bfcl_official import (
     MULTI_TURN,
     SINGLE_TURN,

@@ -16,12 +16,13 @@ from toolhone.errors import DataError, DialectError, RunError
 from toolhone.evaluation.display import metrics_table, mismatches, predictions
 from toolhone.evaluation.error_kinds import read_leniently
 from toolhone.evaluation.evaluate import evaluate
-from toolhone.evaluation.folder import plain, read_folder, write_folder
+from toolhone.evaluation.folder import read_folder, write_folder
 from toolhone.evaluation.metrics import METRICS, RATES, Evaluation
 from toolhone.evaluation.score import score
 from toolhone.evaluation.statistics import UNMEASURED
 from toolhone.rewards.values import carries_answer, find_numbers
 from toolhone.runs.progress import Progress
+from toolhone.runs.run import plain
 from toolhone.schema import Task, Tool, ToolCall
 from toolhone.tools.registry import Registry, builtin_tool
 

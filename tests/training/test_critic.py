@@ -21,7 +21,7 @@ from support.one_token import TASKS, logged, plan, env_of, toy
 from toolhone.backends.base import Lora
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import TorchTrainer, open_trainer
-from toolhone.backends.torch.value_head import shared_passes
+from toolhone.backends.torch.trainer import shared_passes
 from toolhone.config.rl import PpoSection
 from toolhone.episodes.episode import Episode
 from toolhone.episodes.episode import EpisodeStatus

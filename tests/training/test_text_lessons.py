@@ -27,10 +27,11 @@ from toolhone.rows import Origin, Row
 from toolhone.schema import Tool, ToolCall
 from toolhone.tokenizer import TextTokenizer
 from toolhone.tools.registry import Registry
-from toolhone.training.call_candidates import Proposer, number_calls
 from toolhone.training.inline_calls import (
     InlineCall,
+    Proposer,
     continue_texts,
+    number_calls,
     read_call,
     spans_of,
     write_call,

@@ -25,10 +25,9 @@ from toolhone.episodes.chat_policy import ChatPolicy
 from toolhone.errors import ConfigError, DataError
 from toolhone.evaluation.bfcl_official import bfcl_python, parse_categories
 from toolhone.evaluation.bfcl_run import BfclOptions, evaluate_bfcl
-from toolhone.evaluation.board_tables import leaderboard_table
 from toolhone.evaluation.evaluate import evaluate as play_and_score
 from toolhone.evaluation.folder import read_folder, write_folder
-from toolhone.evaluation.leaderboard import BoardEntry, Leaderboard, entry_of
+from toolhone.evaluation.leaderboard import BoardEntry, Leaderboard, entry_of, leaderboard_table
 from toolhone.evaluation.metrics import Evaluation
 from toolhone.runs.progress import open_progress
 from toolhone.runs.run import read_json, write_json, writing

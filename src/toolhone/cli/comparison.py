@@ -18,12 +18,12 @@ from toolhone.evaluation import display
 from toolhone.evaluation.certificate_diff import CertificateDiff
 from toolhone.evaluation.compare import Comparison
 from toolhone.evaluation.compare import compare as compare_evaluations
-from toolhone.evaluation.folder import METRICS, plain, read_folder
+from toolhone.evaluation.folder import METRICS, read_folder
 from toolhone.evaluation.guard import GuardResult, check_same_tasks
 from toolhone.evaluation.guard import guard as judge_comparison
 from toolhone.evaluation.markdown import comparison_markdown
 from toolhone.evaluation.verdict import DEFAULT_RULES, Rules
-from toolhone.runs.run import writing
+from toolhone.runs.run import plain, writing
 from toolhone.training.before_after import BASELINE
 
 app = typer.Typer(rich_markup_mode=None)

@@ -25,18 +25,18 @@ from toolhone.errors import ConfigError, DataError
 from toolhone.evaluation.bfcl_checker import official_verdicts
 from toolhone.evaluation.bfcl_official import bfcl_python
 from toolhone.evaluation.bfcl_run import METRIC, BfclOptions, evaluate_bfcl
-from toolhone.evaluation.board_tables import bfcl_table
 from toolhone.evaluation.csv_results import SUMMARY, is_summary, read_results_csv, write_summary
 from toolhone.evaluation.display import csv_table
-from toolhone.evaluation.folder import plain, refuse_overwriting, write_folder
+from toolhone.evaluation.folder import refuse_overwriting, write_folder
 from toolhone.evaluation.inspect_log import write_inspect_log
+from toolhone.evaluation.leaderboard import bfcl_table
 from toolhone.evaluation.legacy_metrics import playground_summary
 from toolhone.evaluation.metrics import Evaluation
 from toolhone.evaluation.score import score as score_predictions
 from toolhone.evaluation.tool_probabilities import calibration, tool_choices
 from toolhone.rewards.reward_registry import load_rewards, syntax_of
 from toolhone.runs.progress import open_progress
-from toolhone.runs.run import write_json, writing
+from toolhone.runs.run import plain, write_json, writing
 from toolhone.schema import Task
 from toolhone.sources.files import BadLine, open_records, read_lines
 from toolhone.sources.formats import detect_format

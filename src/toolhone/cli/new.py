@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from toolhone.config.presets import PICO_TRAINED, is_pico
+from toolhone.config.experiment import is_pico
+from toolhone.config.presets import PICO_TRAINED
 from toolhone.errors import ConfigError
 from toolhone.runs.run import write_json, write_text
 from toolhone.sources.tool_lists import list_tools

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,6 @@ from toolhone.config.presets import (
     bfloat16_is_slow,
     differences,
     for_pico,
-    is_pico,
     preset_names,
     read_preset,
     without_recipe,
@@ -93,6 +93,17 @@ def load_experiment(
             keys = ", ".join(left_out)
             tell(f"{where} is for {PICO}; for another model without its recipe ({keys})")
     return _merge_and_check(values, changes, where, tell)
+
+
+def is_pico(name: str) -> bool:
+    """Tell whether a model is pico: by its name, or a folder whose model has pico's sizes."""
+    file = Path(name) / "config.json"
+    if name in (PICO, PICO_TRAINED) or not file.is_file():
+        return name in (PICO, PICO_TRAINED)
+    file_of_sizes = resources.files("toolhone.config.presets") / "pico.json"
+    sizes = json.loads(file_of_sizes.read_text(encoding="utf-8"))["config"]
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return all(found.get(key) == value for key, value in sizes.items() if isinstance(value, int))
 
 
 def _model(values: Mapping[str, Any], changes: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:

@@ -12,14 +12,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 
 from toolhone.errors import DataError, RunError
 from toolhone.evaluation.metrics import Evaluation, JudgedEpisode
 from toolhone.rewards.matching import judges_calls
-from toolhone.runs.run import write_json, write_text, writing
+from toolhone.runs.run import plain, write_json, write_text, writing
 from toolhone.schema import Json
 from toolhone.sources.files import read_records, write_jsonl
 
@@ -27,8 +26,6 @@ METRICS, SAMPLES, TABLE = "metrics.json", "samples.jsonl", "samples.csv"
 CERTIFICATE = "certificate.json"
 FILES = (METRICS, SAMPLES, TABLE, CERTIFICATE)
 COLUMNS = ("query", "predicted_text", "extracted_calls", "expected_calls", "match")
-MAX_DEPTH = 50
-"""Values nested deeper are written as text."""
 
 
 def write_folder(
@@ -104,27 +101,3 @@ def _to_csv(evaluation: Evaluation) -> str:
         match = "" if right is None else str(right == 1.0)
         writer.writerow([plain(sample.query), plain(sample.text), calls, expected, match])
     return text.getvalue()
-
-
-def plain(value: Json, depth: int = 0) -> Json:
-    """The value as strict JSON can hold it; what it cannot hold becomes text."""
-    if isinstance(value, str):
-        return _plain_text(value)
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, int):
-        return value if value.bit_length() < 10_000 else f"(a number of {value.bit_length()} bits)"
-    if not isinstance(value, Mapping | list | tuple | set | frozenset):
-        return _plain_text(repr(value))
-    if depth >= MAX_DEPTH:
-        return "(nested too deeply)"
-    if isinstance(value, Mapping):
-        return {_plain_text(str(key)): plain(inner, depth + 1) for key, inner in value.items()}
-    return [plain(inner, depth + 1) for inner in value]
-
-
-def _plain_text(text: str) -> str:
-    """Text with lone surrogates, which UTF-8 cannot encode, as `\\udXXX`."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")

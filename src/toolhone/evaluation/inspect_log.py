@@ -15,9 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from toolhone.evaluation.folder import plain
 from toolhone.evaluation.metrics import Evaluation, JudgedEpisode
-from toolhone.runs.run import write_json, writing
+from toolhone.runs.run import plain, write_json, writing
 
 VERSION = 2
 STOPS = {"truncated": "max_tokens", "called": "tool_calls"}

@@ -1,4 +1,4 @@
-"""Results of several models on several task sets as one table, best first.
+"""Results of several models on several task sets as one table, best first; BFCL verdicts as tables.
 
 board = Leaderboard((BoardEntry("pico", "tasks", Score(...), "exact_match", ...), ...))
 board.rows()            # lists of texts; board.to_dict(); board.write(folder)
@@ -6,12 +6,18 @@ board.rows()            # lists of texts; board.to_dict(); board.write(folder)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
 
 from toolhone.evaluation.compare import LEADING
 from toolhone.evaluation.csv_results import SUMMARY, write_summary
+from toolhone.evaluation.display import clean, new_table, points
 from toolhone.evaluation.metrics import Evaluation
 from toolhone.evaluation.statistics import Score
 from toolhone.runs.run import write_json, writing
@@ -86,3 +92,39 @@ class Leaderboard:
             for one in self.entries
         }
         write_summary(folder / SUMMARY, counts)
+
+
+def bfcl_table(report: Mapping[str, Any]) -> RenderableType:
+    """The official verdicts by category, then the means of the leaderboard's sections."""
+    partial = "" if report["complete"] else ", a part of the entries"
+    title = f"{report['package']}, prompts of style {report['prompt_style']}{partial}"
+    table = new_table(title, ["category"], ["correct", "of", "%", "95 %", "unread", "errors"])
+    for name, found in report["categories"].items():
+        score = Score(found["accuracy"], found["low"], found["high"], found["total"])
+        counts = [str(found[key]) for key in ("correct", "total")]
+        odd = [str(found[key]) for key in ("unread", "errors")]
+        table.add_row(name, *counts, *points(score), *odd)
+    lines = [f"{name}: {100 * value:.1f}" for name, value in report["sections"].items()]
+    note = (
+        "unread replies (malformed or cut off) count as no call, so as right where none is wanted"
+    )
+    if any(found["unread"] for found in report["categories"].values()):
+        lines.append(note)
+    return Group(table, Text("\n".join(lines))) if lines else table
+
+
+def leaderboard_table(board: Leaderboard) -> Table:
+    """A line for each model and set, the best model first."""
+    table = new_table("leaderboard", ["model", "tasks", "metric"], ["score", "95 %", "n"])
+    for heading in ("tasks/s", "peak MB"):
+        table.add_column(heading, justify="right")
+    for model in board.models:
+        entries = [entry for entry in board.entries if entry.model == model]
+        for one in entries:
+            peak = "-" if one.peak_mb is None else f"{one.peak_mb:.0f}"
+            cells = (*points(one.score), str(one.score.n), f"{one.speed:.2f}", peak)
+            table.add_row(Text(clean(model)), Text(clean(one.tasks)), one.metric, *cells)
+        if len(entries) > 1:
+            table.add_row("", "mean", "", f"{100 * board.mean(model):.1f}", "", "", "", "")
+        table.add_section()
+    return table

@@ -18,11 +18,11 @@ from typing import Any
 
 from toolhone.errors import DataError, RunError, UserError
 from toolhone.evaluation.compare import compare
-from toolhone.evaluation.folder import METRICS, SAMPLES, plain
+from toolhone.evaluation.folder import METRICS, SAMPLES
 from toolhone.evaluation.metrics import Evaluation, JudgedEpisode
 from toolhone.evaluation.statistics import interval
 from toolhone.rewards.matching import judges_calls, match_calls
-from toolhone.runs.run import read_json, read_metrics
+from toolhone.runs.run import plain, read_json, read_metrics
 from toolhone.schema import Task, Tool
 
 MAX_EPISODES = 5000

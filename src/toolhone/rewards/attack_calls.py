@@ -17,7 +17,7 @@ from toolhone.data.world_tasks import solve
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.rewards.values import StateComparison, compare_states, wants_change
 from toolhone.schema import Json, Task, Tool, ToolCall
-from toolhone.tools.open_world import STATE_WORLDS, open_world
+from toolhone.tools.open_world import open_world
 from toolhone.tools.registry import Registry
 from toolhone.tools.worlds import World, flat
 
@@ -69,12 +69,6 @@ def _sample_value(schema: Json, depth: int) -> Json:
     return "x"
 
 
-def has_solver(task: Task) -> bool:
-    """Whether the right calls can be found: the world has a solver, and the task a goal for it."""
-    world = task.world or {}
-    return world.get("name") in STATE_WORLDS and "goal" in world
-
-
 def without_failures(task: Task) -> Task:
     """The task in a world where no call fails."""
     world = {key: value for key, value in (task.world or {}).items() if key != "failures"}
@@ -82,7 +76,7 @@ def without_failures(task: Task) -> Task:
 
 
 def state_gold(task: Task) -> StateGold:
-    """What the solver does. The task needs one (`has_solver`)."""
+    """What the solver does. The task needs one (`attacks.has_solver`)."""
     done = solve(without_failures(task))
     return StateGold([(call,) for call in done.steps], done.answer)
 

@@ -17,8 +17,7 @@ from importlib.resources import files
 from toolhone.data.world_tasks import WorldTasks
 from toolhone.dialects.base import Syntax
 from toolhone.errors import DataError, DialectError
-from toolhone.rewards.attack_calls import has_solver
-from toolhone.rewards.attacks import ATTACKS, Attack, AttackCase, ScriptedReply
+from toolhone.rewards.attacks import ATTACKS, Attack, AttackCase, ScriptedReply, has_solver
 from toolhone.rewards.reward_registry import Reward, compute_reward
 from toolhone.schema import Json, Task
 from toolhone.tools.open_world import STATE_WORLDS

@@ -25,7 +25,6 @@ from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.policy import Turn
 from toolhone.rewards.attack_calls import (
     Turns,
-    has_solver,
     sample_call,
     state_attacks,
     state_gold,
@@ -35,7 +34,7 @@ from toolhone.rewards.legacy_rewards import leaves_arguments_open, write_calls
 from toolhone.rewards.matching import judges_calls, match_calls
 from toolhone.rewards.values import spelled_number
 from toolhone.schema import ANY_CALL, Json, Task, ToolCall
-from toolhone.tools.open_world import open_world
+from toolhone.tools.open_world import STATE_WORLDS, open_world
 from toolhone.tools.result import ToolResult, ToolStatus
 
 PLAIN_REPLY = "I can answer that without any help: it is a pleasure to talk to you."
@@ -72,6 +71,12 @@ Draft = ScriptedReply | CallDraft | str
 """A reply that a syntax has yet to write; a text is the only turn."""
 Drafts = dict[str, list[Draft]]
 """The drafts of each attack by its name; an attack without drafts does not apply."""
+
+
+def has_solver(task: Task) -> bool:
+    """Whether the right calls can be found: the world has a solver, and the task a goal for it."""
+    world = task.world or {}
+    return world.get("name") in STATE_WORLDS and "goal" in world
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import platform
 import re
@@ -26,6 +27,7 @@ from typing import Any
 from toolhone.config.experiment import stored_experiment
 from toolhone.config.sections import Experiment
 from toolhone.errors import RunError, UserError, nearest
+from toolhone.schema import Json
 
 FINAL, BEST = "final_checkpoint", "best_checkpoint"
 STEP = re.compile(r"checkpoint_step_(\d+)")
@@ -269,6 +271,34 @@ def read_metrics(
             raise RunError(f"{where} expected an object with 'step' and 'kind', got {line:.60}")
         lines.append(value)
     return lines
+
+
+MAX_DEPTH = 50
+"""Values nested deeper are written as text."""
+
+
+def plain(value: Json, depth: int = 0) -> Json:
+    """The value as strict JSON can hold it; what it cannot hold becomes text."""
+    if isinstance(value, str):
+        return _plain_text(value)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, int):
+        return value if value.bit_length() < 10_000 else f"(a number of {value.bit_length()} bits)"
+    if not isinstance(value, Mapping | list | tuple | set | frozenset):
+        return _plain_text(repr(value))
+    if depth >= MAX_DEPTH:
+        return "(nested too deeply)"
+    if isinstance(value, Mapping):
+        return {_plain_text(str(key)): plain(inner, depth + 1) for key, inner in value.items()}
+    return [plain(inner, depth + 1) for inner in value]
+
+
+def _plain_text(text: str) -> str:
+    """Text with lone surrogates, which UTF-8 cannot encode, as `\\udXXX`."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -25,11 +25,11 @@ from toolhone.episodes.policy import open_policy
 from toolhone.errors import ConfigError
 from toolhone.evaluation.compare import compare
 from toolhone.evaluation.evaluate import evaluate as play_and_score
-from toolhone.evaluation.folder import METRICS, plain, read_folder, write_folder
+from toolhone.evaluation.folder import METRICS, read_folder, write_folder
 from toolhone.evaluation.guard import GuardResult, guard
 from toolhone.evaluation.metrics import Evaluation
 from toolhone.models.resolve import adapter_of, resolve_model
-from toolhone.runs.run import Run, write_json
+from toolhone.runs.run import Run, plain, write_json
 from toolhone.schema import Conversation, Json, Task
 from toolhone.training.dataset import Dataset
 from toolhone.training.loop import WORSE_THAN_BASE, Validation

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from toolhone.episodes.episode import Episode
-from toolhone.evaluation.folder import plain
 from toolhone.evaluation.metrics import JudgedEpisode, judge
 from toolhone.rewards.reward_registry import RewardResult
 from toolhone.rows import Origin, Row
+from toolhone.runs.run import plain
 from toolhone.schema import Task
 from toolhone.training.rollout import rows_of, with_turn_advantages
 

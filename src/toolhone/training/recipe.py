@@ -19,7 +19,7 @@ import numpy as np
 
 from toolhone.backends.base import Trainer
 from toolhone.backends.open import longest_row, size_up
-from toolhone.config.presets import is_pico
+from toolhone.config.experiment import is_pico
 from toolhone.config.sections import Experiment
 from toolhone.data.render import Lengths, check_lengths
 from toolhone.models.resolve import resolve_model

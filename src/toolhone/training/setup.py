@@ -26,7 +26,7 @@ from toolhone.backends.open import (
     open_trainer,
 )
 from toolhone.backends.usage import Metered, describe
-from toolhone.config.presets import is_pico
+from toolhone.config.experiment import is_pico
 from toolhone.config.rl import STRATEGY
 from toolhone.config.sections import Experiment, reward_section
 from toolhone.config.small_sections import METHOD

@@ -27,8 +27,7 @@ from toolhone.schema import Tool
 from toolhone.tokenizer import Span, TextTokenizer
 from toolhone.tools.registry import Registry
 from toolhone.tools.result import ToolResult, ToolStatus
-from toolhone.training.call_candidates import Proposer
-from toolhone.training.inline_calls import MARK, InlineCall, continue_texts, spans_of
+from toolhone.training.inline_calls import MARK, InlineCall, Proposer, continue_texts, spans_of
 from toolhone.training.loop import Hooks, Validation
 from toolhone.training.update import TASK_ORDER, seeded_batch
 

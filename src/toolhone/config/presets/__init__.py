@@ -13,7 +13,6 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 _FOLDER = resources.files("toolhone.config.presets") / "experiments"
@@ -70,17 +69,6 @@ def read_preset(name: str) -> dict[str, Any]:
 def _parse(name: str) -> dict[str, Any]:
     values: dict[str, Any] = json.loads((_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     return values
-
-
-def is_pico(name: str) -> bool:
-    """Tell whether a model is pico: by its name, or a folder whose model has pico's sizes."""
-    file = Path(name) / "config.json"
-    if name in (PICO, PICO_TRAINED) or not file.is_file():
-        return name in (PICO, PICO_TRAINED)
-    file_of_sizes = resources.files("toolhone.config.presets") / "pico.json"
-    sizes = json.loads(file_of_sizes.read_text(encoding="utf-8"))["config"]
-    found = json.loads(file.read_text(encoding="utf-8"))
-    return all(found.get(key) == value for key, value in sizes.items() if isinstance(value, int))
 
 
 def without_recipe(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
