@@ -13,13 +13,17 @@ import torch
 from typer.testing import CliRunner
 
 from support.checkpoints import write_certificate
-from toolhone import open_model, train
+from toolhone import evaluate, open_model, train
 from toolhone.cli.main import app
 from toolhone.config.experiment import experiment_of
+from toolhone.dialects.choose import open_syntax
 from toolhone.dialects.probe.certificate import Certificate, check_same
 from toolhone.errors import CapabilityError, DialectError, RunError, UserError
 from toolhone.export.merged import ExportFormat, check_place, export, to_of
 from toolhone.export.replay import LEAST, Replay, replay, replay_tasks
+from toolhone.schema import Conversation
+from toolhone.sources.base import tasks_of
+from toolhone.sources.files import write_jsonl
 
 RUN: dict[str, Any] = {
     "data": {"samples": 12},
@@ -351,3 +355,44 @@ def test_where_the_run_s_data_is_gone_prompts_come_from_templates_and_that_is_to
     assert len(replay_tasks(plan, told.append)) >= LEAST
     assert "gone.jsonl" in told[0]
     assert "templates" in told[0]
+
+
+def test_a_run_in_bfcl_s_prompt_exports_and_evaluates_in_it(tmp_path: Path) -> None:
+    ring = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    tools = [{"name": "ring", "description": "Ring.", "parameters": ring}]
+    called = [{"name": "ring", "arguments": {"n": number}} for number in range(4)]
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"ring {call['arguments']['n']}"},
+                {"role": "assistant", "content": None, "tool_calls": [{"function": call}]},
+            ],
+            "tools": tools,
+        }
+        for call in called
+    ]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    plan: dict[str, Any] = {
+        "model": {"name": "pico-trained", "dialect": "bfcl"},
+        "tools": tools,
+        "data": {"strategy": "file", "path": str(tmp_path / "rows.jsonl")},
+        "training": {**RUN["training"], "steps": 1, "max_length": 1024},
+        "evaluation": {"at_end": False, "max_new_tokens": 8},
+    }
+    train(experiment_of(plan, "the test"), tmp_path / "run")
+    trained, run = Certificate.read(tmp_path / "run"), open_model(tmp_path / "run")
+    done = export(run, tmp_path / "out")
+    exported = open_model(done.folder, overrides=["evaluation.max_new_tokens=8"])
+    kept = Certificate.read(done.folder)
+    assert done.replay.whole
+    assert trained is not None
+    assert kept is not None
+    check_same(trained, kept, "here")
+    assert trained.dialect["syntax"] == "bfcl"
+    assert run.dialect.name == exported.dialect.name == "bfcl"
+    tasks = [task for row in rows for task in tasks_of(Conversation.from_dict(row))]
+    before, after = (evaluate(model, tasks) for model in (run, exported))
+    assert [one.text for one in before.samples] == [one.text for one in after.samples]
+    opened = exported.policy().open(tasks[0].messages, tasks[0].tools)
+    prompt = exported.tokenizer.decode(opened.tokens)
+    assert open_syntax("bfcl").instructions(tasks[0].tools) in prompt
