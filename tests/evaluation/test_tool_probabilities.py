@@ -33,6 +33,15 @@ def test_the_tools_and_none_share_a_probability_of_one():
     assert whole <= choices[0].probabilities[name], "a call with arguments is less probable"
 
 
+def test_a_model_that_chooses_well_is_seen_to_choose_well():
+    """Whatever its tokenizer joins to the end of a name: `":{"` and `":{"expression` are tokens."""
+    tasks = Templates(0).tasks(21, "held_out_fillers")
+    found = calibration(tool_choices(open_model("pico-trained").policy(), tasks))
+    assert found["accuracy"] > 0.9
+    assert found["confidence"] > 0.9
+    assert found["brier"] < 0.1
+
+
 def test_a_task_that_judges_no_call_has_no_choice():
     policy = open_model("pico").policy()
     task = Task("t", (Message("user", "?"),), expect=Expect(answer="5"))

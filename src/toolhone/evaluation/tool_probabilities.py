@@ -69,12 +69,17 @@ def tool_choices(policy: TokenPolicy, tasks: Sequence[Task]) -> list[ToolChoice]
 
 
 def _row(policy: TokenPolicy, prompt: Prompt, tool: Tool) -> Row:
-    """The prompt and a call of the tool up to its arguments, which are trained positions."""
-    calls = (ToolCall(tool.name, {name: 1}, "call0") for name in ("a", "b"))
-    one, other = (
-        policy.encode_reply(prompt, Message("assistant", tool_calls=(call,))) for call in calls
-    )
-    same = [a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))]
+    """The prompt and a call of the tool up to its arguments, which are trained positions.
+
+    What follows decides how a tokenizer cuts what stands before it, so only tokens count that calls
+    with none, any and each of the tool's own arguments have in common.
+    """
+    arguments: list[dict[str, Json]] = [{}, {"a": 1}, {"b": 1}]
+    arguments += [{name: value} for name in tool.properties for value in (1, "a")]
+    calls = [ToolCall(tool.name, one, "call0") for one in arguments]
+    replies = [policy.encode_reply(prompt, Message("assistant", tool_calls=(c,))) for c in calls]
+    columns = takewhile(lambda ids: len(set(ids)) == 1, zip(*replies, strict=False))
+    same = [ids[0] for ids in columns]
     mask = [False] * len(prompt.tokens) + [True] * len(same)
     return Row.of([*prompt.tokens, *same], mask)
 
