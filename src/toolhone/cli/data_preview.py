@@ -16,7 +16,7 @@ from toolhone.config.experiment import load_experiment
 from toolhone.evaluation.display import clean
 from toolhone.rewards.matching import show
 from toolhone.runs.progress import open_progress
-from toolhone.schema import Conversation, Message
+from toolhone.schema import Conversation
 from toolhone.synthetic.coverage import coverage_of, table_of
 from toolhone.training.dataset import load_data
 
@@ -65,12 +65,9 @@ def _lines(row: Conversation) -> Iterator[str]:
     for message in row.messages:
         wrap = textwrap.TextWrapper(_WIDTH, subsequent_indent=" " * 13)
         wrap.initial_indent = f"  {_SPEAKERS.get(message.role, message.role):10} "
-        for text in _texts(message):
+        calls = (
+            f"{call.name}({', '.join(f'{k}={show(v)}' for k, v in call.arguments.items())})"
+            for call in message.tool_calls
+        )
+        for text in (*filter(None, [message.content]), *calls):
             yield from wrap.wrap(clean(text))
-
-
-def _texts(message: Message) -> Iterator[str]:
-    if message.content:
-        yield message.content
-    for call in message.tool_calls:
-        yield f"{call.name}({', '.join(f'{k}={show(v)}' for k, v in call.arguments.items())})"

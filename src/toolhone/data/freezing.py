@@ -18,8 +18,8 @@ from itertools import takewhile
 
 from toolhone.data.splits import opening
 from toolhone.errors import DataError
-from toolhone.schema import Conversation, Message, Task
-from toolhone.schema.message import result_runs
+from toolhone.schema import Conversation, Task
+from toolhone.schema.message import answered_calls
 from toolhone.schema.preference import Preference
 from toolhone.sources.base import expect_calls, tasks_of
 from toolhone.sources.log_failures import repaired_call
@@ -116,7 +116,7 @@ def corrections(row: Conversation) -> Iterator[tuple[Task, Preference]]:
     """
     if all(message.weight for message in row.messages):
         return
-    evidence = dict(_results(row.messages))
+    evidence = {place[0]: result.content or "" for place, result in answered_calls(row.messages)}
     tools = {tool.name: tool for tool in row.tools}
     for index, message in enumerate(row.messages):
         if message.weight or len(message.tool_calls) != 1:
@@ -133,10 +133,3 @@ def corrections(row: Conversation) -> Iterator[tuple[Task, Preference]]:
         better = replace(message, tool_calls=(fixed,), weight=1)
         worse = replace(message, weight=1)
         yield task, Preference(history, (better,), (worse,), row.tools, identity, source)
-
-
-def _results(messages: Sequence[Message]) -> Iterator[tuple[int, str]]:
-    for run in result_runs(messages):
-        for place, number in enumerate(run.answers):
-            if number is not None:
-                yield run.calls[number][0], messages[run.start + place].content or ""

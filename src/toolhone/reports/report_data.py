@@ -92,9 +92,9 @@ def report_data(
     for where, count in found.unread.items():
         found.notes.append(f"{where}: {count} lines cannot be read and are left out")
     if len(found.episodes) > max_episodes:
-        left = len(found.episodes) - max_episodes
-        found.notes.append(f"{left} of {len(found.episodes)} episodes are left out (--episodes)")
-        found.episodes = _spread(found.episodes, max_episodes)
+        every, count = found.episodes, len(found.episodes)
+        found.notes.append(f"{count - max_episodes} of {count} episodes are left out (--episodes)")
+        found.episodes = [every[n * count // max_episodes] for n in range(max_episodes)]
     if not found.episodes and not any(run["curves"] for run in runs):
         raise RunError(
             f"nothing to show: {', '.join(map(str, folders))} holds no logs and no episodes"
@@ -125,11 +125,6 @@ def _short_name(folder: Path, folders: Sequence[Path]) -> str:
         if all(other[-count:] != parts[-count:] for other in others):
             return "/".join(parts[-count:])
     return str(folder)
-
-
-def _spread(episodes: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
-    """`count` episodes at equal distances."""
-    return [episodes[place * len(episodes) // count] for place in range(count)]
 
 
 def _evaluations(folder: Path) -> list[Path]:

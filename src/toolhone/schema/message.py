@@ -213,14 +213,20 @@ def result_runs(messages: Sequence[Message]) -> Iterator[ResultRun]:
         waiting = [*waiting, *((index, number) for number in range(len(message.tool_calls)))]
 
 
+def answered_calls(messages: Sequence[Message]) -> Iterator[tuple[tuple[int, int], Message]]:
+    """Yield each call that has a result, as (index of its message, number), and the result."""
+    for run in result_runs(messages):
+        for result, number in zip(messages[run.start : run.end], run.answers, strict=True):
+            if number is not None:
+                yield run.calls[number], result
+
+
 def open_calls(messages: Sequence[Message]) -> Iterator[tuple[int, int, int]]:
     """Yield each call without a result: index of its message, its number, where the result is due.
 
     A result is due before the user speaks again, or the assistant without a call, or at the end.
     """
-    answered = set[tuple[int, int]]()
-    for run in result_runs(messages):
-        answered |= {run.calls[number] for number in run.answers if number is not None}
+    answered = {place for place, _ in answered_calls(messages)}
     ends = [
         index
         for index, one in enumerate(messages)

@@ -123,7 +123,8 @@ class RecordingService(ModelService):
         with writing(self._folder), (self._folder / EPISODES).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         shown = {key: line[key] for key in ("id", "ending", "reward", "breaks")}
-        return {**shown, "turns": len(episode.turns), **_some(scores=line.get("scores"))}
+        scores = {} if line.get("scores") is None else {"scores": line["scores"]}
+        return {**shown, "turns": len(episode.turns), **scores}
 
 
 def episode_to_dict(episode: Episode) -> dict[str, Json]:
@@ -196,7 +197,3 @@ def _read_episode(line: dict[str, Any]) -> Episode:
     return Episode(
         line["id"], turns, results, ending, outcomes=outcomes, states=states, recording=record
     )
-
-
-def _some(**values: Json) -> dict[str, Json]:
-    return {name: value for name, value in values.items() if value is not None}

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from toolhone.schema import Json, Message, Tool, ToolCall
-from toolhone.schema.message import result_runs
+from toolhone.schema.message import answered_calls
 from toolhone.sources.base import Context
 from toolhone.sources.log_parts import decode
 
@@ -71,7 +71,7 @@ def find_failures(
         for one in messages
         if one.role == "tool" and (any(one is each for each in failed) or says_error(one))
     ]
-    results = dict(_results(messages)) if suspects else {}
+    results = dict(answered_calls(messages)) if suspects else {}
     for index, message in enumerate(messages):
         for number, call in enumerate(message.tool_calls):
             if known and (fault := _misfit(call, known)):
@@ -93,13 +93,6 @@ def _misfit(call: ToolCall, known: dict[str, Tool]) -> tuple[str, str] | None:
         return UNKNOWN, call.name
     problems = tool.problems(call.arguments)
     return (MISFIT, problems[0][:200]) if problems else None
-
-
-def _results(messages: Sequence[Message]) -> Iterator[tuple[tuple[int, int], Message]]:
-    for run in result_runs(messages):
-        for place, number in enumerate(run.answers):
-            if number is not None:
-                yield run.calls[number], messages[run.start + place]
 
 
 def says_error(result: Message) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Json, Message, ToolCall
-from toolhone.schema.message import result_runs
+from toolhone.schema.message import answered_calls
 from toolhone.tools.result import ToolResult, ToolStatus
 from toolhone.tools.worlds import World
 
@@ -26,13 +26,10 @@ Recording = tuple[ToolCall, ToolResult]
 def recorded_calls(messages: Sequence[Message]) -> list[Recording]:
     """The calls of a conversation that have a result, in their order."""
     found = []
-    for run in result_runs(messages):
-        for message, answer in zip(messages[run.start : run.end], run.answers, strict=True):
-            if answer is not None:
-                place, number = run.calls[answer]
-                content = message.content or ""
-                result = ToolResult(ToolStatus.OK, content, content)
-                found.append((messages[place].tool_calls[number], result))
+    for (place, number), message in answered_calls(messages):
+        content = message.content or ""
+        result = ToolResult(ToolStatus.OK, content, content)
+        found.append((messages[place].tool_calls[number], result))
     return found
 
 

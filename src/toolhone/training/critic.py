@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -233,9 +233,5 @@ def _asked(task: Task) -> list[str]:
     text = next(
         (message.content or "" for message in reversed(task.messages) if message.role == "user"), ""
     )
-    return [*_words(text), *([f"category {task.category}"] if task.category else [])]
-
-
-def _words(text: str) -> Iterator[str]:
-    for word in re.findall(r"\w+", text.lower()):
-        yield "0" if word.isdigit() else word
+    words = ["0" if word.isdigit() else word for word in re.findall(r"\w+", text.lower())]
+    return words + ([f"category {task.category}"] if task.category else [])

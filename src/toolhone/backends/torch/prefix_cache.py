@@ -87,7 +87,8 @@ class PrefixCache:
         whole, node = tuple(tokens), self._root
         self._clock += 1
         while rest := whole[node.end :]:
-            alike = [child for n in range(SHORTEST, 0, -1) for child in _at(node, rest[:n])]
+            starts = (rest[:n] for n in range(SHORTEST, 0, -1))
+            alike = [child for start in starts for child in node.children.get(start, ())]
             best = max(alike, key=lambda child: child.common(rest), default=None)
             length = 0 if best is None else best.common(rest)
             if best is None or length < min(SHORTEST, len(best.tokens)):
@@ -148,10 +149,6 @@ class PrefixCache:
         assert first.parent is not None
         _link(first.parent, first)
         return first
-
-
-def _at(node: PrefixNode, beginning: tuple[int, ...]) -> list[PrefixNode]:
-    return node.children.get(beginning, [])
 
 
 def _link(parent: PrefixNode, node: PrefixNode) -> None:
