@@ -19,7 +19,7 @@ from toolhone.data.templates import Templates
 
 DESK = json.loads(Path(__file__).with_name("desk.json").read_text(encoding="utf-8"))
 CHAT = json.loads(Path(__file__).with_name("chat.json").read_text(encoding="utf-8"))
-SHARES = {"desk": 0.65, "missing": 0.1, "builtin": 0.15, "plain": 0.1}
+SHARES = {"desk": 0.6, "missing": 0.13, "builtin": 0.12, "plain": 0.15}
 """Of the rows of SFT."""
 MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August")
 Record = dict[str, Any]

@@ -315,6 +315,26 @@ def test_half_precision_runs_forests(dtype: str, tmp_path: Path) -> None:
     assert first == pytest.approx(second, rel=0.03)
 
 
+def test_half_precision_is_proven_on_widened_layers_whatever_it_rounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, masked = attention.forest_attention, AttentionPlan.masked
+
+    def rounding(*inputs: Any) -> torch.Tensor:
+        found = real(*inputs)
+        return found * (1 + 0.3 * torch.randn(found.shape)) if found.element_size() < 4 else found
+
+    monkeypatch.setattr(attention, "forest_attention", rounding)
+    options = EngineOptions(device_map="cpu", torch_dtype="bfloat16")
+    folder = save_model(FAMILIES["gemma3"], tmp_path)
+    assert open_trainer(folder, Lora(rank=2), options).engine.shares_prefixes
+    monkeypatch.setattr(
+        AttentionPlan, "masked", lambda self, *_: ((p, None) for p, _ in masked(self, None, None))
+    )
+    engine = open_trainer(folder, Lora(rank=2), options).engine
+    assert "its states differ by" in engine.info.note
+
+
 def test_a_frozen_head_has_the_gradients_of_whole_logits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

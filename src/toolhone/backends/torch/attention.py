@@ -9,10 +9,13 @@ part after the other; parts are joined by their log-sum-exp, so no key is copied
 
 from __future__ import annotations
 
+import copy
+import math
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,12 @@ from torch import nn
 from toolhone.backends.torch.forest import Forest
 from toolhone.backends.torch.kernels import HIDDEN_SCORE, kernel_of
 
+ERROR = 1e-4
+"""How far hidden states of a forest may be from those of padded rows, relative to their norm."""
+REFUSALS = (AttributeError, TypeError, RuntimeError, ValueError, IndexError)
+"""What a model raises that cannot run a forest."""
+PROBED = 16
+"""Words that the rows of this comparison have."""
 PREFIX = "toolhone_"
 """Before the name of the attention that a model has without a forest, in transformers' registry."""
 
@@ -214,18 +223,12 @@ class LastLayer(threading.local):
 LAST = LastLayer()
 
 
-def prepare(
-    model: Any,
-    trunk: Callable[[torch.Tensor], torch.Tensor],
-    device: torch.device,
-    error: float,
-    checkpointed: bool = False,
-) -> str | None:
+def prepare(model: Any, device: torch.device, checkpointed: bool = False) -> str | None:
     """Let a model run forests; None, or why it cannot.
 
-    Compares the hidden states of four rows with those that `trunk` gives for padded ids; `error` is
-    the largest norm of the difference, relative to the norm of the states. Hooks are not run again
-    with a checkpointed layer, so there the last layer runs whole.
+    Compares the hidden states of four rows with those of padded ids, in float32. Under autocast the
+    model itself has to give finite states, and its first layers, widened, have to give the same.
+    Hooks are not run again with a checkpointed layer, so there the last layer runs whole.
     """
     config = model.config.get_text_config()
     if len(set(getattr(model, "hf_device_map", {}).values())) > 1:
@@ -238,43 +241,78 @@ def prepare(
         return f"it has layers of the kind {', '.join(sorted(odd))}"
     if not install(model):
         return "its class lacks transformers' attention interface"
+    wide = not torch.is_autocast_enabled(device.type)
+    cuts = False
     try:
-        reason = _difference(model, trunk, device, error)
-    except (AttributeError, TypeError, RuntimeError, ValueError, IndexError) as problem:
+        reason = _difference(model, device, ERROR if wide else math.inf)
+        probe = model if wide or reason is not None else _widened(model)
+        with torch.autocast(device.type, enabled=False):
+            if probe is not model:
+                reason = _difference(probe, device, ERROR)
+            cuts = reason is None and not checkpointed and _cuts_alike(probe, device)
+    except REFUSALS as problem:
         reason = f"it refuses one ({' '.join(str(problem).split()):.80})"
     if reason is not None:
         model.set_attn_implementation(model.config._attn_implementation.removeprefix(PREFIX))
-        return reason
-    hooks = [] if checkpointed else LastLayer.install(model)
+    elif cuts:
+        LastLayer.install(model)
+    return reason
+
+
+def _cuts_alike(model: Any, device: torch.device) -> bool:
+    """Whether the last layer gives the same states where only the wanted places run."""
+    hooks = LastLayer.install(model)
     try:
-        cut = _difference(model, trunk, device, error, every=3)
-    except (AttributeError, TypeError, RuntimeError, ValueError, IndexError) as problem:
-        cut = str(problem)
-    for hook in hooks if cut is not None else ():
-        hook.remove()
-    return None
+        return _difference(model, device, ERROR, every=3) is None
+    except REFUSALS:
+        return False
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
-def _difference(
-    model: Any,
-    trunk: Callable[[torch.Tensor], torch.Tensor],
-    device: torch.device,
-    error: float,
-    every: int = 1,
-) -> str | None:
-    """How the states of four short rows (at every n-th place) differ from padded ones, or None."""
+def _widened(model: Any) -> Any:
+    """The first layers of a model in float32, as many as show each of its kinds.
+
+    In half precision rounding alone can move the state of a rare token by more than its size
+    (SmolLM2; docs/log.md), so that no bound would tell it from a fault.
+    """
+    base = model.base_model
+    lists = [
+        (name, part) for name, part in base.named_modules() if isinstance(part, nn.ModuleList)
+    ]
+    name, layers = max(lists, key=lambda one: len(one[1]))
+    kinds = getattr(model.config.get_text_config(), "layer_types", None) or [""]
+    count = max(2, *(1 + kinds.index(kind) for kind in kinds))
+    base.set_submodule(name, nn.ModuleList(layers[:count]))
+    try:
+        words = base.get_input_embeddings().weight
+        wide = {id(words): nn.Parameter(words[:PROBED].float(), requires_grad=False)}
+        twin = copy.deepcopy(base, wide).float()
+    finally:
+        base.set_submodule(name, layers)
+    return SimpleNamespace(base_model=twin, config=model.config)
+
+
+def _difference(model: Any, device: torch.device, error: float, every: int = 1) -> str | None:
+    """How the states of four short rows (at every n-th place) differ from padded ones, or None.
+
+    `error`: the largest norm of the difference, relative to the norm of the states.
+    """
     config = model.config.get_text_config()
     stem, branch = [*range(1, 11)], [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
     rows = [[*stem, *branch, 7, 7], [*stem, *branch, 2], [*stem, 8, 4, 8], [5, 1, 6]]
     context = getattr(config, "max_position_embeddings", None) or 32
-    ids = [np.array(row[:context], np.int64) % config.vocab_size for row in rows]
+    ids = [np.array(row[:context], np.int64) % min(config.vocab_size, PROBED) for row in rows]
     forest = Forest.of(ids)
     asked = np.arange(every - 1, len(forest.tokens), every)
     wanted = torch.from_numpy(asked).to(device) if every > 1 else None
     plan = AttentionPlan.of(forest, device, wanted)
     padded = torch.tensor([np.pad(row, (0, len(ids[0]) - len(row))).tolist() for row in ids])
     with torch.no_grad():
-        ours, theirs = run_forest(model, forest, plan).float(), trunk(padded.to(device)).float()
+        ours = run_forest(model, forest, plan).float()
+        theirs = model.base_model(input_ids=padded.to(device), use_cache=False)
+        theirs = theirs.last_hidden_state.float()
     for row, places in enumerate(forest.places):
         at = np.flatnonzero(np.isin(places, asked))
         expected = theirs[row, torch.from_numpy(at).to(device)]

@@ -47,8 +47,6 @@ from toolhone.rows import Row, different_rows, micro_batches, padded_targets
 from toolhone.runs.run import read_json
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-FOREST_ERROR = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 1e-2}
-"""How far hidden states of a forest may be from those of padded rows, relative to their norm."""
 SMALL = 512
 """Models up to this width run on one thread; several of their micro-batches train at once."""
 CPU_THREADS = torch.get_num_threads()
@@ -105,8 +103,7 @@ class Engine:
         reason: str | None = "its class cannot be split before its head"
         if self.split:
             with self.autocast():
-                error, again = FOREST_ERROR[self.compute_dtype], options.gradient_checkpointing
-                reason = prepare(model, self.trunk, self.device, error, again)
+                reason = prepare(model, self.device, options.gradient_checkpointing)
         self.shares_prefixes = reason is None
         note = f"note: rows of this model run padded, not as a prefix forest: {reason}"
         note = "" if self.shares_prefixes else note
