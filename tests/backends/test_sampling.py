@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -283,6 +285,21 @@ def test_adapters_are_merged_to_decode_in_float32(qwen: Path, merges: bool) -> N
     ((sample,),) = sampler.sample([[3, 4]], params)
     row = Row.of([3, 4, *sample.tokens], [False] * 2 + [True] * 12)
     np.testing.assert_allclose(trainer.logprobs([row]).value[0][2:], sample.logprobs, atol=1e-5)
+
+
+def test_merged_weights_are_not_kept_while_gradients_are_made(qwen: Path) -> None:
+    trainer = open_trainer(qwen, Lora(rank=2), CPU)
+    rows = [Row.of([3, 4, 5, 6, 7], [True] * 5).with_arrays(weights=1.0)]
+    sampler, params = trainer.snapshot(), SamplingParams(max_tokens=12)
+    before = sampler.sample([[3, 4]], params, [1])[0][0]
+    assert sampler._decoding is not None
+    merged = weakref.ref(sampler._decoding[1].model)
+    trainer.forward_backward(rows, cross_entropy())
+    gc.collect()
+    assert merged() is None
+    again = sampler.sample([[3, 4]], params, [1])[0][0]
+    assert again.tokens == before.tokens
+    assert np.array_equal(again.logprobs, before.logprobs)
 
 
 def test_adapters_of_a_base_that_many_share_are_not_merged(qwen: Path, tmp_path: Path) -> None:

@@ -64,6 +64,10 @@ class TorchSampler:
         """Drop what is kept of former samples for prompts that go on with them."""
         self._cache.clear()
 
+    def drop_merged(self) -> None:
+        """Free the merged weights until the next sample; what was run with them is kept."""
+        self._decoding = None
+
     def write_merged(self, folder: Path) -> None:
         """Write a plain transformers model into an existing folder, adapters merged."""
         self._engine.write_merged(folder)

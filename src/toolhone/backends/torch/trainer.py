@@ -127,6 +127,8 @@ class TorchTrainer:
         """Accumulate gradients over micro-batches of similar lengths."""
         drops = self.engine.set_learning(True, loss.dropout)
         self._passes += 1
+        for sampler in self._snapshots:
+            sampler.drop_merged()
         # Dropout draws from one stream of random numbers, so its micro-batches run in order.
         run, workers = self._side_by_side, self.engine.workers
         if self._threads is None or drops:
