@@ -278,9 +278,7 @@ def _widened(model: Any) -> Any:
     (SmolLM2; docs/log.md), so that no bound would tell it from a fault.
     """
     base = model.base_model
-    lists = [
-        (name, part) for name, part in base.named_modules() if isinstance(part, nn.ModuleList)
-    ]
+    lists = [(name, part) for name, part in base.named_modules() if isinstance(part, nn.ModuleList)]
     name, layers = max(lists, key=lambda one: len(one[1]))
     kinds = getattr(model.config.get_text_config(), "layer_types", None) or [""]
     count = max(2, *(1 + kinds.index(kind) for kind in kinds))
