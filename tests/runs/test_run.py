@@ -113,14 +113,21 @@ def test_an_interrupt_between_the_two_renames_brings_the_old_folder_back(
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
-def test_a_log_line_that_was_cut_off_is_forgotten_when_a_run_goes_on(tmp_path: Path) -> None:
+def test_log_lines_that_cannot_be_read_are_left_out_and_counted_when_a_run_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = Run.create(tmp_path, EXPERIMENT)
     run.log("train", 1, {"loss": 1.0})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write("damaged\n")
     run.log("train", 2, {"loss": 0.5})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 2, "lo')
     run.cut_back(1)
     assert [line["step"] for line in run.metrics()] == [1]
+    assert "2 unreadable lines left out, the first is 2" in capsys.readouterr().err
+    run.cut_back(1)
+    assert capsys.readouterr().err == ""
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

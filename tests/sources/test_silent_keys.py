@@ -69,6 +69,43 @@ def test_what_a_turn_holds_twice_or_cannot_hold_is_named(
         assert one.messages[1].reasoning in (None, "b")
 
 
+SYSTEM = f"Tools: <tools>[{json.dumps({'type': 'function', 'function': TOOL})}]</tools>"
+BLOCK = f"<tool_call>{json.dumps(CALL['function'])}</tool_call>"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {
+            "conversations": [
+                {"from": "human", "value": "Find x.", "train": True},
+                {"from": "gpt", "value": "y."},
+            ]
+        },
+        {
+            "conversations": [
+                {"from": "system", "value": SYSTEM},
+                {"from": "human", "value": "Find x.", "train": True},
+                {"from": "gpt", "value": BLOCK},
+            ]
+        },
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "value": "a"}], "train": True},
+                {"role": "assistant", "content": [{"type": "text", "value": "b"}]},
+            ]
+        },
+    ],
+    ids=["sharegpt", "hermes", "parts"],
+)
+def test_a_turn_of_the_user_that_says_learn_me_is_counted(
+    tmp_path: Path, given: dict[str, Any]
+) -> None:
+    loaded = read(tmp_path, given)
+    assert len(loaded.conversations) == 1, said(loaded)
+    assert "'train' of a message of the role 'user'" in said(loaded)
+
+
 def test_a_list_of_texts_is_the_thought_of_a_turn(tmp_path: Path) -> None:
     turn = {"role": "assistant", "content": "a", "thinking": ["One.", {"text": "Two."}]}
     assert read(tmp_path, row(turn)).conversations[0].messages[1].reasoning == "One.\nTwo."

@@ -24,7 +24,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from toolhone.config.experiment import stored_experiment
+from toolhone.config.experiment import stored_experiment, to_stderr
 from toolhone.config.sections import Experiment
 from toolhone.errors import RunError, UserError, nearest
 from toolhone.schema import Json
@@ -198,14 +198,19 @@ class Run:
         validated: set[int] = set()
         names = ("metrics.jsonl", "samples.jsonl")
         for path in (self.folder / name for name in names if (self.folder / name).exists()):
-            kept = []
-            for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
-                with contextlib.suppress(ValueError, KeyError, TypeError):
-                    value = json.loads(line)
+            kept, odd = [], []
+            lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+            for number, line in enumerate(lines, 1):
+                try:
+                    value = json.loads(line or "null")
                     at, kind = value["step"], value.get("kind")
                     validated |= {at} if kind == "validation" else set()
                     whole = kind or "scores" not in value or at in validated
                     kept += [f"{line}\n"] if at <= step and whole else []
+                except (ValueError, KeyError, TypeError):
+                    odd += [number] if line else []
+            if odd:
+                to_stderr(f"{path}: {len(odd)} unreadable lines left out, the first is {odd[0]}")
             with writing(path):
                 write_text(path, "".join(kept))
 

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from toolhone.schema import WEIGHT_KEYS, Conversation, Json
+from toolhone.schema.json_input import check_flags
 from toolhone.sources.base import Context, Skip, Source
 from toolhone.sources.files import Record
 from toolhone.sources.prompt_rows import split_prompt
@@ -56,10 +57,13 @@ def convert(record: Record, context: Context) -> Conversation:
     turns = _turns(record)
     words, listed = _split_system(next(turns)[1])
     talk, tools = ConversationBuilder(words), read_tools(listed, context)
-    for role, text, weight in turns:
+    for role, text, source in turns:
         if role == "assistant":
-            talk.add_assistant(replace(read_tagged(text), weight=weight), tools)
-        elif role == "tool":
+            turn = replace(read_tagged(text), weight=turn_weight(source))
+            talk.add_assistant(turn, tools)
+            continue
+        check_flags(source, role, talk.unread)
+        if role == "tool":
             for result in _RESPONSES.findall(text) or [text]:
                 talk.add_result(result.strip())
         else:
@@ -69,23 +73,23 @@ def convert(record: Record, context: Context) -> Conversation:
     return Conversation(tuple(talk.messages), tools)
 
 
-def _turns(record: Record) -> Iterator[tuple[str, str, float]]:
-    """Yield role, text and weight of each turn."""
+def _turns(record: Record) -> Iterator[tuple[str, str, Record]]:
+    """Yield role and text of each turn, and the turn."""
     turns, example = record.get("conversations"), record.get("example")
-    read: list[tuple[Json, Json, float]]
+    read: list[tuple[Json, Json, Record]]
     if isinstance(example, str):
         parts = _MARKER.split(example.strip().removeprefix("```").removesuffix("```").strip())
-        read = [(role, said, 1) for role, said in zip(parts[1::2], parts[2::2], strict=True)]
+        read = [(role, said, {}) for role, said in zip(parts[1::2], parts[2::2], strict=True)]
     elif isinstance(turns, list) and all(isinstance(turn, dict) for turn in turns):
-        read = [(turn.get("from"), turn.get("value"), turn_weight(turn)) for turn in turns]
+        read = [(turn.get("from"), turn.get("value"), turn) for turn in turns]
     else:
         raise Skip(NOT_HERMES, f"wanted 'conversations' or 'example'; keys {sorted(record)}")
     if not read or read[0][0] not in ("system", "SYSTEM"):
         raise Skip(NO_TOOLS, f"the first turn is that of {read[0][0]!r}" if read else "no turns")
-    for role, text, weight in read:
+    for role, text, source in read:
         if not isinstance(role, str) or role not in _ROLES or not isinstance(text, str):
             raise Skip(NOT_HERMES, f"a turn of {role!r:.40} with {text!r:.40}")
-        yield _ROLES[role], text, weight
+        yield _ROLES[role], text, source
 
 
 def _split_system(text: str) -> tuple[str, Json]:

@@ -18,7 +18,7 @@ from toolhone.sources.base import Context, Converted, Skip, Source, check_places
 from toolhone.sources.files import Record
 from toolhone.sources.messages import WITHOUT_TOOLS, fill_tools
 from toolhone.sources.sharegpt import NO_TOOLS, TURN_KEYS, add_turns, role_and_text, turns_of
-from toolhone.sources.text_calls import ConversationBuilder, turn_weight
+from toolhone.sources.text_calls import ConversationBuilder
 from toolhone.sources.tool_specs import read_tools
 
 NO_PAIR = "not a pair of a chosen and a rejected side"
@@ -80,7 +80,7 @@ def _side(
     builder, (role, _) = ConversationBuilder(), role_and_text(record[side])
     if role not in ("assistant", "call"):
         raise Skip(NO_PAIR, f"{side} is {record[side]!r:.80}")
-    add_turns(builder, [(role, _text(record, side), turn_weight(record[side]))], tools)
+    add_turns(builder, [(role, _text(record, side), record[side])], tools)
     context.unread |= builder.unread
     return tuple(builder.messages)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from toolhone.schema import WEIGHT_KEYS, Conversation, Json
+from toolhone.schema.json_input import check_flags
 from toolhone.sources.base import Context, Skip, Source
 from toolhone.sources.files import Record
 from toolhone.sources.text_calls import ConversationBuilder, TextTurn, read_listed, turn_weight
@@ -55,10 +56,9 @@ def convert(record: Record, context: Context) -> Conversation:
             builder.add_assistant(turn, tools, reasoning)
         elif texts["reasoning"] or texts["tool_call"]:
             raise Skip(OTHER_PART, f"a turn of {role} with reasoning or a call")
-        elif role == "tool":
-            builder.add_result(text)
         else:
-            builder.add_text(role, text)
+            check_flags(message, role, builder.unread)
+            builder.add_result(text) if role == "tool" else builder.add_text(role, text)
     builder.tell(context)
     return Conversation(tuple(builder.messages), tools)
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from toolhone.schema import WEIGHT_KEYS, Conversation, Json, Tool
-from toolhone.schema.json_input import is_empty
+from toolhone.schema.json_input import check_flags, is_empty
 from toolhone.sources.base import Context, Skip, Source
 from toolhone.sources.files import Record
 from toolhone.sources.text_calls import (
@@ -76,8 +76,8 @@ def convert(record: Record, context: Context) -> Conversation:
     return Conversation(tuple(builder.messages), tools)
 
 
-def turns_of(record: Record) -> Iterator[tuple[str, str, float]]:
-    """Yield role, text and weight of each turn."""
+def turns_of(record: Record) -> Iterator[tuple[str, str, Record]]:
+    """Yield role and text of each turn, and the turn."""
     turns = record.get("conversations")
     if not isinstance(turns, list) or not turns:
         raise Skip("not a sharegpt row", f"wanted turns in 'conversations'; keys {sorted(record)}")
@@ -86,14 +86,14 @@ def turns_of(record: Record) -> Iterator[tuple[str, str, float]]:
         if role is None or not isinstance(text, str):
             detail = f"the turn {turn!r:.80}; known roles: {', '.join(ROLES)}"
             raise Skip("not a sharegpt row", detail)
-        yield role, text, turn_weight(turn)
+        yield role, text, turn
 
 
 def add_turns(
-    builder: ConversationBuilder, turns: Iterable[tuple[str, str, float]], tools: Sequence[Tool]
+    builder: ConversationBuilder, turns: Iterable[tuple[str, str, Record]], tools: Sequence[Tool]
 ) -> None:
     """Add turns to a conversation, with calls that fit the tools where possible."""
-    for role, text, weight in turns:
+    for role, text, source in turns:
         if role in ("call", "assistant"):
             thought = None
             if role == "call":
@@ -103,8 +103,11 @@ def add_turns(
             else:
                 tagged = "<tool_call>" in text
                 turn = read_tagged(text) if tagged else read_bracketed(text, tools)
-            builder.add_assistant(replace(turn, weight=weight), tools, thought or None)
-        elif role == "tool":
+            turn = replace(turn, weight=turn_weight(source))
+            builder.add_assistant(turn, tools, thought or None)
+            continue
+        check_flags(source, role, builder.unread)
+        if role == "tool":
             builder.add_result(text)
         else:
             builder.add_text(role, text.strip())
