@@ -96,7 +96,7 @@ def test_a_loss_without_a_gradient_keeps_the_policy(
 @pytest.mark.parametrize(
     ("training", "sentence"),
     [
-        ({"loss": "half"}, r"loss should be 'file.py:function', it is 'half'"),
+        ({"loss": "half"}, r"loss should be 'file.py:function', it is 'half'$"),
         ({"loss": "mine.py:half", "method": "teacher_mode"}, "loss is not read by teacher_mode"),
     ],
 )

@@ -394,4 +394,6 @@ def _error_message(error: ValidationError, where: str) -> str:
         return f"unknown key {key!r} in {place}{near}; known: {', '.join(known)}"
     if problem["type"] == "value_error" and not key:
         return f"{where}: {message}"
-    return f"{key} in {where}: {message[0].lower()}{message[1:]}, got {problem['input']!r:.80}"
+    is_said = problem["type"] == "value_error" and isinstance(problem["input"], Mapping)
+    got = "" if is_said else f", got {problem['input']!r:.80}"
+    return f"{key} in {where}: {message[0].lower()}{message[1:]}{got}"
