@@ -228,6 +228,17 @@ def test_a_student_comes_closer_to_another_model_and_bakes_the_tools(tmp_path: P
     assert evaluate(open_model(run, overrides=["evaluation.tools_in_prompt=full"]), num_samples=4)
 
 
+def test_a_student_that_learns_the_replies_alone_plays_nothing(tmp_path: Path) -> None:
+    teacher = a_run(tmp_path / "sft", method="sft", steps=25)
+    options = {"method": "distill", "distill": {"teacher": str(teacher), "samples": 0}}
+    run = a_run(tmp_path / "distilled", steps=6, **options)
+    lines = lines_of(run)
+    assert lines[-1]["answers_loss"] < 0.7 * lines[0]["answers_loss"]
+    assert {line["reward"] for line in lines} == {None}
+    kept = [json.loads(line) for line in (run / "samples.jsonl").read_text().splitlines()]
+    assert not [one for one in kept if one.get("kind") == "episode"]
+
+
 def test_a_distillation_that_is_resumed_ends_with_the_same_bits(tmp_path: Path) -> None:
     options = {"method": "distill", "rl": {"group_size": 2, "max_completion_length": 8}}
     whole = a_run(tmp_path / "whole", steps=4, **options)

@@ -68,10 +68,9 @@ def distill(
         tasks = seeded_batch(env.episodes.tasks, plan.batch_size, experiment.seed, step, TASK_ORDER)
         seen = parts_of(tasks, experiment, step / total)
         with clock.on("sample"):
-            groups = play(env, sampler, seen, experiment, step)
+            groups = play(env, sampler, seen, experiment, step) if plan.distill.samples else []
         with clock.on("teacher"):
-            heard = groups if plan.distill.samples else ()
-            sampled, divergence = judged_rows(env.teacher, heard, plan.rl.temperature, step)
+            sampled, divergence = judged_rows(env.teacher, groups, plan.rl.temperature, step)
             answers = env.teacher.answers(tasks) if plan.distill.answers else {}
             shown = [
                 row
@@ -82,7 +81,8 @@ def distill(
             metrics = learn(trainer, sampled, shown, experiment, step, total)
         learned = {name: metrics[name] for name in ("answers_loss",) if name in metrics}
         metrics = update_means([metrics], loop.snapshot_age) | learned | divergence
-        metrics |= rollout_metrics(groups) | {"prompt_tokens": prompt_tokens(groups)}
+        if groups:
+            metrics |= rollout_metrics(groups) | {"prompt_tokens": prompt_tokens(groups)}
         loop.finish_step(f"reverse KL {metrics['reverse_kl']:.3f}")
         report_rl(loop, env.episodes, trend, metrics, groups)
     return loop.status

@@ -200,7 +200,7 @@ def with_seconds(metrics: Metrics, clock: Clock) -> Metrics:
     trained tokens, counted in every pass, by the time of the whole step.
     """
     seconds = clock.take()
-    sampled = metrics["sampled_tokens"] / max(1e-9, seconds.get("sample", 0.0))
+    sampled = metrics.get("sampled_tokens", 0.0) / max(1e-9, seconds.get("sample", 0.0))
     trained = metrics["trained_tokens"] / max(1e-9, sum(seconds.values()))
     return {
         **metrics,
@@ -220,7 +220,8 @@ def report_rl(
 ) -> None:
     """Log every step; show a report and keep some episodes when that is due.
 
-    advantages: those of the turns of each episode that did not fail, in order of the groups.
+    groups: none where nothing was played, and so no reward was measured. advantages: those of the
+    turns of each episode that did not fail, in order of the groups.
     """
     plan, state = loop.run.experiment.training, loop.state
     loop.check_skipped(metrics["updates"], metrics["skipped_updates"])
@@ -229,21 +230,20 @@ def report_rl(
         "seconds": round(state.seconds, 3),
     }
     loop.run.log("train", state.step, values)
-    trend.add(metrics)
+    if groups:
+        trend.add(metrics)
     if not loop.due(plan.log_every):
         return
     show = loop.hooks.progress.report
-    show(
-        f"Iteration {state.step}/{loop.total} | Loss: {metrics['loss']:z.3f} | "
-        f"Mean Reward: {metrics['reward']:z.3f}"
-    )
+    reward = f" | Mean Reward: {metrics['reward']:z.3f}" if groups else ""
+    show(f"Iteration {state.step}/{loop.total} | Loss: {metrics['loss']:z.3f}{reward}")
     for name in sorted(name.removeprefix(PREFIX) for name in metrics if name.startswith(PREFIX)):
         show(f"  {name}: {metrics[PREFIX + name]:z.3f}")
     if "kl_reference" in metrics:
         show(f"  kl_reference: {metrics['kl_reference']:.4f}")
     if (comparison := trend.comparison()) is not None:
         show(f"  {comparison}")
-    if (sentence := trend.advice(metrics)) is not None:
+    if groups and (sentence := trend.advice(metrics)) is not None:
         show(f"  note: {sentence}")
     played = [one for group in groups for one in group.without_failures().episodes]
     credit = {id(one): own for one, own in zip(played, advantages)}
