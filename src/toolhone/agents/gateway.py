@@ -240,17 +240,22 @@ async def _body(request: Request) -> Json:
     if kind != "application/json":
         found = kind or "of no named type"
         raise CapabilityError(f"the request must be application/json, it is {found}")
+    content = await read_content(request, MAX_REQUEST, "shorten it")
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise CapabilityError(f"the request is not JSON: {error!s:.120}") from None
+
+
+async def read_content(request: Request, most: int, remedy: str) -> bytes:
+    """Read the bytes of a request, at most so many."""
     parts, size = [], 0
     async for part in request.stream():
         parts.append(part)
         size += len(part)
-        if size > MAX_REQUEST:
-            most = f"{MAX_REQUEST // 2**20} MiB"
-            raise CapabilityError(f"the request has more than {most}; shorten it")
-    try:
-        return json.loads(b"".join(parts))
-    except (ValueError, RecursionError) as error:
-        raise CapabilityError(f"the request is not JSON: {error!s:.120}") from None
+        if size > most:
+            raise CapabilityError(f"the request has more than {most // 2**20} MiB; {remedy}")
+    return b"".join(parts)
 
 
 def _json(value: Json, status: int = 200) -> Response:

@@ -152,13 +152,11 @@ def experiment_of(
     return _merge_and_check(plain, [parse_override(text, tell) for text in overrides], where, tell)
 
 
-def overridden(
-    experiment: Experiment, overrides: Sequence[str], tell: Tell = to_stderr
-) -> Experiment:
+def overridden(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
     """Return the experiment with `key=value` overrides applied."""
     values: dict[str, Any] = experiment.model_dump(exclude_unset=True)
     for override in overrides:
-        values = merged(values, parse_override(override, tell))
+        values = merged(values, parse_override(override, to_stderr))
     return make_experiment(values, "the command line")
 
 

@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolhone.agents.gateway import LOOPBACK, SHUTDOWN_SECONDS
+from toolhone.agents.gateway import LOOPBACK, SHUTDOWN_SECONDS, read_content
 from toolhone.config.experiment import make_experiment, overridden
 from toolhone.errors import (
     BusyError,
@@ -288,13 +288,7 @@ def _endpoint(handler: Handler, key: str) -> Callable[[Request], Any]:
 
 async def _read_body(request: Request) -> Json | bytes:
     """Read the body: bytes of protobuf, or JSON; the query where there is none."""
-    parts, size = [], 0
-    async for part in request.stream():
-        parts.append(part)
-        size += len(part)
-        if size > MAX_BODY:
-            raise CapabilityError(f"the request has more than {MAX_BODY // 2**20} MiB; split it")
-    body = b"".join(parts)
+    body = await read_content(request, MAX_BODY, "split it")
     if request.headers.get("content-type", "").startswith(PROTOBUF):
         return body
     if not body:

@@ -212,26 +212,26 @@ def _describe(part: Mapping[str, Json]) -> str:
     return f"[{part.get('type')} of {size:,} characters, which is not shown]"
 
 
-def read_server(spec: Json, base: Path, where: str = "mcp") -> McpServer:
+def read_server(spec: Json, base: Path) -> McpServer:
     """Read `{"command": [...]}` or `{"url": ...}`; a mistake is a `ConfigError`."""
     if not isinstance(spec, Mapping):
-        raise ConfigError(f"{where} must be an object with 'command' or 'url', got {spec!r:.60}")
+        raise ConfigError(f"mcp must be an object with 'command' or 'url', got {spec!r:.60}")
     for key in spec:
         if key not in _KEYS:
-            raise ConfigError(f"{where} has an unknown key {key!r}{nearest(key, _KEYS)}")
+            raise ConfigError(f"mcp has an unknown key {key!r}{nearest(key, _KEYS)}")
     command, url, env = spec.get("command", []), spec.get("url", ""), spec.get("env", [])
     words = isinstance(command, list) and all(isinstance(word, str) for word in command)
     if not words or not isinstance(url, str) or bool(command) == bool(url):
         right = "'command' (a list of words) or 'url' (a text), one of them"
-        raise ConfigError(f"{where} needs {right}, got {dict(spec)!r:.80}")
+        raise ConfigError(f"mcp needs {right}, got {dict(spec)!r:.80}")
     if url and urlsplit(url).scheme not in ("http", "https"):
-        raise ConfigError(f"{where}: 'url' must begin with http:// or https://, got {url!r:.60}")
+        raise ConfigError(f"mcp: 'url' must begin with http:// or https://, got {url!r:.60}")
     if not isinstance(env, list) or not all(isinstance(name, str) for name in env):
-        raise ConfigError(f"{where}: 'env' must be a list of names of variables, got {env!r:.60}")
+        raise ConfigError(f"mcp: 'env' must be a list of names of variables, got {env!r:.60}")
     timeout, most = spec.get("timeout", TIMEOUT), spec.get("max_bytes", MAX_BYTES)
     for key, value in (("timeout", timeout), ("max_bytes", most)):
         if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-            raise ConfigError(f"{where}: {key!r} must be a number above 0, got {value!r:.40}")
+            raise ConfigError(f"mcp: {key!r} must be a number above 0, got {value!r:.40}")
     folder = base / str(spec.get("cwd", "."))
     return McpServer(tuple(command), url, tuple(env), folder, float(timeout), int(most))
 
