@@ -128,6 +128,9 @@ def _draw_lines(axes: Axes, points: Sequence[Point], style: PanelStyle) -> None:
         axes.plot(x, y, dash, color=colour, lw=1.4, marker=marker, markersize=3.5, label=series)
     if style.log_x:
         axes.set_xscale("log")
+        values = sorted({float(point.x) for point in points})
+        axes.set_xticks(values, [f"{value:g}" for value in values])
+        axes.set_xticks([], minor=True)
     else:
         axes.set_xlim(left=0)
     if style.unit:
