@@ -205,3 +205,23 @@ def test_another_header_in_turns_than_in_prompts_is_refused() -> None:
 def test_the_true_reason_of_a_refusal_is_named(changes: tuple[str, str], reason: str) -> None:
     _, certificate = certify(zoo_tokenizer(JSON_CALLS.replace(*changes)), FormatRequest())
     assert reason in certificate.reason
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_a_turn_that_stays_open_when_the_user_answers_its_results_is_a_limit(closes: bool) -> None:
+    ends = "<|end|>" if closes else ""
+    template = f"""\
+{{%- if tools -%}}<|system|>{{{{ tools | tojson }}}}<|end|>{{%- endif -%}}
+{{%- for m in messages -%}}
+{{%- if m.role == 'tool' -%}}{{{{ m.content }}}}<|/result|>
+{{%- if not loop.last and loop.nextitem.role == 'user' -%}}{ends}{{%- endif -%}}
+{{%- elif m.role == 'assistant' -%}}
+{{%- if loop.first or loop.previtem.role != 'tool' -%}}<|assistant|>{{%- endif -%}}
+{{{{ m.content or '' }}}}{{%- for c in m.tool_calls or [] -%}}<|call|>\
+{{{{ {{c.function.name: c.function.arguments}} | tojson }}}}<|result|>{{%- endfor -%}}
+{{%- if not m.tool_calls -%}}<|end|>{{%- endif -%}}
+{{%- else -%}}<|{{{{ m.role }}}}|>{{{{ m.content }}}}<|end|>{{%- endif -%}}
+{{%- endfor -%}}
+{{%- if add_generation_prompt and messages[-1].role != 'tool' -%}}<|assistant|>{{%- endif -%}}"""
+    _, certificate = open_(template)
+    assert ("is never ended" in " ".join(certificate.limits)) != closes

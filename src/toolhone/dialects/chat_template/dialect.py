@@ -118,6 +118,23 @@ class ChatTemplateDialect(MarkupDialect):
     name = "native"
 
 
+def leaves_open(dialect: MarkupDialect, tools: Sequence[Tool]) -> bool:
+    """Return whether a turn with a call, where the user speaks right behind the result, never ends.
+
+    So it is where results are part of the turn, and only an answer behind them ends it.
+    """
+    call = Message("assistant", tool_calls=(ToolCall(tools[0].name, {}),))
+    talk = [Message("user", "Ask7"), call, Message("tool", "Done7"), Message("user", "Again7")]
+    try:
+        asked, text = (
+            "".join(span.text for span in dialect.prompt(part, tools)) for part in (talk[:1], talk)
+        )
+    except DialectError:
+        return False
+    behind = text.removeprefix(asked).partition("Again7")[0]
+    return dialect.behaviour.earlier_stop[0] not in behind
+
+
 def check_reading(message: Message, reply: ParsedReply, text: str) -> None:
     """Raise `DialectError` when `text`, written for `message`, is read as something else.
 

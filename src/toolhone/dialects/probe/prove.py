@@ -24,6 +24,7 @@ from toolhone.dialects.chat_template.dialect import (
     ChatTemplateDialect,
     MarkupDialect,
     find_behaviour,
+    leaves_open,
 )
 from toolhone.dialects.chat_template.sanitise import (
     ChatWriter,
@@ -358,6 +359,8 @@ def find_limits(dialect: Dialect) -> Iterator[str]:
             yield f"the prompt does not show of a tool's schema: {', '.join(words)}"
     if not isinstance(dialect, ChatTemplateDialect):
         return
+    if leaves_open(dialect, tools):
+        yield "a turn whose results the user answers, not the assistant, is never ended"
     if dialect.behaviour.opened:
         opens = "the prompt opens a thought, and the template's turns have none"
         yield f"{opens}: it is written into the last turn, empty where a row has no reasoning"
