@@ -134,6 +134,15 @@ def no_call_tasks(count: int, seed: int) -> Iterator[Record]:
         yield task(number, category, text, tools, {"no_call": True})
 
 
+def silent_tasks(count: int, seed: int) -> Iterator[Record]:
+    """What GRPO plays beside calls, in phrasings of SFT: without it the model forgets to ask."""
+    rng, tools = random.Random(f"silent {seed}"), [function(tool) for tool in DESK["tools"]]
+    for number in range(count):
+        plain = CHAT["trained"][number // 2 % len(CHAT["trained"])]
+        text = desk_missing(rng, "sft")[0] if number % 2 else plain
+        yield task(number, "no call", text, tools, {"no_call": True})
+
+
 def sft_rows(count: int, seed: int, plain: Sequence[tuple[str, str]]) -> list[Record]:
     """Rows of all kinds, in the shares of `SHARES`; half of plain chat has tools on offer."""
     rng = random.Random(f"sft {seed}")
@@ -165,7 +174,8 @@ def make_data(
         *no_call_tasks(sizes.tasks, seed),
         *builtin,
     ]
-    played = [*desk_tasks("grpo", sizes.grpo, seed, "desk")]
+    played = [*desk_tasks("grpo", sizes.grpo, seed, "desk"), *silent_tasks(sizes.grpo // 4, seed)]
+    random.Random(seed).shuffle(played)
     files = {"rows": sft_rows(sizes.rows, seed, plain), "grpo": played, "tasks": measured}
     out.mkdir(parents=True, exist_ok=True)
     paths = {}

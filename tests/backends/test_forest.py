@@ -3,8 +3,10 @@ gradients of rows that run alone, on many families.
 """
 
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ from transformers import (
 
 from backends.test_torch_models import CONFIGS, CPU, SIZES, save_model
 from toolhone.backends.base import Lora
-from toolhone.backends.torch import attention, kernels
+from toolhone.backends.torch import attention, device, kernels
 from toolhone.backends.torch import engine as engines
 from toolhone.backends.torch.attention import AttentionPlan, ForestAttention
 from toolhone.backends.torch.engine import EngineOptions
@@ -234,6 +236,21 @@ def test_checkpointed_layers_give_the_same_gradients_on_a_forest(tmp_path: Path)
         assert one.grad is not None
         assert other.grad is not None
         assert torch.allclose(one.grad, other.grad, atol=1e-6), name
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc is what keeps the holes")
+def test_checkpointed_layers_give_their_holes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trims: list[int] = []
+    library = SimpleNamespace(malloc_trim=trims.append)
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda _: library)
+    monkeypatch.setattr(device, "TRIMMED", 2)
+    options = replace(CPU, gradient_checkpointing=True)
+    engine = open_trainer(save_model(CONFIGS["llama"], tmp_path), Lora(2), options).engine
+    engine.set_learning(True)
+    engine.logprobs(groups_of_rows(), 1.0).sum().backward()
+    assert len(trims) == engine.model.config.num_hidden_layers  # two passes, at every second layer
 
 
 def test_rows_share_nothing_where_adapters_drop_units(

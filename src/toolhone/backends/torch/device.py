@@ -8,17 +8,23 @@ A prediction counts weights, optimizer and hidden states, and on a CPU a tenth o
 
 from __future__ import annotations
 
+import ctypes
+import itertools
 import os
 import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from toolhone.errors import ModelError
 
+TRIMMED = 5
+"""Checkpointed layers after which glibc gives freed memory back."""
 CPU_MICRO_BATCHES = (1024, 4096)
 CPU_BATCH_BYTES = 256 * 2**20
 """Hidden states of one forward pass on a CPU, where that is more than 1,024 tokens."""
@@ -141,3 +147,32 @@ def empty_cache(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
+
+
+def checkpoint_layers(model: Any) -> None:
+    """Recompute the layers of a transformers model in the backward pass.
+
+    glibc cannot use the aligned holes that a layer leaves for the next one, and keeps them (2.5 GB
+    in place of 1.5 for 2,000 tokens of SmolLM2): they are given back every `TRIMMED` layers.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    # transformers 5 renamed the method
+    enable = getattr(model, "activation_checkpointing_enable", None)
+    (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is None or model.device.type != "cpu":
+        return
+    calls = itertools.count()
+
+    def run(function: Callable[..., Any], *inputs: Any) -> Any:
+        def trimmed(*given: Any) -> Any:
+            if next(calls) % TRIMMED == 0:
+                trim(0)
+            return function(*given)
+
+        return checkpoint(trimmed, *inputs, use_reentrant=False)
+
+    for part in model.modules():
+        if isinstance(part, GradientCheckpointingLayer):
+            part._gradient_checkpointing_func = run

@@ -25,6 +25,7 @@ from toolhone.backends.base import Lora, ModelInfo, pad_rows
 from toolhone.backends.torch.attention import AttentionPlan, prepare, run_forest
 from toolhone.backends.torch.device import (
     cache_tokens,
+    checkpoint_layers,
     default_micro_batch,
     find_device,
     token_bytes,
@@ -316,9 +317,7 @@ def open_engine(
     if adapter is not None:
         read_peft(model, adapter)
     if options.gradient_checkpointing:
-        # transformers 5 renamed the method
-        enable = getattr(model, "activation_checkpointing_enable", None)
-        (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
+        checkpoint_layers(model)
     model.eval()
     return Engine(model, name, options, lora, layers)
 
