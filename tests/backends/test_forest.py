@@ -2,6 +2,7 @@
 gradients of rows that run alone, on many families.
 """
 
+import ctypes
 import math
 import sys
 from dataclasses import replace
@@ -244,7 +245,7 @@ def test_checkpointed_layers_give_their_holes_back(
 ) -> None:
     trims: list[int] = []
     library = SimpleNamespace(malloc_trim=trims.append)
-    monkeypatch.setattr(device.ctypes, "CDLL", lambda _: library)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
     monkeypatch.setattr(device, "TRIMMED", 2)
     options = replace(CPU, gradient_checkpointing=True)
     engine = open_trainer(save_model(CONFIGS["llama"], tmp_path), Lora(2), options).engine
