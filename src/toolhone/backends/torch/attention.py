@@ -287,6 +287,7 @@ def _widened(model: Any) -> Any:
         words = base.get_input_embeddings().weight
         wide = {id(words): nn.Parameter(words[:PROBED].float(), requires_grad=False)}
         twin = copy.deepcopy(base, wide).float()
+        twin.get_input_embeddings().padding_idx = None  # a word beyond the first
     finally:
         base.set_submodule(name, layers)
     return SimpleNamespace(base_model=twin, config=model.config)
