@@ -287,6 +287,25 @@ def test_adapters_are_merged_to_decode_in_float32(qwen: Path, merges: bool) -> N
     np.testing.assert_allclose(trainer.logprobs([row]).value[0][2:], sample.logprobs, atol=1e-5)
 
 
+@pytest.mark.parametrize("fault", [False, True])
+def test_half_precision_is_sampled_from_side_by_side_whatever_it_rounds(
+    fault: bool, qwen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = cascade_decoder.CascadeDecoder._run
+
+    def rounding(*inputs: Any) -> torch.Tensor:
+        found = real(*inputs)
+        own = inputs[0]._engine.compute_dtype
+        return found * 2 if own is torch.bfloat16 or fault else found
+
+    monkeypatch.setattr(cascade_decoder.CascadeDecoder, "_run", rounding)
+    engine = open_trainer(qwen, Lora(rank=2), replace(CPU, torch_dtype="bfloat16")).engine
+    assert cascade_decoder.is_exact(engine) is not fault
+    layers = engine.model.base_model.layers
+    assert len(layers) == engine.model.config.num_hidden_layers
+    assert all(layer.mlp.up_proj.base.weight.dtype is torch.bfloat16 for layer in layers)
+
+
 def test_merged_weights_are_not_kept_while_gradients_are_made(qwen: Path) -> None:
     trainer = open_trainer(qwen, Lora(rank=2), CPU)
     rows = [Row.of([3, 4, 5, 6, 7], [True] * 5).with_arrays(weights=1.0)]

@@ -15,7 +15,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -245,7 +244,7 @@ def prepare(model: Any, device: torch.device, checkpointed: bool = False) -> str
     cuts = False
     try:
         reason = _difference(model, device, ERROR if wide else math.inf)
-        probe = model if wide or reason is not None else _widened(model)
+        probe = model if wide or reason is not None else widened(model)
         with torch.autocast(device.type, enabled=False):
             if probe is not model:
                 reason = _difference(probe, device, ERROR)
@@ -271,8 +270,8 @@ def _cuts_alike(model: Any, device: torch.device) -> bool:
             hook.remove()
 
 
-def _widened(model: Any) -> Any:
-    """The first layers of a model in float32, as many as show each of its kinds.
+def widened(model: Any) -> Any:
+    """A float32 twin with the first `PROBED` words and layers, as many as show each of its kinds.
 
     In half precision rounding alone can move the state of a rare token by more than its size
     (SmolLM2; docs/log.md), so that no bound would tell it from a fault.
@@ -282,15 +281,16 @@ def _widened(model: Any) -> Any:
     name, layers = max(lists, key=lambda one: len(one[1]))
     kinds = getattr(model.config.get_text_config(), "layer_types", None) or [""]
     count = max(2, *(1 + kinds.index(kind) for kind in kinds))
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    words = [value for end in ends if end is not None for value in end.parameters(recurse=False)]
+    few = {id(value): nn.Parameter(value[:PROBED].float(), False) for value in words}
     base.set_submodule(name, nn.ModuleList(layers[:count]))
     try:
-        words = base.get_input_embeddings().weight
-        wide = {id(words): nn.Parameter(words[:PROBED].float(), requires_grad=False)}
-        twin = copy.deepcopy(base, wide).float()
-        twin.get_input_embeddings().padding_idx = None  # a word beyond the first
+        twin = copy.deepcopy(model, few).float()
     finally:
         base.set_submodule(name, layers)
-    return SimpleNamespace(base_model=twin, config=model.config)
+    twin.get_input_embeddings().padding_idx = None  # a word beyond the first
+    return twin
 
 
 def _difference(model: Any, device: torch.device, error: float, every: int = 1) -> str | None:

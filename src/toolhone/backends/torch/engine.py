@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from toolhone.backends.base import Lora, ModelInfo, pad_rows
-from toolhone.backends.torch.attention import AttentionPlan, prepare, run_forest
+from toolhone.backends.torch.attention import AttentionPlan, prepare, run_forest, widened
 from toolhone.backends.torch.device import (
     cache_tokens,
     checkpoint_layers,
@@ -123,6 +123,12 @@ class Engine:
             shared[id(value)] = nn.Parameter(weights[name], requires_grad=False)
         twin = copy.copy(self)
         twin.model = copy.deepcopy(self.model, shared)
+        return twin
+
+    def widened(self) -> Engine:
+        """A float32 twin of the first layers, whose numbers tell a fault from rounding."""
+        twin = copy.copy(self)
+        twin.model, twin.compute_dtype = widened(self.model), torch.float32
         return twin
 
     def write_merged(self, folder: Path) -> None:
