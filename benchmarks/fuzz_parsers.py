@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from support.framed_cases import FORMS
 from support.hostile_texts import adversarial, pieces_of, random_text
 from support.template_zoo import TEMPLATES, zoo_dialect
-from toolhone.dialects.base import Syntax
 from toolhone.dialects.choose import SYNTAXES
+from toolhone.dialects.interface import Syntax
 from toolhone.dialects.syntax.delimited import DelimitedSyntax
 from toolhone.schema import Tool
 

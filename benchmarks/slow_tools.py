@@ -29,7 +29,7 @@ import torch
 from toolhone.api import open_model
 from toolhone.backends.base import Sample, SamplingParams, StopReason
 from toolhone.data.templates import Templates
-from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.interface import ParseProblem
 from toolhone.episodes.driver import Clock, run_episodes
 from toolhone.episodes.episode import Episode, EpisodeRules
 from toolhone.episodes.policy import Prompt, TokenPolicy, Turn

@@ -27,7 +27,7 @@ from toolhone.config.trust import restrict_untrusted_run
 from toolhone.config.user_code import USER_CODE, import_callable
 from toolhone.data.task_files import check_ids, refuse_unplayable, tasks_from_any
 from toolhone.data.world_tasks import in_world, read_agent_tasks
-from toolhone.dialects.base import Dialect
+from toolhone.dialects.interface import Dialect
 from toolhone.dialects.probe.certificate import Certificate, check_same, open_certified
 from toolhone.episodes.driver import run_episodes
 from toolhone.episodes.policy import TokenPolicy, open_policy

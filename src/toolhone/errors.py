@@ -13,7 +13,7 @@
 
 A message says what was wrong, what was seen, what would be right, and where. Everything else that
 escapes is a bug of ours and keeps its traceback. What a *model* does wrong is never an exception:
-it is data (`tools.result.ToolStatus`, `dialects.base.ParseProblem`).
+it is data (`tools.result.ToolStatus`, `dialects.interface.ParseProblem`).
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ ORDER = (
 """From top to bottom. A file imports files of its own level and of those below. `data.dataset`
 joins what synthetic and doctor do.
 """
-SAME_STEM = {"base": "the protocol of a room", "data": "the verb and the room"}
+SAME_STEM = {"data": "the verb and the room"}
 """File names that two rooms may share, each with its reason."""
 
 

@@ -31,8 +31,8 @@ from toolhone.data.preferences import (
     pair_rows,
 )
 from toolhone.data.templates import Templates
-from toolhone.dialects.base import Dialect, ParseProblem
 from toolhone.dialects.choose import open_dialect
+from toolhone.dialects.interface import Dialect, ParseProblem
 from toolhone.episodes.policy import TokenPolicy, Turn
 from toolhone.errors import DataError, DialectError, RunError
 from toolhone.rows import Origin, Row

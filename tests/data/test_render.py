@@ -15,8 +15,8 @@ from toolhone.backends.gradient import loss_gradient
 from toolhone.config.sections import TrainingSection
 from toolhone.data.preferences import PreferencePair, pair_rows
 from toolhone.data.render import Lengths, check_lengths, render_rows
-from toolhone.dialects.base import Dialect
 from toolhone.dialects.choose import open_dialect
+from toolhone.dialects.interface import Dialect
 from toolhone.errors import DataError
 from toolhone.rows import Row
 from toolhone.schema import Conversation, Message, Tool, ToolCall

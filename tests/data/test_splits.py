@@ -1,4 +1,4 @@
-"""What `toolhone.data.splits` and `toolhone.sources.base` promise."""
+"""What `toolhone.data.splits` and `toolhone.sources.source` promise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from toolhone.data.splits import split_by_tools, split_rows
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Expect, ExpectedCall, Message, Tool, ToolCall
-from toolhone.sources.base import tasks_of
+from toolhone.sources.source import tasks_of
 
 
 def row(

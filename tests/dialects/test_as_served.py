@@ -10,8 +10,8 @@ import pytest
 from support.template_zoo import zoo_dialect, zoo_parameters, zoo_tokenizer
 from toolhone.backends.base import Sampler, SamplingParams
 from toolhone.data.render import encode_rows
-from toolhone.dialects.base import History
 from toolhone.dialects.choose import FormatRequest
+from toolhone.dialects.interface import History
 from toolhone.dialects.probe.certificate import CertificateVerdict, certify
 from toolhone.dialects.probe.prove import prove_template
 from toolhone.episodes.policy import Prompt, TokenPolicy, Turn

@@ -19,8 +19,8 @@ from support.dialect_kinds import (
     trained_texts,
 )
 from support.dialect_models import CHATML_TOKENS, QWEN_LIKE, THINKING, small_tokenizer
-from toolhone.dialects.base import Dialect, ParsedReply
 from toolhone.dialects.choose import open_dialect
+from toolhone.dialects.interface import Dialect, ParsedReply
 from toolhone.dialects.probe.prove import describe
 from toolhone.errors import DialectError
 from toolhone.rows import Row

@@ -23,9 +23,9 @@ from support.dialect_kinds import (
     trained_texts,
 )
 from support.dialect_models import LLAMA_LIKE, QWEN_LIKE, llama_tokenizer, small_tokenizer
-from toolhone.dialects.base import ParsedReply, ParseProblem
 from toolhone.dialects.chat_template.dialect import check_reading
 from toolhone.dialects.choose import open_dialect
+from toolhone.dialects.interface import ParsedReply, ParseProblem
 from toolhone.dialects.probe.prove import describe
 from toolhone.errors import DialectError
 from toolhone.rows import Origin

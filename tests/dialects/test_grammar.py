@@ -25,10 +25,10 @@ from toolhone.backends.base import SamplingParams, check_unconstrained
 from toolhone.backends.constraint import GrammarConstraint, Grammars, compile_grammar
 from toolhone.backends.toy import open_toy
 from toolhone.cli.main import app
-from toolhone.dialects.base import Dialect, ParseProblem
 from toolhone.dialects.chat_template.dialect import ChatTemplateDialect
 from toolhone.dialects.choose import open_dialect
 from toolhone.dialects.grammar import grammar_of
+from toolhone.dialects.interface import Dialect, ParseProblem
 from toolhone.dialects.probe.prove import prove_template
 from toolhone.dialects.syntax.delimited import DelimitedSyntax
 from toolhone.episodes.policy import TokenPolicy, Turn

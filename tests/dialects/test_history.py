@@ -10,8 +10,8 @@ from support.dialect_cases import ONE, TOOLS
 from support.dialect_models import QWEN_LIKE, THINKING, small_tokenizer
 from toolhone.backends.base import Sampler, SamplingParams
 from toolhone.data.render import encode_rows
-from toolhone.dialects.base import Dialect, History
 from toolhone.dialects.choose import open_dialect
+from toolhone.dialects.interface import Dialect, History
 from toolhone.episodes.policy import Prompt, TokenPolicy, Turn
 from toolhone.schema import Conversation, Message
 from toolhone.tokenizer import Span, TextTokenizer

@@ -7,12 +7,12 @@ from itertools import permutations
 import pytest
 
 from support.dialect_models import QWEN_LIKE, small_tokenizer
-from toolhone.dialects.base import Dialect
 from toolhone.dialects.choose import open_dialect
+from toolhone.dialects.interface import Dialect
 from toolhone.errors import DialectError, FindingKind
 from toolhone.schema import Conversation, Message, Tool, ToolCall
 from toolhone.schema.message import match_results
-from toolhone.sources.base import conversation_faults
+from toolhone.sources.source import conversation_faults
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}}
 TOOLS = tuple(Tool(name, name, CITY) for name in ("weather", "news", "tides"))

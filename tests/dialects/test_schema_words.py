@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from support.dialect_models import QWEN_LIKE, small_tokenizer
-from toolhone.dialects.base import Dialect
 from toolhone.dialects.choose import FormatRequest, open_dialect
+from toolhone.dialects.interface import Dialect
 from toolhone.dialects.probe.certificate import certify
 from toolhone.dialects.probe.schema_words import count_hidden, hidden_note, hidden_words
 from toolhone.schema import Message, Tool

@@ -24,9 +24,9 @@ from support.dialect_models import random_calls, random_text, random_value
 from support.framed_cases import FORMS, Calls
 from support.hostile_texts import adversarial, pieces_of
 from support.hostile_texts import random_text as hostile_text
-from toolhone.dialects.base import ParsedReply, ParseProblem, Syntax
 from toolhone.dialects.chat_template.dialect import check_reading
 from toolhone.dialects.choose import open_syntax
+from toolhone.dialects.interface import ParsedReply, ParseProblem, Syntax
 from toolhone.dialects.syntax import model_text
 from toolhone.dialects.syntax.bodies import JsonCalls
 from toolhone.dialects.syntax.delimited import DelimitedFormat, DelimitedSyntax

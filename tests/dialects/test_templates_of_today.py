@@ -7,8 +7,8 @@ import pytest
 from support.dialect_models import QWEN_LIKE
 from support.log_rows import TOOLS
 from support.template_zoo import zoo_tokenizer
-from toolhone.dialects.base import Dialect
 from toolhone.dialects.choose import FormatRequest
+from toolhone.dialects.interface import Dialect
 from toolhone.dialects.probe.certificate import Certificate, certify
 from toolhone.schema import Conversation, Message, Tool, ToolCall
 

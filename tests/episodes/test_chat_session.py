@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from support.scripted import ScriptedSampler, byte_tokenizer
 from toolhone.backends.base import SamplingParams, StopReason
-from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.choose import open_dialect
+from toolhone.dialects.interface import ParseProblem
 from toolhone.episodes.chat_session import ChatEnd, ChatSession, Event
 from toolhone.episodes.policy import TokenPolicy, Turn
 from toolhone.tools.registry import Registry

@@ -18,7 +18,7 @@ from support.scripted import (
 )
 from toolhone.backends.base import SamplingParams, StopReason
 from toolhone.data.task_files import refuse_unplayable
-from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.interface import ParseProblem
 from toolhone.episodes.driver import TO_THE_END, TURNS_PER_KEY, run_calls, run_episodes, sample_key
 from toolhone.episodes.episode import (
     EpisodeRules,

@@ -22,8 +22,8 @@ from toolhone.errors import CapabilityError, DialectError, RunError, UserError
 from toolhone.export.merged import ExportFormat, check_place, export, to_of
 from toolhone.export.replay import LEAST, Replay, replay, replay_tasks
 from toolhone.schema import Conversation
-from toolhone.sources.base import tasks_of
 from toolhone.sources.files import write_jsonl
+from toolhone.sources.source import tasks_of
 
 RUN: dict[str, Any] = {
     "data": {"samples": 12},

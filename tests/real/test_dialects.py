@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from support.dialect_cases import CONVERSATION, NESTED, QUOTES, TOOLS, TWO
-from toolhone.dialects.base import Dialect
 from toolhone.dialects.choose import open_dialect
+from toolhone.dialects.interface import Dialect
 from toolhone.dialects.probe.prove import describe
 from toolhone.errors import DialectError
 from toolhone.schema import Conversation, Message

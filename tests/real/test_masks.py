@@ -12,9 +12,9 @@ import pytest
 from conftest import SHARED
 from support.template_zoo import TEMPLATES
 from toolhone.data.render import encode_rows
-from toolhone.dialects.base import Dialect
 from toolhone.dialects.chat_template.dialect import ChatTemplateDialect
 from toolhone.dialects.choose import open_dialect
+from toolhone.dialects.interface import Dialect
 from toolhone.schema import Conversation, Message, Tool, ToolCall
 from toolhone.tokenizer import TextTokenizer
 

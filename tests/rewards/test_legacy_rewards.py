@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from toolhone.dialects.base import Syntax
+from toolhone.dialects.interface import Syntax
 from toolhone.dialects.syntax.model_text import Tagged
 from toolhone.dialects.syntax.unmarked import Calls, JsonObject
 from toolhone.episodes.episode import Episode, EpisodeStatus

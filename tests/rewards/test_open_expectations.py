@@ -10,8 +10,8 @@ from support.scripted import scripted_policy
 from support.source_rows import gold
 from toolhone.backends.base import StopReason
 from toolhone.data.task_files import tasks_beside
-from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.choose import open_syntax
+from toolhone.dialects.interface import ParseProblem
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.policy import Turn
 from toolhone.evaluation.display import show_expectation

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from toolhone.config.rl import RewardSection
-from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.interface import ParseProblem
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.policy import Turn
 from toolhone.errors import ConfigError, RunError

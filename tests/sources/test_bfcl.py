@@ -12,11 +12,11 @@ from conftest import SHARED
 from support.source_rows import all_score, formats, is_right, write_rows
 from toolhone.errors import DataError, FindingKind
 from toolhone.schema import Expect, ExpectedCall, Message, Task, Tool, ToolCall
-from toolhone.sources.base import Skip
 from toolhone.sources.bfcl import EMPTY_MEMORY, LONG_CONTEXT, MAX_VARIANTS, expected_call
 from toolhone.sources.formats import ABOUT, detect_format, open_source
 from toolhone.sources.loaded import Loaded
 from toolhone.sources.scenarios import MISFIT, NO_ANSWER
+from toolhone.sources.source import Skip
 
 BFCL = SHARED / "datasets" / "bfcl_v4"
 NAMED = "a tool whose types are named as JSON Schema names none"

@@ -14,10 +14,10 @@ import pytest
 
 from support.format_rows import ROWS, write_beside
 from toolhone.sources import formats
-from toolhone.sources.base import Context, Converted, Skip
 from toolhone.sources.files import FileLine
 from toolhone.sources.formats import PAIRS, SOURCES, open_source
 from toolhone.sources.loaded import Loaded
+from toolhone.sources.source import Context, Converted, Skip
 
 KEY = "zzqx"
 JUNK: list[Any] = [None, 7, 10**30, -0.5, "x", "", [], {}, [1], {"x": 1}, True, [[]], [{}]]

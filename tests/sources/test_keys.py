@@ -19,10 +19,10 @@ from toolhone.doctor.fix import clean
 from toolhone.doctor.reading import read_file
 from toolhone.errors import DataError
 from toolhone.schema.json_input import ARGUMENTS
-from toolhone.sources.base import Context, Skip
 from toolhone.sources.formats import SOURCES, open_source
 from toolhone.sources.loaded import Loaded
 from toolhone.sources.messages import MESSAGES
+from toolhone.sources.source import Context, Skip
 from toolhone.training.dataset import load_data
 
 TOOL = {"name": "find", "parameters": {"type": "object", "properties": {"a": {"type": "string"}}}}

@@ -11,9 +11,9 @@ import pytest
 
 from toolhone.schema import Tool, ToolCall
 from toolhone.schema.tool import allows_null
-from toolhone.sources.base import Context, Skip
 from toolhone.sources.files import FileLine
 from toolhone.sources.python_types import MAX_BRACKETS, UnknownType, read_type
+from toolhone.sources.source import Context, Skip
 from toolhone.sources.tool_specs import fit_call, read_tools
 
 STR, INT, NUM = {"type": "string"}, {"type": "integer"}, {"type": "number"}

@@ -13,10 +13,10 @@ import pytest
 from conftest import SHARED
 from support.source_rows import all_score, is_right
 from toolhone.schema import Expect, ExpectedCall, Task, ToolCall
-from toolhone.sources.base import Skip
 from toolhone.sources.formats import detect, detect_format, open_source
 from toolhone.sources.loaded import Loaded
 from toolhone.sources.rotbench import OPEN, read_step
+from toolhone.sources.source import Skip
 
 ROTBENCH = SHARED / "datasets" / "rotbench"
 

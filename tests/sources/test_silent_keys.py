@@ -12,9 +12,9 @@ import pytest
 from support.source_rows import write_rows
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Task
-from toolhone.sources.base import order_faults
 from toolhone.sources.formats import open_source
 from toolhone.sources.loaded import Loaded
+from toolhone.sources.source import order_faults
 from toolhone.sources.tool_lists import read_tool_file
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}

@@ -16,11 +16,11 @@ import pytest
 from toolhone.doctor.checks import check
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Expect, ExpectedCall
-from toolhone.sources.base import Skip
 from toolhone.sources.files import read_records
 from toolhone.sources.formats import ABOUT, PAIRS, SOURCES, open_source
 from toolhone.sources.loaded import Loaded
 from toolhone.sources.math_problems import Calculator, check_mark
+from toolhone.sources.source import Skip
 
 DATASETS = Path(__file__).parents[3] / "shared" / "data" / "datasets"
 

@@ -14,8 +14,8 @@ from support.dialect_models import (
     metaspace_tokenizer,
     small_tokenizer,
 )
-from toolhone.dialects.base import Dialect
 from toolhone.dialects.choose import open_dialect
+from toolhone.dialects.interface import Dialect
 from toolhone.rows import Row
 from toolhone.schema import Conversation, Message
 from toolhone.tokenizer import TextTokenizer

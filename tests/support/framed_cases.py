@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from support.dialect_cases import OK, A, N, S, T, U, X
-from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.interface import ParseProblem
 from toolhone.dialects.syntax.bodies import (
     JsonCalls,
     LooseObject,

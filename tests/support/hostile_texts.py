@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 
-from toolhone.dialects.base import Syntax
+from toolhone.dialects.interface import Syntax
 from toolhone.dialects.syntax.delimited import ID_SLOT, NAME_SLOT, NUMBER_SLOT, DelimitedSyntax
 
 _PLAIN = (

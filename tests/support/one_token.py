@@ -20,7 +20,7 @@ from toolhone.backends.base import Sampler, SamplingParams, StopReason, Trainer
 from toolhone.backends.toy import ToyTrainer, open_toy
 from toolhone.config.experiment import make_experiment
 from toolhone.config.sections import Experiment
-from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.interface import ParseProblem
 from toolhone.episodes.episode import Episode, EpisodeRules
 from toolhone.episodes.policy import Prompt, Turn
 from toolhone.rewards.reward_registry import RewardResult

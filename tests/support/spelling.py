@@ -17,7 +17,7 @@ from support.one_token import OneToken, env_of, plan, toy
 from toolhone.backends.base import Sample, Sampler
 from toolhone.backends.toy import ToyTrainer
 from toolhone.config.sections import Experiment
-from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.interface import ParseProblem
 from toolhone.episodes.episode import Episode, EpisodeRules
 from toolhone.episodes.policy import Prompt, Turn
 from toolhone.errors import DialectError

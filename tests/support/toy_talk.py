@@ -12,7 +12,7 @@ from toolhone.api import experiment
 from toolhone.backends.base import Adam, SamplingParams, train_step
 from toolhone.backends.toy import ToySampler, ToyTrainer, open_toy
 from toolhone.data.render import encode_rows
-from toolhone.dialects.base import Dialect
+from toolhone.dialects.interface import Dialect
 from toolhone.dialects.probe.certificate import open_certified
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.schema import Conversation, Expect, ExpectedCall, Message, Task, Tool, ToolCall

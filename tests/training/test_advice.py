@@ -10,7 +10,7 @@ from support.scripted import scripted_policy, task
 from toolhone.backends.base import StopReason
 from toolhone.config.experiment import make_experiment
 from toolhone.config.rl import EpisodeSection
-from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.interface import ParseProblem
 from toolhone.episodes.driver import run_episodes
 from toolhone.episodes.episode import Episode, EpisodeRules, EpisodeStatus, OnFault, TurnOutcome
 from toolhone.episodes.policy import Turn

@@ -30,8 +30,8 @@ from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import TorchTrainer, open_trainer
 from toolhone.config.experiment import make_experiment
 from toolhone.data.preferences import PairKind, PreferencePair, pair_rows
-from toolhone.dialects.base import Dialect
 from toolhone.dialects.choose import open_dialect
+from toolhone.dialects.interface import Dialect
 from toolhone.episodes.driver import TURNS_PER_KEY, run_episodes
 from toolhone.episodes.episode import Episode, EpisodeRules, EpisodeStatus
 from toolhone.episodes.policy import TokenPolicy

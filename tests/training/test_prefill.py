@@ -23,8 +23,8 @@ from toolhone.backends.base import SamplingParams, StopReason
 from toolhone.backends.toy import ToyTrainer
 from toolhone.config.experiment import load_experiment
 from toolhone.config.rl import CurriculumSection, PpoSection, RlSection
-from toolhone.dialects.base import Dialect, History, ParseProblem
 from toolhone.dialects.choose import open_dialect
+from toolhone.dialects.interface import Dialect, History, ParseProblem
 from toolhone.episodes.driver import run_episodes
 from toolhone.episodes.episode import Episode, EpisodeRules, TurnOutcome
 from toolhone.episodes.policy import Prompt, TokenPolicy, TurnStream

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from toolhone.backends.base import SamplingParams, StopReason
-from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.interface import ParseProblem
 from toolhone.episodes.episode import advice_on
 from toolhone.episodes.policy import Turn
 from toolhone.errors import DataError, nearest

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from toolhone.dialects.base import Dialect
 from toolhone.dialects.grammar import grammar_of
 from toolhone.dialects.grammar_values import WAY_OUT
+from toolhone.dialects.interface import Dialect
 from toolhone.errors import CapabilityError, DialectError
 from toolhone.schema import Tool
 from toolhone.tokenizer import TextTokenizer

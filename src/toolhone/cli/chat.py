@@ -24,7 +24,7 @@ from toolhone.episodes.policy import Turn
 from toolhone.errors import RunError, UserError, nearest
 from toolhone.runs.run import write_text, writing
 from toolhone.schema import Conversation, Tool
-from toolhone.sources.base import fingerprint
+from toolhone.sources.source import fingerprint
 
 app = typer.Typer(rich_markup_mode=None)
 COMMANDS = {

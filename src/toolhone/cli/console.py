@@ -17,7 +17,7 @@ from rich.text import Text
 
 from toolhone.backends.base import StopReason
 from toolhone.config.user_code import USER_CODE
-from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.interface import ParseProblem
 from toolhone.episodes.chat_session import Event
 from toolhone.episodes.policy import Turn
 from toolhone.evaluation.display import (

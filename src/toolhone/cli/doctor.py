@@ -24,7 +24,7 @@ from toolhone.cli.console import console, print_table
 from toolhone.cli.flags import AsJson, DialectName, Overrides, with_options
 from toolhone.config.experiment import overridden, to_stderr
 from toolhone.data.render import encode_rows
-from toolhone.dialects.base import Dialect
+from toolhone.dialects.interface import Dialect
 from toolhone.dialects.probe.certificate import Certificate, certify, check_same
 from toolhone.dialects.probe.schema_words import hidden_note
 from toolhone.doctor.checks import REMEDIES

@@ -74,7 +74,7 @@ def train(
     config: Annotated[
         str | None, Option(help="the experiment file, for those used to this spelling")
     ] = None,
-    debug: Annotated[bool, Option("--debug", help="show the traceback of an error")] = False,  # noqa: ARG001 (read in main)
+    debug: Annotated[bool, Option("--debug", help="show the traceback of an error")] = False,
 ) -> None:
     """Train a model, with progress, validation by generation, checkpoints, and an evaluation at the
     end."""

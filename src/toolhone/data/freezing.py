@@ -21,8 +21,8 @@ from toolhone.errors import DataError
 from toolhone.schema import Conversation, Task
 from toolhone.schema.message import answered_calls
 from toolhone.schema.preference import Preference
-from toolhone.sources.base import expect_calls, tasks_of
 from toolhone.sources.log_failures import repaired_call
+from toolhone.sources.source import expect_calls, tasks_of
 
 _BANDS, _ROWS, _WORDS = 8, 3, 3
 """Of the MinHash of a text: texts that share about half of their word triples become neighbours."""

@@ -18,12 +18,12 @@ from tempfile import TemporaryDirectory
 
 from toolhone.data.freezing import corrections
 from toolhone.schema import ENCODE, Conversation, Json, ListTexts
-from toolhone.sources.base import Context, Converted, Skip, tasks_of
 from toolhone.sources.files import FileLine
 from toolhone.sources.formats import with_texts
 from toolhone.sources.loaded import RowCounts
 from toolhone.sources.log_trails import BRANCH, Trails
 from toolhone.sources.messages import fill_tools
+from toolhone.sources.source import Context, Converted, Skip, tasks_of
 
 KINDS = ("conversations", "preferences", "tasks", "repaired", "pairs", "refused")
 Line = tuple[int, bytes]
@@ -86,7 +86,7 @@ class ImportRows(RowCounts):
     def made(self) -> int:
         return len(self["conversations"]) + len(self["preferences"])
 
-    def keep(self, line: FileLine, row: Converted, context: Context | None = None) -> None:  # noqa: ARG002
+    def keep(self, line: FileLine, row: Converted, context: Context | None = None) -> None:
         self.count_kept(row, context)
         if row.conversation is not None and self._trails is not None:
             self._trails.add(row.conversation.messages)

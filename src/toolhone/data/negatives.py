@@ -16,8 +16,8 @@ from itertools import groupby
 from typing import Any
 
 from toolhone.data.preferences import AssistantTurn, PairBatch, PairKind, PreferencePair
-from toolhone.dialects.base import Dialect, ParseProblem
 from toolhone.dialects.chat_template.turns import without_stop
+from toolhone.dialects.interface import Dialect, ParseProblem
 from toolhone.errors import DialectError
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 

@@ -18,12 +18,12 @@ from typing import Any, Literal
 import numpy as np
 
 from toolhone.data.render import check_lengths
-from toolhone.dialects.base import Dialect
+from toolhone.dialects.interface import Dialect
 from toolhone.errors import DataError, DialectError
 from toolhone.rows import Origin, Row
 from toolhone.schema import Conversation, Json, Message, Task, Tool
 from toolhone.schema.preference import Preference
-from toolhone.sources.base import tasks_of
+from toolhone.sources.source import tasks_of
 from toolhone.tokenizer import Span, TextTokenizer
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from toolhone.config.sections import TrainingSection
-from toolhone.dialects.base import Dialect
+from toolhone.dialects.interface import Dialect
 from toolhone.errors import DataError, DialectError
 from toolhone.rows import Row
 from toolhone.runs.progress import Progress, track

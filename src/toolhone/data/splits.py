@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Task
-from toolhone.sources.base import fingerprint
+from toolhone.sources.source import fingerprint
 
 R = TypeVar("R", Conversation, Task)
 Labels = frozenset[tuple[str, str]]

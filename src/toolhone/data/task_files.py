@@ -18,10 +18,10 @@ from toolhone.data.splits import opening
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Task, Tool
 from toolhone.sources import toolbench
-from toolhone.sources.base import SourceOptions, tasks_of
 from toolhone.sources.files import RecordStream, is_table, open_records
 from toolhone.sources.formats import ABOUT, SOURCES, detect_format, open_source
 from toolhone.sources.messages import read_tasks
+from toolhone.sources.source import SourceOptions, tasks_of
 
 
 def tasks_from_any(

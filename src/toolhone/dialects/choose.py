@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from toolhone.dialects.base import Dialect
 from toolhone.dialects.chat_template.sanitise import TemplateMarkup
+from toolhone.dialects.interface import Dialect
 from toolhone.dialects.probe.prove import prove_template
 from toolhone.dialects.prompted import MARKUPS, PromptedDialect
 from toolhone.dialects.syntax.model_text import PromptedSyntax, Tagged, ToolCallTags

@@ -12,11 +12,11 @@ import re
 from collections.abc import Sequence
 from functools import cached_property
 
-from toolhone.dialects.base import Dialect
 from toolhone.dialects.chat_template.dialect import ChatTemplateDialect
 from toolhone.dialects.chat_template.turns import common_start
 from toolhone.dialects.grammar_calls import CallForm, call_of, form_of
 from toolhone.dialects.grammar_values import JSON_STYLE, WAY_OUT, Values
+from toolhone.dialects.interface import Dialect
 from toolhone.dialects.lark import (
     ANY,
     SOME,

@@ -14,7 +14,6 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from toolhone.dialects.base import ParsedReply
 from toolhone.dialects.chat_template.dialect import ChatTemplateDialect
 from toolhone.dialects.chat_template.turns import without_stop
 from toolhone.dialects.grammar_values import (
@@ -26,6 +25,7 @@ from toolhone.dialects.grammar_values import (
     Style,
     Values,
 )
+from toolhone.dialects.interface import ParsedReply
 from toolhone.dialects.lark import GrammarRules, in_turn, loosely, one_of, quoted, text_until
 from toolhone.dialects.probe.derive import FIRST, PROBE_TOOLS, SECOND, TOOL, VALUE, VALUE_2, derive
 from toolhone.dialects.prompted import PromptedDialect

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from toolhone.dialects.base import History
 from toolhone.dialects.chat_template.dialect import ANOTHER, ANSWERED, MarkupDialect, find_behaviour
 from toolhone.dialects.chat_template.sanitise import (
     Chat,
@@ -17,6 +16,7 @@ from toolhone.dialects.chat_template.sanitise import (
     TemplateQuirks,
     link_calls,
 )
+from toolhone.dialects.interface import History
 from toolhone.dialects.syntax.model_text import PromptedSyntax, split_reasoning, write_reasoning
 from toolhone.errors import DialectError
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall

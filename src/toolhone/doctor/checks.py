@@ -24,8 +24,8 @@ from toolhone.dialects.syntax.model_text import split_reasoning
 from toolhone.doctor.typed_calls import MARK, mark_faults, typed_results
 from toolhone.errors import DataError, Fault, FindingKind
 from toolhone.schema import Conversation, Json, texts_in
-from toolhone.sources.base import conversation_faults, row_remarks
 from toolhone.sources.files import FileLine
+from toolhone.sources.source import conversation_faults, row_remarks
 
 COMMON_MARKS = re.compile(
     r"<\|[A-Za-z0-9_]{1,40}\|>|<｜[^｜<>\n]{1,40}｜>|</?s>|\[/?INST\]"

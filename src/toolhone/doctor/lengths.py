@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from toolhone.data.render import encode_rows
-from toolhone.dialects.base import Dialect
+from toolhone.dialects.interface import Dialect
 from toolhone.errors import DataError, DialectError, Fault, FindingKind
 from toolhone.runs.progress import Progress
 from toolhone.schema import Conversation, Tool

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from toolhone.data.task_files import tasks_from_any
-from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.interface import ParseProblem
 from toolhone.dialects.syntax.literals import read_literal
 from toolhone.dialects.syntax.model_text import Decoded, decode
 from toolhone.doctor.checks import REMEDIES
@@ -27,10 +27,10 @@ from toolhone.schema import Conversation, Json, Task
 from toolhone.schema.json_input import ARGUMENTS, is_empty
 from toolhone.schema.json_schema import without_schema_nulls
 from toolhone.sources import messages
-from toolhone.sources.base import Context, Skip
 from toolhone.sources.files import BadLine, FileLine, Record, RecordStream, is_table
 from toolhone.sources.formats import BAD_LINE, detect_format, open_source
 from toolhone.sources.loaded import Refused
+from toolhone.sources.source import Context, Skip
 
 _DEEPEST = 4
 """Encodings inside each other that are decoded, at most."""

@@ -13,8 +13,8 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from toolhone.dialects.base import ParsedReply, ParseProblem
 from toolhone.dialects.choose import SYNTAXES
+from toolhone.dialects.interface import ParsedReply, ParseProblem
 from toolhone.dialects.syntax.bodies import PythonCalls
 from toolhone.dialects.syntax.delimited import DelimitedFormat, DelimitedSyntax
 from toolhone.dialects.syntax.literals import read_value

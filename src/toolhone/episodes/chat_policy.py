@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from toolhone.backends.base import StopReason
-from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.interface import ParseProblem
 from toolhone.episodes.policy import Prompt, Turn
 from toolhone.errors import ConfigError, DataError, ServiceError
 from toolhone.schema import Json, Message, Tool, ToolCall, dicts_of

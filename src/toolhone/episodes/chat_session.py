@@ -16,7 +16,7 @@ from enum import StrEnum
 from itertools import pairwise
 
 from toolhone.backends.base import StopReason
-from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.interface import ParseProblem
 from toolhone.doctor.checks import check
 from toolhone.episodes.policy import Prompt, TokenPolicy, Turn
 from toolhone.errors import DataError

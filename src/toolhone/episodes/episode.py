@@ -16,7 +16,7 @@ from itertools import count
 from typing import Any
 
 from toolhone.backends.base import StopReason
-from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.interface import ParseProblem
 from toolhone.episodes.policy import Policy, Prompt, Turn
 from toolhone.schema import Json, Message, Task, Tool, ToolCall
 from toolhone.tools.result import ToolResult

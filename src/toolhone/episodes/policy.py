@@ -18,7 +18,7 @@ from toolhone.backends.base import Sample, Sampler, SamplingParams, StopReason, 
 from toolhone.backends.constraint import Grammars
 from toolhone.config.sections import Experiment
 from toolhone.config.small_sections import ToolDetail
-from toolhone.dialects.base import Dialect, History, ParseProblem
+from toolhone.dialects.interface import Dialect, History, ParseProblem
 from toolhone.errors import DialectError
 from toolhone.schema import Conversation, Json, Message, Tool
 from toolhone.tokenizer import TextTokenizer

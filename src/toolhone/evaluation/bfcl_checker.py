@@ -16,9 +16,9 @@ from typing import Any
 
 from toolhone.episodes.episode import Episode
 from toolhone.schema import Json, Task, ToolCall
-from toolhone.sources.base import Context, Skip
 from toolhone.sources.files import FileLine, read_records
 from toolhone.sources.scenarios import Answers
+from toolhone.sources.source import Context, Skip
 
 _WHOLE, _DECIMAL = r"-?\d+", r"-?\d+(\.\d+)?([eE][+-]?\d+)?"
 _JAVA_NUMBERS: dict[str, tuple[str, Callable[[str], Json]]] = {

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 
 from toolhone.backends.base import StopReason
-from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.interface import ParseProblem
 from toolhone.episodes.driver import sample_key
 from toolhone.episodes.episode import EpisodeStatus
 from toolhone.episodes.policy import Policy, Prompt, Turn
@@ -29,8 +29,8 @@ from toolhone.evaluation.bfcl_official import Reply, package_command, package_en
 from toolhone.evaluation.bfcl_runner import IDENTIFIER
 from toolhone.runs.progress import Progress
 from toolhone.schema import Json, Message, Tool, ToolCall
-from toolhone.sources.base import Context
 from toolhone.sources.files import FileLine
+from toolhone.sources.source import Context
 from toolhone.sources.tool_specs import read_tools
 
 MAX_STEPS = 20

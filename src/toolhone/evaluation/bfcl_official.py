@@ -27,10 +27,10 @@ from toolhone.evaluation import bfcl_runner
 from toolhone.evaluation.bfcl_checker import category_of
 from toolhone.runs.run import writing
 from toolhone.schema import Expect, Json, Task, ToolCall
-from toolhone.sources.base import Context, Skip
 from toolhone.sources.bfcl import BFCL
 from toolhone.sources.files import FileLine, write_jsonl
 from toolhone.sources.scenarios import read_messages
+from toolhone.sources.source import Context, Skip
 from toolhone.sources.tool_specs import read_tools
 
 VERSION = "2026.3.23"

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.interface import ParseProblem
 from toolhone.dialects.syntax.model_text import ToolCallTags
 from toolhone.errors import DataError, nearest
 from toolhone.evaluation.error_kinds import read_json_calls, read_leniently

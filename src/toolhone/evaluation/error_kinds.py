@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from enum import StrEnum
 
-from toolhone.dialects.base import ParsedReply
 from toolhone.dialects.choose import SYNTAXES
+from toolhone.dialects.interface import ParsedReply
 from toolhone.dialects.syntax.model_text import as_call, decode, read_after_reasoning
 from toolhone.rewards.matching import Match, Mismatch
 from toolhone.rewards.values import MISSING, number

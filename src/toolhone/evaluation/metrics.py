@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.interface import ParseProblem
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.evaluation.error_kinds import ErrorKind, error_kind, read_leniently
 from toolhone.evaluation.statistics import Score, interval, pass_hat_k

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from toolhone.backends.base import StopReason
 from toolhone.data.task_files import check_ids, refuse_unplayable
-from toolhone.dialects.base import ParseProblem, Syntax
 from toolhone.dialects.choose import SYNTAXES, open_syntax
+from toolhone.dialects.interface import ParseProblem, Syntax
 from toolhone.episodes.driver import NO_TOOLS, run_calls
 from toolhone.episodes.episode import Episode, EpisodeStatus
 from toolhone.episodes.policy import Turn

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 
 from toolhone.data.world_tasks import WorldTasks
-from toolhone.dialects.base import Syntax
+from toolhone.dialects.interface import Syntax
 from toolhone.errors import DataError, DialectError
 from toolhone.rewards.attacks import ATTACKS, Attack, AttackCase, ScriptedReply, has_solver
 from toolhone.rewards.reward_registry import Reward, compute_reward

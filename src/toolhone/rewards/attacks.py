@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from toolhone.backends.base import StopReason
-from toolhone.dialects.base import ParseProblem, Syntax
+from toolhone.dialects.interface import ParseProblem, Syntax
 from toolhone.dialects.syntax.model_text import list_tools
 from toolhone.dialects.syntax.unmarked import Calls
 from toolhone.episodes.driver import NO_TOOLS, run_calls

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
-from toolhone.dialects.base import Syntax
+from toolhone.dialects.interface import Syntax
 from toolhone.dialects.syntax.model_text import Tagged
 from toolhone.dialects.syntax.unmarked import Calls, JsonObject
 from toolhone.episodes.episode import Episode

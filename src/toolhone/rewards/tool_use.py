@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 
 from toolhone.backends.base import StopReason
-from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.interface import ParseProblem
 from toolhone.episodes.episode import Episode
 from toolhone.rewards.matching import Match, judges_calls, match_calls
 from toolhone.rewards.values import (

@@ -22,7 +22,7 @@ from toolhone.agents.openai import ChatRequest
 from toolhone.agents.sessions import AgentSession, SessionEndedError
 from toolhone.api import Model
 from toolhone.backends.base import StopReason
-from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.interface import ParseProblem
 from toolhone.episodes.driver import sample_key
 from toolhone.episodes.episode import Episode, EpisodeStatus, Recording, TurnOutcome
 from toolhone.episodes.policy import Turn

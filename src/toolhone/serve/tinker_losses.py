@@ -24,7 +24,7 @@ CLIPS = {"clip_low_threshold": 0.8, "clip_high_threshold": 1.2}
 """Bounds of the ratio itself, not distances from 1."""
 
 
-def _cross_entropy(ops: Ops, logp: Any, batch: Batch, _: Mapping[str, float]) -> Any:  # noqa: ARG001
+def _cross_entropy(ops: Ops, logp: Any, batch: Batch, _: Mapping[str, float]) -> Any:
     return -batch["weights"] * logp
 
 
@@ -46,7 +46,7 @@ def _cispo(ops: Ops, logp: Any, batch: Batch, config: Mapping[str, float]) -> An
     return -ops.stop_gradient(ratio) * logp * batch["advantages"]
 
 
-def _dro(ops: Ops, logp: Any, batch: Batch, config: Mapping[str, float]) -> Any:  # noqa: ARG001
+def _dro(ops: Ops, logp: Any, batch: Batch, config: Mapping[str, float]) -> Any:
     drift = logp - batch["logprobs"]
     return -(logp * batch["advantages"] - 0.5 * config["beta"] * drift * drift)
 

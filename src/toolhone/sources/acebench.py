@@ -16,10 +16,10 @@ from contextlib import suppress
 from dataclasses import replace
 
 from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
-from toolhone.sources.base import Context, Skip, Source
 from toolhone.sources.files import Record
 from toolhone.sources.prompt_rows import read_python_calls
 from toolhone.sources.scenarios import PLAYED, Answers, note_misfit, read_world
+from toolhone.sources.source import Context, Skip, Source
 from toolhone.sources.tool_specs import BAD_ANSWER, fit_calls, read_tools
 
 BRACKETS = "a call within the dialogue that cannot be read, kept as text"

@@ -16,15 +16,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.interface import ParseProblem
 from toolhone.dialects.syntax.literals import read_literal
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
-from toolhone.sources.base import Context, Converted, Skip, Source, tasks_of
 from toolhone.sources.catalogue import find_beside
 from toolhone.sources.files import BadLine, FileLine, Record, RecordStream, is_table, read_records
 from toolhone.sources.python_types import UnknownType, read_type
 from toolhone.sources.scenarios import json_types, of_types, path_of_row
+from toolhone.sources.source import Context, Converted, Skip, Source, tasks_of
 from toolhone.sources.tool_specs import TYPED, convert_type, fit_call
 
 SEARCHER = Tool(

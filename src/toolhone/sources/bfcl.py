@@ -16,10 +16,10 @@ from itertools import islice, product
 from typing import Final
 
 from toolhone.schema import Expect, ExpectedCall, Json, Task, Tool, ToolCall
-from toolhone.sources.base import Context, Skip, Source, expect_calls
 from toolhone.sources.files import Record, read_records
 from toolhone.sources.prompt_rows import read_python_calls
 from toolhone.sources.scenarios import Answers, find_packed, note_misfit, read_messages, read_world
+from toolhone.sources.source import Context, Skip, Source, expect_calls
 from toolhone.sources.tool_specs import read_tools
 
 MAX_VARIANTS = 1000

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from toolhone.errors import DataError
 from toolhone.schema import Json, Tool, ToolCall
-from toolhone.sources.base import Context
+from toolhone.sources.source import Context
 from toolhone.sources.tool_specs import fit_call, letters_of
 
 CATALOGUE_OPTIONS = frozenset({"distractors", "catalogue", "seed"})

@@ -19,16 +19,6 @@ from typing import Any, Unpack
 from toolhone.errors import DataError, ToolhoneError, nearest
 from toolhone.schema import ENCODE, Conversation, Json, ListTexts, Task
 from toolhone.sources import messages, pairs
-from toolhone.sources.base import (
-    Context,
-    Converted,
-    Skip,
-    Source,
-    SourceOptions,
-    check_places,
-    shape_of,
-    tasks_of,
-)
 from toolhone.sources.files import (
     BadLine,
     FileLine,
@@ -39,6 +29,16 @@ from toolhone.sources.files import (
     read_whole,
 )
 from toolhone.sources.loaded import Loaded, RowCounts
+from toolhone.sources.source import (
+    Context,
+    Converted,
+    Skip,
+    Source,
+    SourceOptions,
+    check_places,
+    shape_of,
+    tasks_of,
+)
 
 BAD_LINE = "a line that is no JSON object"
 """Why a bad line is skipped; a row of a table is one if it has too many or too few fields."""

@@ -14,12 +14,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.interface import ParseProblem
 from toolhone.dialects.syntax.literals import LiteralError, LiteralReader
 from toolhone.dialects.syntax.model_text import decode, open_at_end
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
-from toolhone.sources.base import Context, Skip, Source
 from toolhone.sources.files import Record
+from toolhone.sources.source import Context, Skip, Source
 from toolhone.sources.text_calls import ConversationBuilder, TextTurn
 from toolhone.sources.tool_specs import BAD_TOOLS, letters_of, read_tools
 

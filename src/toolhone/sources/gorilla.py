@@ -19,10 +19,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from toolhone.schema import Conversation, Json, Message, Task, Tool, ToolCall
-from toolhone.sources.base import Context, Skip, Source, expect_calls, refuse_misfits
 from toolhone.sources.catalogue import repair_call
 from toolhone.sources.files import Record
 from toolhone.sources.scenarios import json_types, of_types
+from toolhone.sources.source import Context, Skip, Source, expect_calls, refuse_misfits
 from toolhone.sources.text_calls import NoCode, read_code
 from toolhone.sources.tool_specs import BAD_ANSWER, read_tools
 

@@ -14,9 +14,9 @@ import re
 from collections.abc import Sequence
 
 from toolhone.schema import Conversation, Json, Message, Task, Tool, ToolCall
-from toolhone.sources.base import Context, Skip, Source, expect_calls
 from toolhone.sources.files import Record
 from toolhone.sources.scenarios import note_misfit
+from toolhone.sources.source import Context, Skip, Source, expect_calls
 from toolhone.sources.text_calls import ConversationBuilder, TextTurn, as_call, read_listed
 from toolhone.sources.tool_specs import BAD_ANSWER, decode_text, fit_calls, read_tools
 

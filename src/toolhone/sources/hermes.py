@@ -23,10 +23,10 @@ from dataclasses import replace
 
 from toolhone.schema import WEIGHT_KEYS, Conversation, Json
 from toolhone.schema.json_input import check_flags
-from toolhone.sources.base import Context, Skip, Source
 from toolhone.sources.files import Record
 from toolhone.sources.prompt_rows import split_prompt
 from toolhone.sources.sharegpt import TURN_KEYS, add_turns, turns_of
+from toolhone.sources.source import Context, Skip, Source
 from toolhone.sources.text_calls import ConversationBuilder, read_tagged, read_values, turn_weight
 from toolhone.sources.tool_specs import BAD_TOOLS, read_tools
 

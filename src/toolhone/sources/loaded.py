@@ -14,9 +14,9 @@ from typing import Any
 
 from toolhone.schema import Conversation, Json, Task
 from toolhone.schema.preference import Preference
-from toolhone.sources.base import SHOWN, Context, Converted, Skip, tasks_of
 from toolhone.sources.files import FileLine
 from toolhone.sources.log_trails import BRANCH, Trails
+from toolhone.sources.source import SHOWN, Context, Converted, Skip, tasks_of
 
 
 @dataclass(frozen=True)

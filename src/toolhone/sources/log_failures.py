@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 from toolhone.schema import Json, Message, Tool, ToolCall
 from toolhone.schema.message import answered_calls
-from toolhone.sources.base import Context
 from toolhone.sources.log_parts import decode
+from toolhone.sources.source import Context
 
 UNKNOWN, MISFIT = "calls an unknown tool", "breaks the schema of its tool"
 CORRECTED = "failed and was made again with other arguments"

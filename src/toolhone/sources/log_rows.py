@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json, Message, Tool
 from toolhone.schema.json_input import check_keys, is_empty
-from toolhone.sources.base import Context, Converted, Skip, Source, tasks_of
 from toolhone.sources.files import Record
 from toolhone.sources.log_failures import weigh_failures
 from toolhone.sources.log_parts import ROLES, decode, decode_record, kind_of, role_of, unwrap
@@ -40,6 +39,7 @@ from toolhone.sources.log_streams import join_stream, read_events
 from toolhone.sources.log_trails import claude_sessions, codex_rollouts, spans, split_traces
 from toolhone.sources.log_turns import LogTurns
 from toolhone.sources.messages import JOINED, WITHOUT_TOOLS, fill_tools, join_split_calls
+from toolhone.sources.source import Context, Converted, Skip, Source, tasks_of
 from toolhone.sources.tool_lists import tool_objects
 
 NO_LOG = "a log record without a turn of the user and one of the assistant"

@@ -23,8 +23,8 @@ from itertools import accumulate
 
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Expect, ExpectedCall, Message, Task, ToolCall
-from toolhone.sources.base import Context, Converted, Skip, Source
 from toolhone.sources.files import Record
+from toolhone.sources.source import Context, Converted, Skip, Source
 from toolhone.tools.registry import Registry
 from toolhone.tools.result import ToolResult, ToolStatus
 

@@ -26,10 +26,10 @@ from toolhone.schema.json_input import MESSAGE_KEYS, SCHEMAS, check_keys, first_
 from toolhone.schema.json_schema import without_schema_nulls
 from toolhone.schema.preference import Preference
 from toolhone.schema.tool import is_schema
-from toolhone.sources.base import Context, Converted, Skip, Source, tasks_of
 from toolhone.sources.files import BadLine, FileLine, Record, RecordStream, open_records
 from toolhone.sources.loaded import Loaded
 from toolhone.sources.sharegpt import ROLES
+from toolhone.sources.source import Context, Converted, Skip, Source, tasks_of
 from toolhone.sources.tool_specs import BAD_TOOLS, drop_bad_keywords, make_tool, tidy_tool
 
 JOINED = "calls in neighbouring messages of the assistant put into one turn"

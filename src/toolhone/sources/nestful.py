@@ -16,7 +16,6 @@ from collections.abc import Mapping, Sequence
 
 from toolhone.errors import DataError
 from toolhone.schema import Json, Message, Task, Tool, ToolCall, texts_in
-from toolhone.sources.base import Context, Skip, Source, expect_calls, refuse_misfits
 from toolhone.sources.catalogue import (
     CATALOGUE_OPTIONS,
     accept_references,
@@ -27,6 +26,7 @@ from toolhone.sources.catalogue import (
     repair_call,
 )
 from toolhone.sources.files import FileLine, Record, read_records
+from toolhone.sources.source import Context, Skip, Source, expect_calls, refuse_misfits
 from toolhone.sources.tool_specs import read_tools
 
 DISTRACTORS = 4

@@ -14,10 +14,10 @@ from dataclasses import replace
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Message, Tool
 from toolhone.schema.preference import Preference
-from toolhone.sources.base import Context, Converted, Skip, Source, check_places, refuse_faults
 from toolhone.sources.files import Record
 from toolhone.sources.messages import WITHOUT_TOOLS, fill_tools
 from toolhone.sources.sharegpt import NO_TOOLS, TURN_KEYS, add_turns, role_and_text, turns_of
+from toolhone.sources.source import Context, Converted, Skip, Source, check_places, refuse_faults
 from toolhone.sources.text_calls import ConversationBuilder
 from toolhone.sources.tool_specs import read_tools
 

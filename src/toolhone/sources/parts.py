@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 from toolhone.schema import WEIGHT_KEYS, Conversation, Json
 from toolhone.schema.json_input import check_flags
-from toolhone.sources.base import Context, Skip, Source
 from toolhone.sources.files import Record
+from toolhone.sources.source import Context, Skip, Source
 from toolhone.sources.text_calls import ConversationBuilder, TextTurn, read_listed, turn_weight
 from toolhone.sources.tool_specs import read_tools
 

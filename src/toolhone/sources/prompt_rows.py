@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.interface import ParseProblem
 from toolhone.dialects.syntax.literals import KEYWORD, LiteralError, LiteralReader
 from toolhone.dialects.syntax.model_text import ToolCallTags, decode
 from toolhone.dialects.syntax.unmarked import Calls
 from toolhone.schema import Conversation, Expect, Json, Message, Task, Tool, ToolCall
-from toolhone.sources.base import Context, Converted, Skip, Source, tasks_of
 from toolhone.sources.files import Record
+from toolhone.sources.source import Context, Converted, Skip, Source, tasks_of
 from toolhone.sources.tool_specs import BAD_ANSWER, fit_calls, read_tools
 
 MAX_LISTS = 200

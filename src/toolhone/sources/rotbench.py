@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from toolhone.schema import Expect, Json, Message, Task, Tool, ToolCall
-from toolhone.sources.base import Context, Skip, Source, expect_calls, refuse_misfits
 from toolhone.sources.catalogue import repair_call
 from toolhone.sources.files import Record
 from toolhone.sources.prompt_rows import split_prompt
+from toolhone.sources.source import Context, Skip, Source, expect_calls, refuse_misfits
 from toolhone.sources.tool_specs import decode_text, read_tools
 
 NOT_ROTBENCH = "not a RoTBench row"

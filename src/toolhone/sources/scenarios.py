@@ -15,8 +15,8 @@ from pathlib import Path
 
 from toolhone.errors import DataError, FindingKind, nearest
 from toolhone.schema import ExpectedCall, Json, Message, Tool, ToolCall
-from toolhone.sources.base import Context, Skip, refuse_misfits
 from toolhone.sources.files import Record, read_records
+from toolhone.sources.source import Context, Skip, refuse_misfits
 
 FROM_CALLS = "tools put together from the calls of the file"
 BAD_WORLD = "a world that is no object"

@@ -22,7 +22,6 @@ from dataclasses import dataclass, field
 
 from toolhone.errors import DataError, FindingKind, nearest
 from toolhone.schema import Conversation, Json, Message, Task, Tool, ToolCall, texts_in
-from toolhone.sources.base import Context, Converted, Skip, Source, expect_calls
 from toolhone.sources.catalogue import (
     CATALOGUE_OPTIONS,
     accept_references,
@@ -32,6 +31,7 @@ from toolhone.sources.catalogue import (
     name_results,
 )
 from toolhone.sources.files import FileLine, Record, read_records
+from toolhone.sources.source import Context, Converted, Skip, Source, expect_calls
 from toolhone.sources.text_calls import read_value
 from toolhone.sources.tool_specs import TYPED, convert_type
 

@@ -21,8 +21,8 @@ from typing import Any
 
 from toolhone.schema import Conversation, Expect, Message, Task, ToolCall
 from toolhone.schema.python_text import parse_python
-from toolhone.sources.base import Context, Converted, Skip, Source, tasks_of
 from toolhone.sources.files import Record
+from toolhone.sources.source import Context, Converted, Skip, Source, tasks_of
 from toolhone.tools.registry import Registry
 from toolhone.tools.result import ToolResult, ToolStatus
 

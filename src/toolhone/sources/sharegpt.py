@@ -16,8 +16,8 @@ from dataclasses import replace
 
 from toolhone.schema import WEIGHT_KEYS, Conversation, Json, Tool
 from toolhone.schema.json_input import check_flags, is_empty
-from toolhone.sources.base import Context, Skip, Source
 from toolhone.sources.files import Record
+from toolhone.sources.source import Context, Skip, Source
 from toolhone.sources.text_calls import (
     ConversationBuilder,
     read_bracketed,

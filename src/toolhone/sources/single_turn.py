@@ -20,7 +20,6 @@ from collections.abc import Sequence
 
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Expect, Json, Message, Task, Tool, ToolCall
-from toolhone.sources.base import Context, Converted, Skip, Source, expect_calls, tasks_of
 from toolhone.sources.catalogue import (
     CATALOGUE_OPTIONS,
     choose_tools,
@@ -29,6 +28,7 @@ from toolhone.sources.catalogue import (
 )
 from toolhone.sources.files import Record, read_json
 from toolhone.sources.scenarios import note_misfit, read_question
+from toolhone.sources.source import Context, Converted, Skip, Source, expect_calls, tasks_of
 from toolhone.sources.text_calls import as_call
 from toolhone.sources.tool_specs import BAD_ANSWER, decode_text, fit_calls, read_tools
 from toolhone.tools.builtin import BUILTIN

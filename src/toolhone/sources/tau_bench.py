@@ -23,7 +23,6 @@ from contextlib import suppress
 
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
-from toolhone.sources.base import Context, Skip, Source, expect_calls
 from toolhone.sources.files import Record
 from toolhone.sources.scenarios import (
     FROM_CALLS,
@@ -33,6 +32,7 @@ from toolhone.sources.scenarios import (
     read_world,
     tools_of_calls,
 )
+from toolhone.sources.source import Context, Skip, Source, expect_calls
 
 NOT_TAU = "not a tau-bench row"
 BAD_TURN = "a turn that cannot be read"

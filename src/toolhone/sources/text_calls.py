@@ -16,12 +16,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.interface import ParseProblem
 from toolhone.dialects.syntax.literals import LiteralError, LiteralReader, read_literal
 from toolhone.dialects.syntax.model_text import decode
 from toolhone.errors import DataError, FindingKind
 from toolhone.schema import Json, Message, Tool, ToolCall, read_weight
-from toolhone.sources.base import Context, Skip
+from toolhone.sources.source import Context, Skip
 from toolhone.sources.tool_specs import fit_call
 
 BAD_CALL = "a call that cannot be read"

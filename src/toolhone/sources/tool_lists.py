@@ -14,10 +14,10 @@ from pathlib import Path
 from toolhone.errors import DataError
 from toolhone.schema import Json, Tool
 from toolhone.schema.json_input import SCHEMAS, check_keys
-from toolhone.sources.base import Context
 from toolhone.sources.files import FileLine, read_json
 from toolhone.sources.log_parts import decode
 from toolhone.sources.messages import fill_tools
+from toolhone.sources.source import Context
 from toolhone.tools.mcp_server import open_server
 from toolhone.tools.openapi import openapi_specs, openapi_tools
 

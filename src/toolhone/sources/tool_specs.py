@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.interface import ParseProblem
 from toolhone.dialects.syntax.literals import read_literal
 from toolhone.dialects.syntax.model_text import decode
 from toolhone.errors import DataError
@@ -29,9 +29,9 @@ from toolhone.schema.tool import (
     strip_padding,
     unchecked_words,
 )
-from toolhone.sources.base import Context, Skip
 from toolhone.sources.files import Record
 from toolhone.sources.python_types import ReadType, UnknownType, json_types, read_type
+from toolhone.sources.source import Context, Skip
 
 BAD_TOOLS = "tools that cannot be read"
 BAD_ANSWER = "an answer that cannot be read"

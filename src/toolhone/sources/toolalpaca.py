@@ -16,8 +16,8 @@ from itertools import chain
 
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
-from toolhone.sources.base import Context, Skip, Source, refuse_misfits
 from toolhone.sources.files import Record
+from toolhone.sources.source import Context, Skip, Source, refuse_misfits
 from toolhone.sources.tool_specs import BAD_TOOLS, decode_text, fit_call
 from toolhone.tools.openapi import openapi_tools
 

@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 from toolhone.errors import DataError, FindingKind, nearest
 from toolhone.schema import Conversation, Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
 from toolhone.schema.json_input import check_keys
-from toolhone.sources.base import Context, Converted, Skip, Source, tasks_of
 from toolhone.sources.files import Record
 from toolhone.sources.scenarios import path_of_row
+from toolhone.sources.source import Context, Converted, Skip, Source, tasks_of
 from toolhone.sources.text_calls import as_call
 
 CATEGORY = "right_apis"

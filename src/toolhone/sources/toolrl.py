@@ -19,7 +19,8 @@ import re
 from collections.abc import Iterator
 
 from toolhone.schema import Conversation, Json, Task, Tool, ToolCall
-from toolhone.sources.base import (
+from toolhone.sources.files import Record
+from toolhone.sources.source import (
     Context,
     Converted,
     Skip,
@@ -28,7 +29,6 @@ from toolhone.sources.base import (
     refuse_misfits,
     tasks_of,
 )
-from toolhone.sources.files import Record
 from toolhone.sources.text_calls import (
     BAD_CALL,
     ConversationBuilder,

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from toolhone.config.phrasings import word_lists
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Message, Task, Tool
-from toolhone.sources.base import tasks_of
+from toolhone.sources.source import tasks_of
 from toolhone.synthetic.described import DescribedPhrase
 from toolhone.synthetic.examples import CanonicalExample, argument_values
 from toolhone.synthetic.later_turns import (

@@ -17,7 +17,7 @@ from toolhone.data.splits import split_rows
 from toolhone.errors import ConfigError, DataError, nearest
 from toolhone.runs.progress import Progress
 from toolhone.schema import Conversation, Json, Task, Tool
-from toolhone.sources.base import tasks_of
+from toolhone.sources.source import tasks_of
 from toolhone.synthetic.answers import CallRunner, answers_of, with_answers
 from toolhone.synthetic.coverage import coverage_of
 from toolhone.synthetic.examples import read_examples

@@ -40,7 +40,7 @@ class CallLog(Journal):
                 if file.read(1) not in (b"", b"\n"):
                     file.write(b"\n")  # the last line was cut off
 
-    def record(self, call: ToolCall, result: ToolResult, own: Implementation | None) -> None:  # noqa: ARG002
+    def record(self, call: ToolCall, result: ToolResult, own: Implementation | None) -> None:
         self.append(_to_dict(call, result) | ({"replayed": True} if result.recalled else {}))
 
     def append(self, line: Mapping[str, Json]) -> None:
@@ -114,7 +114,7 @@ class ReplayCache(Journal):
             reasons = ", ".join(f"{reason}: {count}" for reason, count in skipped.items())
             raise DataError(f"{path}: no line is a tool result that can be replayed ({reasons})")
 
-    def recall(self, call: ToolCall, own: Implementation | None) -> ToolResult | None:  # noqa: ARG002
+    def recall(self, call: ToolCall, own: Implementation | None) -> ToolResult | None:
         arguments = _canonical(call.arguments)
         found = None if arguments is None else self._known.get((call.name, arguments))
         missing = f"no recorded result for this call of {call.name!r}"

@@ -28,11 +28,11 @@ from toolhone.errors import DataError, FindingKind
 from toolhone.runs.progress import Progress
 from toolhone.schema import Conversation, Task
 from toolhone.schema.preference import Preference
-from toolhone.sources.base import SourceOptions, tasks_of
 from toolhone.sources.files import FileLine, RecordStream
 from toolhone.sources.formats import PAIRS, SOURCES, detect_format, holds_pairs, open_source
 from toolhone.sources.loaded import Loaded, remarks_on
 from toolhone.sources.messages import read_own
+from toolhone.sources.source import SourceOptions, tasks_of
 from toolhone.synthetic.own_tools import make_rows
 from toolhone.tools.builtin import BUILTIN
 from toolhone.tools.loading import load_tools, tools_of

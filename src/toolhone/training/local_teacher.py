@@ -16,7 +16,7 @@ import numpy as np
 from toolhone.backends.base import Sampler, Trainer
 from toolhone.backends.open import open_sampler
 from toolhone.config.sections import Experiment
-from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.interface import ParseProblem
 from toolhone.dialects.probe.certificate import Certificate, check_same
 from toolhone.episodes.driver import run_episodes
 from toolhone.episodes.episode import Episode, EpisodeRules, EpisodeStatus, messages_after

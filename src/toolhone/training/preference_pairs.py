@@ -29,7 +29,7 @@ from toolhone.data.preferences import (
     assistant_turns,
     pair_rows,
 )
-from toolhone.dialects.base import Dialect, ParseProblem
+from toolhone.dialects.interface import Dialect, ParseProblem
 from toolhone.episodes.policy import TokenPolicy, Turn
 from toolhone.errors import DataError, RunError
 from toolhone.rewards.matching import judges_calls, match_calls

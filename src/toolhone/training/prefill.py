@@ -14,10 +14,10 @@ from enum import StrEnum
 
 from toolhone.config.rl import CurriculumSection, RlSection
 from toolhone.config.sections import Experiment
-from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.chat_template.sanitise import TemplateMarkup
 from toolhone.dialects.chat_template.turns import common_start
 from toolhone.dialects.choose import PROMPTED, FormatRequest
+from toolhone.dialects.interface import ParseProblem
 from toolhone.dialects.probe.certificate import Certificate
 from toolhone.dialects.syntax.model_text import split_reasoning
 from toolhone.episodes.episode import Episode, EpisodeStatus, TurnOutcome

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import NamedTuple
 
-from toolhone.dialects.base import ParsedReply, ParseProblem
 from toolhone.dialects.choose import open_syntax
+from toolhone.dialects.interface import ParsedReply, ParseProblem
 from toolhone.episodes.episode import Episode
 from toolhone.episodes.policy import TokenPolicy
 from toolhone.errors import ConfigError, DialectError

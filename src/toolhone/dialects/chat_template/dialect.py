@@ -12,7 +12,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from toolhone.dialects.base import History, ParsedReply, ParseProblem, Syntax
 from toolhone.dialects.chat_template.sanitise import Chat, ChatMessage, ChatWriter, Markup
 from toolhone.dialects.chat_template.turns import (
     TemplateBehaviour,
@@ -20,6 +19,7 @@ from toolhone.dialects.chat_template.turns import (
     common_start,
     without_stop,
 )
+from toolhone.dialects.interface import History, ParsedReply, ParseProblem, Syntax
 from toolhone.dialects.syntax.delimited import DelimitedSyntax
 from toolhone.dialects.syntax.model_text import (
     USUAL,

@@ -17,11 +17,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError, field_validator
 
-from toolhone.dialects.base import Dialect
 from toolhone.dialects.chat_template.dialect import REASON, REASONING_FIELDS
 from toolhone.dialects.chat_template.sanitise import TemplateMarkup
 from toolhone.dialects.chat_template.turns import common_start
 from toolhone.dialects.choose import PROMPTED, FormatRequest, open_dialect
+from toolhone.dialects.interface import Dialect
 from toolhone.dialects.probe.derive import FIRST, OTHER, TOOL, VALUE
 from toolhone.dialects.probe.prove import PROBES, describe, find_limits, hash_text
 from toolhone.errors import DialectError

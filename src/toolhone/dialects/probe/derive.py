@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from toolhone.dialects.base import ParseProblem
 from toolhone.dialects.chat_template.turns import common_start
+from toolhone.dialects.interface import ParseProblem
 from toolhone.dialects.syntax.bodies import (
     JsonCalls,
     LooseObject,

@@ -17,7 +17,6 @@ from functools import partial
 from importlib.resources import files
 from itertools import chain, product
 
-from toolhone.dialects.base import Dialect, History, ParsedReply, Syntax
 from toolhone.dialects.chat_template.dialect import (
     REASONING_FIELDS,
     SENTINEL,
@@ -35,6 +34,7 @@ from toolhone.dialects.chat_template.sanitise import (
     TemplateQuirks,
 )
 from toolhone.dialects.chat_template.turns import TemplateBehaviour, Turns, without_stop
+from toolhone.dialects.interface import Dialect, History, ParsedReply, Syntax
 from toolhone.dialects.probe.derive import FIRST, OTHER, PROBE_TOOLS, TOOL, derive
 from toolhone.dialects.probe.schema_words import hidden_words, schema_words
 from toolhone.dialects.syntax.delimited import DelimitedSyntax

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from toolhone.dialects.base import Dialect
+from toolhone.dialects.interface import Dialect
 from toolhone.errors import DialectError
 from toolhone.schema import Json, Message, Tool
 from toolhone.schema.json_schema import map_schema

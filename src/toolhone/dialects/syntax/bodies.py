@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.interface import ParseProblem
 from toolhone.dialects.syntax.delimited import SPACE, DelimitedFormat, followed, read_name
 from toolhone.dialects.syntax.literals import CONSTANTS, LiteralError, LiteralReader, read_value
 from toolhone.dialects.syntax.model_text import Decoded, FoundCalls, as_call, decode

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
-from toolhone.dialects.base import ParsedReply, ParseProblem
+from toolhone.dialects.interface import ParsedReply, ParseProblem
 from toolhone.dialects.syntax.model_text import FoundCalls, open_at_end, reply_of
 from toolhone.errors import DialectError
 from toolhone.schema import Tool, ToolCall

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from toolhone.dialects.base import ParseProblem
+from toolhone.dialects.interface import ParseProblem
 from toolhone.dialects.syntax.model_text import MAX_DEPTH, Decoded, decode, write_json
 from toolhone.errors import DialectError
 from toolhone.schema import Json

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 
-from toolhone.dialects.base import ParsedReply, ParseProblem, Syntax
+from toolhone.dialects.interface import ParsedReply, ParseProblem, Syntax
 from toolhone.errors import DialectError
 from toolhone.schema import Json, Message, Tool, ToolCall
 from toolhone.schema.json_input import DECODER, check_keys

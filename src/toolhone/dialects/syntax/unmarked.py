@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from toolhone.dialects.base import ParsedReply, ParseProblem
+from toolhone.dialects.interface import ParsedReply, ParseProblem
 from toolhone.dialects.syntax.literals import LiteralError, LiteralReader, write_literal
 from toolhone.dialects.syntax.model_text import (
     FoundCalls,
