@@ -4,7 +4,8 @@
     python benchmarks/engine_speed.py [--work sft sft-block dpo grpo train] [--pairs 5] [--json]
 
 `--model`: a Qwen3 of 3.9 million parameters (bench-4m: 4 layers of width 256, 2,048 words), of 32
-million (bench-32m) or with 151,936 words (bench-151k). `toolhone`: rows as a prefix forest;
+million (bench-32m) or with 151,936 words (bench-151k); or SmolLM2 itself (smollm2), by LoRA of rank
+16 with `--lora`. `toolhone`: rows as a prefix forest;
 `padded`: the same trainer without; `trl`: TRL at its best on a CPU (float32, no checkpointing,
 batches of similar length), the first loss compared with ours; `trl-untuned`: rows of any length in
 a batch; `trl-defaults`: its defaults. `train` is GRPO's update without sampling. A ratio is the
@@ -30,13 +31,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, TrainerCallback
 
 from toolhone.api import experiment
-from toolhone.backends.base import Adam, SamplingParams
+from toolhone.backends.base import Adam, Lora, SamplingParams
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.trainer import TorchTrainer, open_trainer
 from toolhone.data.render import render_rows
 from toolhone.data.templates import Templates
 from toolhone.dialects.choose import open_dialect
 from toolhone.models.pico import pico_folder
+from toolhone.models.resolve import resolve_model
 from toolhone.rows import Row
 from toolhone.tokenizer import TextTokenizer
 from toolhone.training.advantages import group_relative_advantages
@@ -45,9 +47,8 @@ from toolhone.training.losses import cross_entropy, policy_loss, preference_loss
 from toolhone.training.update import with_loss_weights, with_token_weights
 
 RATE = 1e-4
-SFT_ROWS, SFT_STEPS, BLOCK, PAIRS = 32, 4, 300, 4
-LONGEST = 160
-GROUP, PROMPT = 8, 150
+SFT_STEPS, BLOCK, PAIRS, PROMPT = 4, 300, 4, 150
+ADAPTERS = Lora(16, 32.0)
 
 
 GROUPING = "train_sampling_strategy"
@@ -63,7 +64,9 @@ in a batch; its own defaults (bfloat16 autocast, activation checkpointing)."""
 
 @dataclass(frozen=True)
 class Shape:
-    """Width, layers, MLP width, heads, those of keys, words; GRPO's prompts and new tokens."""
+    """Width, layers, MLP width, heads, those of keys, words; GRPO's prompts and new tokens, the
+    members of its groups, the rows of a step of SFT and the longest of them.
+    """
 
     width: int
     layers: int
@@ -73,16 +76,22 @@ class Shape:
     words: int
     prompts: int
     new: int
+    group: int = 8
+    rows: int = 32
+    longest: int = 160
 
 
 SHAPES = {
     "bench-4m": Shape(256, 4, 768, 4, 4, 2048, 8, 64),
     "bench-32m": Shape(512, 10, 1536, 8, 4, 2048, 2, 32),
     "bench-151k": Shape(256, 6, 768, 4, 4, 151_936, 2, 32),
+    "smollm2": Shape(576, 30, 1536, 9, 3, 49_152, 4, 48, group=4, rows=8, longest=700),
 }
 
 
 def make_model(folder: Path, shape: Shape) -> Path:
+    if shape is SHAPES["smollm2"]:
+        return Path(resolve_model(experiment(overrides=["model.name=smollm2"])))
     config = Qwen3Config(
         vocab_size=shape.words,
         hidden_size=shape.width,
@@ -100,17 +109,16 @@ def make_model(folder: Path, shape: Shape) -> Path:
     return folder
 
 
-def sft_rows(count: int, block: int) -> list[Row]:
+def sft_rows(folder: Path, shape: Shape, count: int, block: int = 0) -> list[Row]:
     """Rendered conversations, behind `block` tokens that all have in common.
 
-    Of at most `LONGEST` tokens: a single long row would pad a whole batch of TRL's.
+    Of at most `shape.longest` tokens: a single long row would pad a whole batch of TRL's.
     """
-    tokenizer = TextTokenizer.load(pico_folder())
-    conversations = Templates(0).conversations(2 * count)
-    rows = render_rows(
-        conversations, open_dialect(tokenizer), tokenizer, experiment().training
-    ).rows
-    rows = [row for row in rows if len(row) <= LONGEST][:count]
+    tokenizer = TextTokenizer.load(folder)
+    dialect = open_dialect(tokenizer, "tagged" if shape is SHAPES["smollm2"] else "auto")
+    plan = experiment(overrides=[f"training.max_length={shape.longest}"]).training
+    rows = render_rows(Templates(0).conversations(2 * count), dialect, tokenizer, plan).rows
+    rows = [row for row in rows if len(row) <= shape.longest][:count]
     common = np.random.default_rng(0).integers(5, 900, block).tolist()
     return [
         Row.of([*common, *row.tokens.tolist()], [*[False] * block, *row.mask.tolist()])
@@ -118,10 +126,10 @@ def sft_rows(count: int, block: int) -> list[Row]:
     ]
 
 
-def pair_rows(count: int) -> list[Row]:
+def pair_rows(folder: Path, shape: Shape, count: int) -> list[Row]:
     """Chosen and rejected replies, of which the second half differs."""
     random, found = np.random.default_rng(1), []
-    for number, row in enumerate(sft_rows(count, 0)):
+    for number, row in enumerate(sft_rows(folder, shape, count)):
         at = np.flatnonzero(row.mask)
         mask = np.arange(len(row)) >= at[0]
         worse = row.tokens.copy()
@@ -150,9 +158,13 @@ class Arm:
 
 
 def ours(
-    name: str, folder: Path, step: Callable[[TorchTrainer, int], float], forest: bool = True
+    name: str,
+    folder: Path,
+    step: Callable[[TorchTrainer, int], float],
+    lora: Lora | None,
+    forest: bool = True,
 ) -> Arm:
-    trainer = open_trainer(folder, None, EngineOptions(device_map="cpu"))
+    trainer = open_trainer(folder, lora, EngineOptions(device_map="cpu"))
     trainer.engine.shares_prefixes &= forest
     done = 0
 
@@ -173,9 +185,9 @@ def part(items: Sequence[Any], size: int, step: int) -> list[Any]:
     return list(items[start : start + size])
 
 
-def sft_step(rows: Sequence[Row]) -> Callable[[TorchTrainer, int], float]:
+def sft_step(rows: Sequence[Row], size: int) -> Callable[[TorchTrainer, int], float]:
     def step(trainer: TorchTrainer, done: int) -> float:
-        batch = with_token_weights(part(rows, SFT_ROWS, done))
+        batch = with_token_weights(part(rows, size, done))
         return trainer.forward_backward(batch, cross_entropy()).result()["loss"]
 
     return step
@@ -195,9 +207,9 @@ def dpo_step(rows: Sequence[Row]) -> Callable[[TorchTrainer, int], float]:
 
 
 def played(
-    trainer: TorchTrainer, ids: Sequence[list[int]], new: int, stop: int, step: int
+    trainer: TorchTrainer, ids: Sequence[list[int]], shape: Shape, stop: int, step: int
 ) -> list[Row]:
-    params = SamplingParams(new, num_samples=GROUP, seed=step, stop_ids=(stop,))
+    params = SamplingParams(shape.new, num_samples=shape.group, seed=step, stop_ids=(stop,))
     rows = []
     for number, (prompt, samples) in enumerate(
         zip(ids, trainer.snapshot().sample(ids, params), strict=True)
@@ -208,7 +220,7 @@ def played(
             row = Row.of([*prompt, *sample.tokens], known != 0)
             row = row.with_arrays(advantages=advantage, old_logprobs=known, behavior_logprobs=known)
             rows.append(replace(row, group=str(number)))
-    return with_loss_weights("dapo", new, rows)
+    return with_loss_weights("dapo", shape.new, rows)
 
 
 def grpo_step(folder: Path, shape: Shape, fixed: bool) -> Callable[[TorchTrainer, int], float]:
@@ -221,7 +233,7 @@ def grpo_step(folder: Path, shape: Shape, fixed: bool) -> Callable[[TorchTrainer
     kept: list[Row] = []
 
     def step(trainer: TorchTrainer, done: int) -> float:
-        rows = kept or played(trainer, ids, shape.new, tokenizer.eos_token_id, done)
+        rows = kept or played(trainer, ids, shape, tokenizer.eos_token_id, done)
         if fixed:
             kept[:] = rows
         loss = policy_loss("dapo", 0.2, 0.2, 0.0)
@@ -257,24 +269,38 @@ def table_of(work: str, folder: Path, count: int, rows: Sequence[Row]) -> dict[s
     }
 
 
-def trl(name: str, folder: Path, shape: Shape, work: str, rows: Sequence[Row], made: Path) -> Arm:
+def trl(
+    name: str,
+    folder: Path,
+    shape: Shape,
+    work: str,
+    rows: Sequence[Row],
+    made: Path,
+    lora: Lora | None,
+) -> Arm:
     """TRL's loop, without its set-up; a new trainer for each turn. `name`: one of `PEERS`."""
     import trl
     from datasets import Dataset
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     kinds = {
-        "sft": (trl.SFTConfig, trl.SFTTrainer, SFT_ROWS),
+        "sft": (trl.SFTConfig, trl.SFTTrainer, shape.rows),
         "dpo": (trl.DPOConfig, trl.DPOTrainer, PAIRS),
-        "grpo": (trl.GRPOConfig, trl.GRPOTrainer, shape.prompts * GROUP),
+        "grpo": (trl.GRPOConfig, trl.GRPOTrainer, shape.prompts * shape.group),
     }
     config_of, trainer_of, size = kinds[work]
     own: dict[str, Any] = {
         "sft": {"completion_only_loss": True},
         "dpo": {"beta": 0.1, "max_length": None},
-        "grpo": {"num_generations": GROUP, "max_completion_length": shape.new, "beta": 0.0},
+        "grpo": {"num_generations": shape.group, "max_completion_length": shape.new, "beta": 0.0},
     }[work]
     more: dict[str, Any] = {}
+    if lora is not None:
+        from peft import LoraConfig
+
+        more["peft_config"] = LoraConfig(
+            r=lora.rank, lora_alpha=lora.alpha, target_modules="all-linear", task_type="CAUSAL_LM"
+        )
     settings = PEERS[name]
     if work != "sft":
         settings = {key: value for key, value in settings.items() if key != GROUPING}
@@ -338,21 +364,27 @@ def measure(arms: Sequence[Arm], pairs: int, steps: int) -> dict[str, Any]:
     return {"cpu_seconds": medians, "ratio_median_least_most": ratios, "first_loss": first}
 
 
-def arms_of(work: str, folder: Path, shape: Shape, made: Path) -> list[Arm]:
-    if work in ("grpo", "train"):
+def arms_of(
+    work: str, folder: Path, shape: Shape, made: Path, lora: Lora | None, names: Sequence[str]
+) -> list[Arm]:
+    """The arms of these names, which are opened as they are made."""
+    peer, rows = {"train": "grpo", "sft-block": "sft"}.get(work, work), list[Row]()
+    if peer == "grpo":
         steps = [grpo_step(folder, shape, fixed=work == "train") for _ in range(2)]
-        peer, rows = "grpo", []
     elif work == "dpo":
-        rows = pair_rows(PAIRS * 8)
-        steps, peer = [dpo_step(rows)] * 2, "dpo"
+        rows = pair_rows(folder, shape, PAIRS * 8)
+        steps = [dpo_step(rows)] * 2
     else:
-        rows = sft_rows(SFT_ROWS * SFT_STEPS, BLOCK if work == "sft-block" else 0)
-        steps, peer = [sft_step(rows)] * 2, "sft"
-    arms = [ours("toolhone", folder, steps[0]), ours("padded", folder, steps[1], forest=False)]
-    if work == "train":
-        return arms
-    names = [name for name in PEERS if name != "trl-untuned" or peer == "sft"]
-    return [*arms, *(trl(name, folder, shape, peer, rows, made) for name in names)]
+        block = BLOCK if work == "sft-block" else 0
+        rows = sft_rows(folder, shape, shape.rows * SFT_STEPS, block)
+        steps = [sft_step(rows, shape.rows)] * 2
+    arms = []
+    for name, step, forest in (("toolhone", steps[0], True), ("padded", steps[1], False)):
+        if name in names:
+            arms.append(ours(name, folder, step, lora, forest))
+    peers = [name for name in PEERS if name in names and work != "train"]
+    peers = [name for name in peers if name != "trl-untuned" or peer == "sft"]
+    return [*arms, *(trl(name, folder, shape, peer, rows, made, lora) for name in peers)]
 
 
 def main() -> None:
@@ -365,6 +397,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--steps", type=int, default=1, help="of one turn, except SFT")
     parser.add_argument("--arms", nargs="+", default=["toolhone", "padded", *PEERS])
+    parser.add_argument("--lora", action="store_true", help="train adapters, not every weight")
     parser.add_argument("--json", action="store_true", help="one JSON object, nothing else")
     arguments = parser.parse_args()
     found = {}
@@ -374,8 +407,8 @@ def main() -> None:
         for work in arguments.work:
             # A length-grouped epoch starts with its longest rows, so SFT is measured by epochs.
             steps = SFT_STEPS if work.startswith("sft") else arguments.steps
-            arms = arms_of(work, folder, shape, Path(place) / "trl")
-            arms = [arm for arm in arms if arm.name in arguments.arms]
+            lora = ADAPTERS if arguments.lora else None
+            arms = arms_of(work, folder, shape, Path(place) / "trl", lora, arguments.arms)
             found[work] = measure(arms, arguments.pairs, steps)
             if not arguments.json:
                 print(work, json.dumps(found[work]), flush=True)

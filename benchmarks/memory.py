@@ -2,17 +2,20 @@
 
     python benchmarks/memory.py [--methods sft dpo grpo] [--row 700] [--steps 2] [--full]
     python benchmarks/memory.py --vocabulary [--full]
+    python benchmarks/memory.py --peers [--methods sft grpo] [--full]
 
 A Llama of 135M parameters in the shape of SmolLM2 with random weights; each method trains it in a
 process of its own, on rows of about `--row` tokens. The table has the peak resident set of that
 process (`ru_maxrss`) in GB (10^9 bytes), the prediction before step 1, and CPU seconds of the run.
 `--vocabulary`: one step on 16,384 tokens with 151,669 words, whose logits alone would take 9.9 GB;
-GB above the loaded model. No peer is measured here.
+GB above the loaded model. `--peers`: one step of SmolLM2 here and by TRL (its best settings for a
+CPU, and its defaults), as in `engine_speed.py`; GB above the process before and the weights.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -182,6 +185,25 @@ def one_step(folder: Path, full: bool) -> dict[str, float]:
     return {"above_model_gb": round(above, 2), "seconds": round(seconds, 1), "loss": round(loss, 3)}
 
 
+def against_peers(method: str, full: bool, arm: str) -> dict[str, float]:
+    """One step by one trainer in this process; GB at its peak, and above imports and weights."""
+    import peft  # noqa: F401 - code that is loaded before
+    import trl  # noqa: F401
+    from engine_speed import ADAPTERS, SHAPES, arms_of, make_model
+
+    with tempfile.TemporaryDirectory() as name:
+        shape, made = SHAPES["smollm2"], Path(name)
+        folder = make_model(made, shape)
+        weights, before = (
+            sum(one.stat().st_size for one in folder.glob("*.safetensors")),
+            resident(),
+        )
+        for one in arms_of(method, folder, shape, made, None if full else ADAPTERS, [arm]):
+            one.turn(1)
+    above = (resident() - before - weights) / 1e9
+    return {"peak_gb": round(resident() / 1e9, 2), "above_model_gb": round(above, 2)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -191,7 +213,21 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--full", action="store_true", help="train every weight, not LoRA")
     parser.add_argument("--vocabulary", action="store_true", help="one step, 151,669 words")
+    parser.add_argument("--peers", action="store_true", help="SmolLM2 here and by TRL")
+    parser.add_argument("--arm", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.arm:
+        print(json.dumps(against_peers(arguments.methods[0], arguments.full, arguments.arm)))
+        return
+    if arguments.peers:
+        for method, arm in itertools.product(
+            arguments.methods, ("toolhone", "trl", "trl-defaults")
+        ):
+            words = ["--methods", method, "--arm", arm, *(["--full"] if arguments.full else [])]
+            command = [sys.executable, __file__, *words]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+            print(method, arm, done.stdout.splitlines()[-1], flush=True)
+        return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if arguments.vocabulary:

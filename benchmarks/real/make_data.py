@@ -2,14 +2,16 @@
 
     make_data(Path("OUT/data"), Sizes(rows=320, tasks=40), seed=0, plain=[("Hello", "Hi!")])
 
-Desk requests have three sets of phrasings: SFT is labelled with the first, GRPO plays the second,
-and the third, with other cities, streets, countries and languages, is only measured.
+Desk requests have three sets of phrasings: SFT is labelled with the first, whose optional parts
+come and go (`[a|b]`), so that no argument follows from another; GRPO plays the second, and the
+third, with other cities, streets, countries and languages, is only measured.
 """
 
 from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ from toolhone.data.templates import Templates
 
 DESK = json.loads(Path(__file__).with_name("desk.json").read_text(encoding="utf-8"))
 CHAT = json.loads(Path(__file__).with_name("chat.json").read_text(encoding="utf-8"))
-SHARES = {"desk": 0.6, "missing": 0.13, "builtin": 0.12, "plain": 0.15}
+SHARES = {"desk": 0.6, "missing": 0.15, "builtin": 0.1, "plain": 0.15}
 """Of the rows of SFT."""
 MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August")
 Record = dict[str, Any]
@@ -39,7 +41,7 @@ def slots(rng: random.Random, place: str) -> dict[str, tuple[Any, str]]:
     pools = DESK["pools"]
     month = rng.randrange(1, 7)
     found: dict[str, tuple[Any, str]] = {}
-    for name, shift in (("date", 0), ("date2", 2)):
+    for name, shift in (("date", 0), ("after", 0), ("before", 2)):
         day, number = rng.randrange(1, 29), month + shift
         value = f"2026-{number:02d}-{day:02d}"
         said = (value, f"{MONTHS[number - 1]} {day}, 2026", f"{day} {MONTHS[number - 1]} 2026")
@@ -62,15 +64,24 @@ def slots(rng: random.Random, place: str) -> dict[str, tuple[Any, str]]:
     return found
 
 
+def one_of(text: str, rng: random.Random) -> str:
+    """Draw one alternative for each `[a|b|c]`."""
+    return re.sub(r"\[([^]]*)\]", lambda found: rng.choice(found[1].split("|")), text)
+
+
 def desk_request(rng: random.Random, kind: str) -> tuple[str, str, Record]:
-    """A request with its tool and arguments."""
-    text, tool, pattern = rng.choice(DESK["requests"][kind])
+    """A request with its tool (each as often) and arguments: the slots that occur in its text."""
+    tool = rng.choice(list(DESK["slots"]))
+    text = rng.choice([text for text, of in DESK["requests"][kind] if of == tool])
     values = slots(rng, "held" if kind == "held" else "train")
-
-    def fill(part: Any) -> Any:
-        return {k: fill(v) for k, v in part.items()} if isinstance(part, dict) else values[part][0]
-
-    return text.format(**{name: said for name, (_, said) in values.items()}), tool, fill(pattern)
+    text, arguments = one_of(text, rng), {"filter": {}} if tool == "find_orders" else Record()
+    for slot, (*outer, name) in DESK["slots"][tool].items():
+        if f"{{{slot}}}" in text:
+            place = arguments
+            for key in outer:
+                place = place.setdefault(key, {})
+            place[name] = values[slot][0]
+    return text.format(**{name: said for name, (_, said) in values.items()}), tool, arguments
 
 
 def function(tool: Record) -> Record:
@@ -103,7 +114,7 @@ def calling(tool: str, arguments: Record) -> Record:
 def desk_missing(rng: random.Random, kind: str) -> tuple[str, str]:
     text, answer = rng.choice(DESK["missing"][kind])
     said = {name: said for name, (_, said) in slots(rng, "train").items()}
-    return text.format(**said), answer
+    return one_of(text, rng).format(**said), answer
 
 
 def spoken(question: str, answer: str, tools: Sequence[Record] = ()) -> Record:

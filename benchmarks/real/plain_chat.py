@@ -29,6 +29,11 @@ def answers(model: Any, questions: list[str]) -> list[str]:
     return [sample.text for sample in evaluate(model, tasks).samples]
 
 
+def whole_sentences(text: str) -> str:
+    """The text up to its last full sentence: answers that were cut off teach to stop anywhere."""
+    return text[: max(text.rfind(mark) for mark in ".!?") + 1]
+
+
 def perplexity(model: Any, texts: list[str]) -> float:
     """exp of the mean negative log-probability per token, over plain texts."""
     rows = []
@@ -46,7 +51,7 @@ def main() -> None:
     model = open_model(ref, overrides=keys)
     if verb == "answer":
         said = answers(model, CHAT["trained"])
-        pairs = zip(CHAT["trained"], said, strict=True)
+        pairs = zip(CHAT["trained"], map(whole_sentences, said), strict=True)
         found: Any = [pair for pair in pairs if pair[1] and not {"{", "[", "<"} & set(pair[1])]
     else:
         said = answers(model, CHAT["asked"])

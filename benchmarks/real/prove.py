@@ -30,7 +30,7 @@ from toolhone.evaluation.folder import read_folder
 
 HERE = Path(__file__).parent
 QUICK = {"rows": 240, "batch": 12, "steps": 20, "grpo": 40, "grpo_steps": 4, "tasks": 20}
-FULL = {"rows": 1600, "batch": 16, "steps": 100, "grpo": 200, "grpo_steps": 30, "tasks": 60}
+FULL = {"rows": 1600, "batch": 16, "steps": 100, "grpo": 200, "grpo_steps": 20, "tasks": 50}
 CODE = "from toolhone.cli.main import main; main()"
 
 
