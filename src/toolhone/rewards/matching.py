@@ -137,7 +137,7 @@ def _match(calls: Sequence[ToolCall], expect: Expect, tools: Sequence[Tool]) -> 
     pairs = matcher.pair_calls(strict)
     size = max(len(wanted), len(calls))
     matched = [pair for pair in pairs if None not in (pair.wanted, pair.got)]
-    wrong = {pair: matcher.mismatches_of(pair) for pair in matched}
+    wrong = {pair: matcher.mismatches_of(pair) if pair.wrong else [] for pair in matched}
     reasons = list(matcher.reasons(pairs, wrong, strict))
     if len(reasons) > MAX_REASONS:
         reasons[MAX_REASONS:] = [f"and {len(reasons) - MAX_REASONS} more"]
@@ -217,6 +217,8 @@ class _Matcher:
             shape = ValueShape.of(self.tools[call.name].parameters)
         for name in {**wanted.arguments, **call.arguments}:
             got, value = (side.get(name, MISSING) for side in (call.arguments, wanted.arguments))
+            if type(got) is type(value) in (str, int) and got == value:
+                continue
             compare = COMPARATORS.get((call.name, name))
             inner = shape.property(name)
             given, accepted = value, [inner.default]  # where the call leaves the argument out
@@ -265,8 +267,8 @@ def assign(gain: Gains) -> list[tuple[int, int]]:
     Of equal totals, the one that leaves out the last rows or columns is chosen.
     """
     table = np.asarray(gain, dtype=np.float64)
-    if not table.size:
-        return []
+    if table.size <= 1:
+        return [(0, 0)][: table.size]
     rows, columns = table.shape
     place = np.arange(columns) if columns >= rows else np.arange(rows)[:, None]
     chosen = linear_sum_assignment(table * max(table.shape) ** 2 - place, maximize=True)

@@ -195,6 +195,8 @@ def same_code(got: Json, wanted: Json) -> bool:
     """Whether two Python programs have the same syntax tree; nothing runs."""
     if not isinstance(got, str) or not isinstance(wanted, str):
         return same_value(got, wanted)
+    if got == wanted:
+        return True
     first, second = _syntax_tree(got), _syntax_tree(wanted)
     if first is None or second is None:
         return got.strip() == wanted.strip()

@@ -161,7 +161,8 @@ class Expect:
     @property
     def choices(self) -> tuple[Expect, ...]:
         """Each correct answer alone, this one first."""
-        return (replace(self, alternatives=()), *self.alternatives)
+        alone = replace(self, alternatives=()) if self.alternatives else self
+        return alone, *self.alternatives
 
     @property
     def wanted(self) -> tuple[ExpectedCall, ...]:
