@@ -275,6 +275,23 @@ def test_the_samples_of_our_own_folder_are_such_a_table(tmp_path):
     assert (counts["disagrees"], counts["extraction_disagrees"]) == (0, 0)
 
 
+def test_calls_in_another_dialect_are_read_by_its_name(tmp_path):
+    good = json.dumps({"tool": ROME["name"], "args": ROME["arguments"]})
+    texts = {"rome": good, "hi": json.dumps({"final": "Hello!"}), "word": "It is 4."}
+    answers = [{"id": name, "text": text} for name, text in texts.items()]
+    path = write_folder(score(TASKS, answers, "json"), tmp_path) / "samples.csv"
+    by_tags, by_name = read_results_csv(path), read_results_csv(path, "json")
+    assert (by_tags.count("tags_right"), by_tags.is_written_otherwise) == (1, True)
+    assert (by_name.count("match"), by_name.count("tags_right")) == (2, 2)
+    assert by_name.count("disagrees") == 0
+
+
+def test_what_a_dialect_cannot_read_matches_no_expectation(tmp_path):
+    rows = [row("Hello!", []), row('{"tool": "weather"', [ROME])]
+    table = read_results_csv(write(tmp_path / "a.csv", *rows), "json")
+    assert [table.count(what) for what in ("match", "tags_right", "nothing_extracted")] == [0, 0, 2]
+
+
 # The summary.
 
 
@@ -388,8 +405,8 @@ def test_files_of_one_name_are_distinct_and_a_summary_is_skipped_with_a_note(
             "score needs --tasks FILE and --predictions FILE, or --csv FILE",
         ),
         (
-            ["--csv", "a.csv", "--tasks", "t.jsonl", "--dialect", "json"],
-            "leave out --tasks and --dialect",
+            ["--csv", "a.csv", "--tasks", "t.jsonl", "--tools", "weather"],
+            "leave out --tasks and --tools",
         ),
         (["--csv", "nowhere.csv"], "nowhere.csv: no such file"),
     ],

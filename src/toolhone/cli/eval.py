@@ -299,14 +299,14 @@ def score(  # noqa: PLR0913 (the options of a command)
     """Score answers from anywhere; no model is needed. With --csv, --out gets
     summary_results.csv."""
     if csv:
-        names = ("--tasks", "--predictions", "--dialect", "--tools", "--reward", "--jsonl")
-        values = (tasks, predictions, dialect, tools, reward, as_jsonl)
+        names = ("--tasks", "--predictions", "--tools", "--reward", "--jsonl")
+        values = (tasks, predictions, tools, reward, as_jsonl)
         if given := [name for name, value in zip(names, values, strict=True) if value]:
             raise ConfigError(
                 "--csv reads tables that hold the expected calls themselves; leave out "
                 f"{' and '.join(given)}"
             )
-        _score_tables(csv, out, as_json)
+        _score_tables(csv, out, as_json, dialect)
         return
     if tasks is None or predictions is None:
         raise ConfigError(
@@ -364,19 +364,17 @@ def _score_answers(
     return result, dialect
 
 
-def _score_tables(files: list[Path], out: Path | None, as_json: bool) -> None:
+def _score_tables(files: list[Path], out: Path | None, as_json: bool, dialect: str | None) -> None:
     """Score tables of answers; a summary among the files is skipped with a note."""
     summaries = [file for file in files if is_summary(file)]
     if len(summaries) == len(files):
-        raise DataError(
-            f"{summaries[0]} is a summary of results; give the files with query, predicted_text "
-            "and expected_calls"
-        )
+        wanted = "the files with query, predicted_text and expected_calls"
+        raise DataError(f"{summaries[0]} is a summary of results; give {wanted}")
     for file in summaries:
         print_note(f"{file}: skipped, it is a summary of results")
     names = [file.name for file in files]
     tables = {
-        file.name if names.count(file.name) == 1 else str(file): read_results_csv(file)
+        file.name if names.count(file.name) == 1 else str(file): read_results_csv(file, dialect)
         for file in files
         if file not in summaries
     }
@@ -392,6 +390,10 @@ def _score_tables(files: list[Path], out: Path | None, as_json: bool) -> None:
         print(json.dumps({"files": {name: found.to_dict() for name, found in tables.items()}}))
         return
     console().print(csv_table(tables))
+    if dialect is None and any(found.is_written_otherwise for found in tables.values()):
+        print_note(
+            "no text of a file has <tool_call> tags, its own column has calls: --dialect NAME"
+        )
     for name, found in tables.items():
         for reason, count in found.skipped.items():
             print(f"{name}: {count} of {found.read} rows skipped: {reason}")

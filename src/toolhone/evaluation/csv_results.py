@@ -1,6 +1,7 @@
 """Score answers made elsewhere, from a CSV file with the text and expected calls of each query.
 
-    table = read_results_csv("test1_finetuned.csv")
+    table = read_results_csv("test1_finetuned.csv")      # calls between <tool_call> tags
+    table = read_results_csv("samples.csv", "json")      # calls as this dialect writes them
     table.count("match"), table.count("recovered"), len(table.rows), table.skipped
 
 Columns: query, predicted_text, expected_calls (JSON), and optionally extracted_calls and match.
@@ -18,7 +19,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from toolhone.dialects.interface import ParseProblem
+from toolhone.dialects.choose import open_syntax
+from toolhone.dialects.interface import ParseProblem, Syntax
 from toolhone.dialects.syntax.model_text import ToolCallTags
 from toolhone.errors import DataError, nearest
 from toolhone.evaluation.error_kinds import read_json_calls, read_leniently
@@ -60,6 +62,12 @@ class CallTable:
     def read(self) -> int:
         return len(self.rows) + sum(self.skipped.values())
 
+    @property
+    def is_written_otherwise(self) -> bool:
+        """Whether no text has calls between tags although the file's own column has calls."""
+        rows = len(self.rows)
+        return self.count("nothing_extracted") == rows > 0 < self.count("extraction_disagrees")
+
     def count(self, what: str) -> int:
         """Number of rows for which a name of `COUNTED` is true."""
         assert what in COUNTED, f"wanted one of {', '.join(COUNTED)}; got {what!r}"
@@ -80,8 +88,12 @@ def _percent(rows: int, matches: int) -> float | None:
     return round(100 * matches / rows, 4) if rows else None
 
 
-def read_results_csv(path: str | Path) -> CallTable:
-    """Read one file; rows are numbered from 1, without the header and blank lines."""
+def read_results_csv(path: str | Path, dialect_syntax: str | None = None) -> CallTable:
+    """Read one file; rows are numbered from 1, without the header and blank lines.
+
+    dialect_syntax: how its texts write calls; None for JSON between `<tool_call>` tags.
+    """
+    syntax = None if dialect_syntax is None else open_syntax(dialect_syntax)
     records = _read_csv(Path(path))
     header = [name.strip().lower() for name in next(records, [])]
     missing = [name for name in NEEDED if name not in header]
@@ -96,7 +108,7 @@ def read_results_csv(path: str | Path) -> CallTable:
     for number, record in enumerate(records, start=1):
         cells = dict(zip(header, record))
         differs = len(record) != len(header)
-        scores = "another number of fields than the header" if differs else _score(cells)
+        scores = "another number of fields than the header" if differs else _score(cells, syntax)
         if isinstance(scores, str):
             skipped[scores] += 1
         else:
@@ -145,7 +157,7 @@ def _read_csv(path: Path) -> Iterator[list[str]]:
         csv.field_size_limit(before)
 
 
-def _score(cells: Mapping[str, str]) -> dict[str, bool] | str:
+def _score(cells: Mapping[str, str], syntax: Syntax | None) -> dict[str, bool] | str:
     """Score a row, or return the reason to skip it."""
     if not cells["expected_calls"].strip():
         return "expected_calls is blank: nothing is said about calls"
@@ -157,8 +169,13 @@ def _score(cells: Mapping[str, str]) -> dict[str, bool] | str:
     except DataError:
         return "expected_calls is not a JSON list of calls"
     text = cells["predicted_text"]
-    extraction, found = calls_between_tags(text), list(read_json_calls(text).calls)
-    reply, is_blank = ToolCallTags().read(text), not text.strip()
+    reply, is_blank = (syntax or ToolCallTags()).read(text), not text.strip()
+    if syntax is None:
+        extraction, found = calls_between_tags(text), list(read_json_calls(text).calls)
+    else:
+        found = list(reply.calls)
+        is_read = reply.problem is ParseProblem.NONE
+        extraction = [call.to_dict() for call in found] if is_read else None
     readings = [found] if found else read_leniently([text])
     content = not is_blank and not any(readings)
     if expected:
