@@ -6,7 +6,7 @@ import re
 import pytest
 
 from toolhone.config.rl import FailureSection, WorldSection
-from toolhone.data.world_tasks import WorldTasks, in_world, is_solved, solve
+from toolhone.data.world_tasks import GAVE_UP, WorldTasks, in_world, is_solved, solve
 from toolhone.errors import ConfigError, DataError
 from toolhone.rewards.values import wants_change
 from toolhone.schema import Task, ToolCall
@@ -180,6 +180,19 @@ def test_a_solver_meets_the_injected_failures_and_makes_each_call_again():
     calls = sum(len(message.tool_calls) for one in rows for message in one.messages)
     plain = [solve(task) for task in WorldTasks("shop").tasks(50)]
     assert 1.2 < calls / sum(len(done.steps) for done in plain) < 1.7
+
+
+def test_recorded_conversations_make_a_share_of_failed_calls_again_and_give_up_else():
+    def rows(retries: float) -> list:
+        failing = {"rate": 0.5, "kinds": ["timeout"]}
+        return WorldTasks("shop", failures=failing, retries=retries).conversations(60)
+
+    assert rows(0.4) == rows(0.4)
+    assert not [one for one in rows(1.0) if one.messages[-1].content == GAVE_UP]
+    ends = [one.messages[-1].content == GAVE_UP for one in rows(0.0)]
+    failed = ["did not answer" in str(one.messages) for one in rows(0.0)]
+    assert ends == failed
+    assert 0 < sum(one.messages[-1].content == GAVE_UP for one in rows(0.4)) < sum(ends)
 
 
 def test_failures_depend_on_seed_task_call_and_attempt_alone_and_end():

@@ -43,6 +43,9 @@ class WorldSection(Section):
     """data.strategy 'world': difficulties of the tasks, from 1; none: all"""
     seed: int = Field(0, ge=0)
     """of simulated results and injected failures"""
+    retries: float = Field(1.0, ge=0, le=1)
+    """data.strategy 'world': share of failed calls that recorded conversations make again; at
+    another one they give up, as agents do that were not taught better"""
     failures: FailureSection | None = None
     """none: those that a task names, if any; rate 0 switches these off"""
 

@@ -22,15 +22,17 @@ from toolhone.data.task_files import distinct, is_own_form, tasks_from_any
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Expect, ExpectedCall, Json, Message, Task, ToolCall
 from toolhone.sources.files import Record, RecordStream, read_records
-from toolhone.tools.failing_world import MOST_IN_A_ROW
 from toolhone.tools.loading import tools_of
 from toolhone.tools.open_world import STATE_WORLDS, open_world
 from toolhone.tools.registry import Registry
 from toolhone.tools.replay_world import recorded_calls, recording_dicts
 from toolhone.tools.result import ToolResult, ToolStatus
+from toolhone.tools.worlds import draw
 
 SPLITS = ("train", "rl", "held_out")
 """Names in held-out tasks are in no other task."""
+GAVE_UP = "Sorry, that did not work."
+"""The last text of a recorded episode that does not make a failed call again."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class WorldTasks:
     """Generates tasks of a world; levels: of difficulty, in turn (None: all).
 
     failures: injected into each task's world (`failing_world.Failures`); the solver tries again.
-    held_out_seed: of the held-out split; default: the same.
+    held_out_seed: of the held-out split; default: the same. retries: share of failed calls that
+    conversations make again; at another one they end with `GAVE_UP`, their task undone.
     """
 
     name: str
@@ -63,6 +66,7 @@ class WorldTasks:
     held_out_seed: int | None = None
     levels: tuple[int, ...] | None = None
     failures: Mapping[str, Json] | None = None
+    retries: float = 1.0
 
     def __post_init__(self) -> None:
         if self.name not in STATE_WORLDS:
@@ -75,17 +79,17 @@ class WorldTasks:
 
     def tasks(self, n: int, split: str = "train") -> list[Task]:
         """The first n tasks of a split, the levels in turn, each proven solvable."""
-        return [self._solved(index, split)[0] for index in range(n)]
+        return [self._task(index, split) for index in range(n)]
 
     def conversations(self, n: int, split: str = "train") -> list[Conversation]:
         """The first n tasks of a split as their solver does them."""
-        found = (self._solved(index, split) for index in range(n))
+        played = ((task, solve(task, self.retries).messages) for task in self.tasks(n, split))
         return [
-            Conversation((*task.messages, *done.messages), task.tools, task.id, task.source)
-            for task, done in found
+            Conversation((*task.messages, *messages), task.tools, task.id, task.source)
+            for task, messages in played
         ]
 
-    def _solved(self, index: int, split: str) -> tuple[Task, Solution]:
+    def _task(self, index: int, split: str) -> Task:
         if split not in SPLITS:
             known = f"{nearest(split, SPLITS)}; known: {', '.join(SPLITS)}"
             raise DataError(f"there is no split {split!r}{known}")
@@ -107,14 +111,16 @@ class WorldTasks:
             category=f"{self.name} {level}",
             source=f"world {self.name}",
         )
-        done = solve(task)
-        if not is_solved(task, done):
+        if not is_solved(task, solve(task)):
             raise DataError(f"the solver of the world {self.name!r} fails on its task {task.id!r}")
-        return task, done
+        return task
 
 
-def solve(task: Task) -> Solution:
-    """Do a task by the solver of its world, by calls and their results alone."""
+def solve(task: Task, retries: float = 1.0) -> Solution:
+    """Do a task by the solver of its world, by calls and their results alone.
+
+    A call that fails is made again, or, except for a share `retries`, ends it with `GAVE_UP`.
+    """
     spec = task.world or {}
     world, solver = open_world(task, Registry([])), STATE_WORLDS[spec["name"]]
     plan, messages = solver.solve(spec["goal"]), list[Message]()
@@ -122,15 +128,14 @@ def solve(task: Task) -> Solution:
         call = next(plan)
         while True:
             result = world.call(call)
-            for _ in range(MOST_IN_A_ROW):
-                if not result.injected:
-                    break
-                messages += _exchange(call, result, len(messages))
-                result = world.call(call)
-            if result.outcome is not ToolStatus.OK:
-                raise DataError(f"task {task.id!r}: {call.name} gave {result.content!r:.200}")
             messages += _exchange(call, result, len(messages))
-            call = plan.send(result.value)
+            if not result.injected:
+                if result.outcome is not ToolStatus.OK:
+                    raise DataError(f"task {task.id!r}: {call.name} gave {result.content!r:.200}")
+                call = plan.send(result.value)
+            elif draw(task.id, len(messages)).random() >= retries:
+                messages.append(Message("assistant", GAVE_UP))
+                break
     except StopIteration as stop:
         messages.append(Message("assistant", stop.value))
     return Solution(tuple(messages), world.state())
@@ -160,7 +165,9 @@ def rows_of_world(
     data, world = experiment.data, experiment.world
     failures = None if world.failures is None else world.failures.model_dump()
     levels = None if world.levels is None else tuple(world.levels)
-    made = WorldTasks(str(world.name), experiment.seed, data.split_seed, levels, failures)
+    made = WorldTasks(
+        *(str(world.name), experiment.seed, data.split_seed, levels, failures, world.retries)
+    )
     count = data.max_samples or data.samples
     held = min(held, count)
     train = made.conversations(count) if labels or not plays else []

@@ -13,11 +13,14 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
+from jsonschema.protocols import Validator
 from jsonschema.validators import validator_for
 
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Json, Task, Tool, ToolCall
+from toolhone.schema.json_schema import fits_plainly
 from toolhone.tools.calendar_world import CalendarWorld
 from toolhone.tools.failing_world import FailingWorld, Failures
 from toolhone.tools.files_world import FilesWorld
@@ -47,8 +50,7 @@ class SimulatedWorld:
     def __init__(self, tools: Sequence[Tool], returns: Mapping[str, Json] | None = None) -> None:
         self._tools, self._returns = {tool.name: tool for tool in tools}, dict(returns or {})
         self._seed, self._written = 0, dict[str, dict[str, Json]]()
-        self._makers = dict[str, Maker]()
-        self._validators = {name: validator_for(one)(one) for name, one in self._returns.items()}
+        self._drawn = dict[str, tuple[Maker, Validator]]()
 
     def reset(self, seed: int) -> None:
         self._seed, self._written = seed, {}
@@ -90,19 +92,16 @@ class SimulatedWorld:
         self, name: str, schema: Json, known: Mapping[str, Json], chance: random.Random
     ) -> Json:
         """A value that obeys the result schema; known fields keep their values where these fit."""
-        trouble = f"no result of {name} can be simulated: its result schema asks for"
-        if name not in self._makers:
-            try:
-                self._makers[name] = SchemaSampler(Tool(name, "", schema)).maker(schema, ())
-            except Undrawable as undrawable:
-                raise WorldError(f"{trouble} {undrawable}") from None
-        value, validator = self._makers[name](chance, False), self._validators[name]
+        if name not in self._drawn:
+            self._drawn[name] = _drawing(name, json.dumps(schema))
+        maker, validator = self._drawn[name]
+        value = maker(chance, False)
         with_known = _with_known(value, schema, known, Schemas(schema))
-        if with_known != value and validator.is_valid(with_known):
-            return with_known
-        if error := next(validator.iter_errors(value), None):
-            raise WorldError(f"{trouble} {error.validator!r}, which drawn values do not obey")
-        return value
+        for found in (with_known, value):
+            if fits_plainly(found, schema) or validator.is_valid(found):
+                return found
+        keyword = next(validator.iter_errors(value)).validator
+        raise WorldError(f"{_NONE.format(name)} {keyword!r}, which drawn values do not obey")
 
     def state(self) -> dict[str, Json]:
         """What was written, by id."""
@@ -111,6 +110,20 @@ class SimulatedWorld:
     def describe(self) -> str:
         given = len(self._returns)
         return f"simulated: {len(self._tools)} tools, {given} of them with a result schema"
+
+
+_NONE = "no result of {} can be simulated: its result schema asks for"
+
+
+@lru_cache(maxsize=4096)
+def _drawing(name: str, text: str) -> tuple[Maker, Validator]:
+    """Maker and validator for a tool's results, from the text of their schema; made once, since
+    every episode has a world of its own."""
+    schema = json.loads(text)
+    try:
+        return SchemaSampler(Tool(name, "", schema)).maker(schema, ()), validator_for(schema)(schema)
+    except Undrawable as undrawable:
+        raise WorldError(f"{_NONE.format(name)} {undrawable}") from None
 
 
 def _ids(values: Mapping[str, Json]) -> list[str]:
