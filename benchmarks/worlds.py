@@ -3,8 +3,8 @@
     python benchmarks/worlds.py FILE_OR_FOLDER...
 
 For each: its tools and calls as `toolhone data import` reads them; each row is played in a world of
-its own, as episodes are, in two worlds of one seed; calls that break the schema of their tool are left
-out (`refused`). Prints a line of JSON: calls, those with a result, those whose result is equal in
+its own, as episodes are, in two worlds of one seed; calls that break the schema of their tool are
+left out (`refused`). Prints a line of JSON: calls, those with a result, those whose result is equal in
 both worlds, results that obey a schema (given ones, or made from the tool's parameters for this
 benchmark), and calls per second of CPU time on one core, worlds made and results written included:
 in the first pass, which meets every tool, and in the best of three later ones.

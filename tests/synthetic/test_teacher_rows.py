@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from support.one_token import Lines
 from support.teacher_server import Reply, Served, teacher
@@ -27,6 +28,7 @@ from toolhone.synthetic.teacher_rows import (
     has_shape,
     question,
     read_written,
+    reply_schema,
     verified,
     write_rows,
 )
@@ -36,6 +38,7 @@ from toolhone.training.dataset import held_out_tasks
 BOOK = Tool.of({"name": "book", "parameters": {"properties": {"city": {"type": "string"}}}})
 TOOLS = [*Registry(["calculator"]).tools, BOOK]
 REGISTRY = Registry(["calculator", BOOK])
+PREFIX = "prefixItems"
 
 
 def call(expression: str, name: str = "calculator") -> dict[str, Any]:
@@ -162,6 +165,57 @@ def test_questions_are_seeded_and_differ() -> None:
     first, again = (question(TOOLS, "single", 0, 3) for _ in range(2))
     assert first == again
     assert first != question(TOOLS, "single", 0, 4)
+
+
+ASKED, CALL, SAID = user("Seven times six?"), says(None, call("7*6")), says("It is {result}.")
+SHAPED = {
+    "single": [ASKED, CALL, SAID],
+    "parallel": [
+        ASKED,
+        says(None, call("7*6"), call("2+2")),
+        says("First {result1}, then {result2}."),
+    ],
+    "multi_turn": [ASKED, CALL, SAID, user("Plus one?"), says(None, call("42+1")), SAID],
+    "no_call": [user("Sing a song"), says("La la la la.")],
+    "missing_information": [user("Multiply it"), ASK, user("7 and 6, please"), CALL, SAID],
+    "error_recovery": [ASKED, says(None, call("7/0")), says(None, call("7/2")), SAID],
+}
+
+
+@pytest.mark.parametrize("category", CATEGORIES)
+def test_a_reply_held_to_its_schema_becomes_a_row_and_no_other_shape_fits(category: str) -> None:
+    tools, found = Registry(["calculator"]).tools, WrittenRows()
+    validators = {
+        name: Draft202012Validator(reply_schema(tools, name, ["calculator"], 0)) for name in SHAPED
+    }
+    messages = [{k: v for k, v in one.items() if v or k == "role"} for one in SHAPED[category]]
+    fitting = [name for name, one in validators.items() if one.is_valid({"messages": messages})]
+    assert fitting == [category]
+    row = verified(json.dumps({"messages": messages}), category, tools, REGISTRY, found)
+    assert not any("{result" in (one.content or "") for one in row.messages)
+    assert validators[category].is_valid({"messages": [*messages, ASKED]}) is False
+
+
+def test_a_schema_asks_for_results_only_of_tools_that_cannot_run() -> None:
+    roles = [
+        [one["properties"]["role"]["const"] for one in schema["properties"]["messages"][PREFIX]]
+        for schema in (reply_schema(TOOLS, "parallel", names, 1) for names in ([], ["calculator"]))
+    ]
+    assert roles == [["user", "assistant", "tool", "tool", "tool", "assistant"]] * 2
+    own = reply_schema(TOOLS[:1], "parallel", ["calculator"], 1)["properties"]["messages"][PREFIX]
+    assert len(own) == 3
+
+
+def test_a_request_carries_its_schema_only_where_that_is_asked_for(tmp_path: Path) -> None:
+    with teacher(lambda _, text: product(number_of(text))) as served:
+        plan = section(served, tmp_path)
+        write_rows(TeacherClient.open(plan), TOOLS, REGISTRY, 1, 0, Progress())
+        plan = section(served, tmp_path, response_format="json_schema")
+        write_rows(TeacherClient.open(plan), TOOLS, REGISTRY, 1, 0, Progress())
+    plain, held = served.bodies
+    assert "response_format" not in plain
+    schema = held["response_format"]["json_schema"]["schema"]
+    assert schema == reply_schema(TOOLS, "single", REGISTRY.runnable, 0)
 
 
 @pytest.fixture(autouse=True)

@@ -83,6 +83,9 @@ class TeacherModelSection(Section):
     temperature: float = Field(0.9, ge=0)
     max_reply_tokens: int = Field(1024, gt=0)
     """tokens of one reply"""
+    response_format: Literal["text", "json_schema"] = "text"
+    """json_schema: each request carries a JSON Schema of the conversation that is wanted, which
+    servers such as llama.cpp and vLLM hold the reply to; small models need it"""
     max_requests: int | None = Field(None, gt=0)
     """budget in requests, those of earlier runs included; none: four for each row"""
     max_tokens: int | None = Field(None, gt=0)

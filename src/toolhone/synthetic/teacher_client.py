@@ -103,13 +103,15 @@ class TeacherClient:
             )
         return self.requests < most_requests and (most is None or sum(self.tokens) < most)
 
-    def ask(self, name: str, messages: Sequence[Mapping[str, Json]]) -> PaidReply | None:
+    def ask(
+        self, name: str, messages: Sequence[Mapping[str, Json]], schema: Json = None
+    ) -> PaidReply | None:
         """The reply to messages, paid for now or earlier; None after `retries` failures.
 
-        `name` sets questions with equal messages apart. Raises `DataError` where the address
-        refuses every request.
+        `name` sets questions with equal messages apart; `schema`: what the address is to hold the
+        reply to. Raises `DataError` where the address refuses every request.
         """
-        body, digest = self._body(name, messages)
+        body, digest = self._body(name, messages, schema)
         with self._lock:
             if (known := self.paid.get(digest)) is not None:
                 self.recalled += 1
@@ -128,20 +130,23 @@ class TeacherClient:
                 self._write({"failed": problem})
         return None
 
-    def knows(self, name: str, messages: Sequence[Mapping[str, Json]]) -> bool:
+    def knows(self, name: str, messages: Sequence[Mapping[str, Json]], schema: Json = None) -> bool:
         """Whether the reply was paid for earlier."""
-        return self._body(name, messages)[1] in self.paid
+        return self._body(name, messages, schema)[1] in self.paid
 
     def _body(
-        self, name: str, messages: Sequence[Mapping[str, Json]]
+        self, name: str, messages: Sequence[Mapping[str, Json]], schema: Json
     ) -> tuple[dict[str, Json], str]:
         """The request, and the hash that names its reply in the journal."""
-        body = {
+        body: dict[str, Json] = {
             "model": self.plan.model,
             "messages": list(messages),
             "temperature": self.plan.temperature,
             "max_tokens": self.plan.max_reply_tokens,
         }
+        if schema is not None:
+            named = {"name": "conversation", "schema": schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": named}
         text = json.dumps([name, body], sort_keys=True)
         return body, hashlib.sha256(text.encode()).hexdigest()
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from importlib import resources
@@ -24,6 +24,7 @@ from toolhone.doctor.checks import fingerprints, row_faults
 from toolhone.errors import DataError
 from toolhone.runs.progress import Progress
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall, texts_in
+from toolhone.schema.json_schema import map_schema
 from toolhone.synthetic.teacher_client import PaidReply, TeacherClient
 from toolhone.tools.registry import Registry
 from toolhone.tools.result import ToolResult, ToolStatus
@@ -33,12 +34,15 @@ AT_ONCE = 4
 REQUESTS_PER_ROW = 4
 """Requests for each wanted row, where `max_requests` is none."""
 PLACE = re.compile(r"\{result(\d*)(?:\.(\w+))?\}")
-"""In the last message: the result of the call with this number, or a field of it."""
+"""In an answer: the result of the call with this number (none: the last one), or a field of it."""
+LONGEST_TEXT = 160
+"""Characters of a text that a schema of replies allows."""
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 PROMPTS: Mapping[str, Any] = json.loads(
     (resources.files("toolhone.synthetic") / "teacher_prompts.json").read_text("utf-8")
 )
-"""The instruction, and what is asked for in each category."""
+"""The instruction, what is asked for in each category, and its shape in a schema of replies: u the
+user, c a call, C several at once, s the assistant's words, a an answer with the results."""
 
 
 class RejectedError(Exception):
@@ -93,7 +97,7 @@ def write_rows(
     budget = client.plan.max_requests or REQUESTS_PER_ROW * count
     progress.start(f"rows of {client.plan.model}", count)
     for category, index, reply in _replies(
-        client, tools, seed, budget, lambda: count - len(written.rows)
+        client, tools, registry, seed, lambda: count - len(written.rows), budget
     ):
         written.proposed += 1
         try:
@@ -120,7 +124,12 @@ def write_rows(
 
 
 def _replies(
-    client: TeacherClient, tools: Sequence[Tool], seed: int, budget: int, left: Callable[[], int]
+    client: TeacherClient,
+    tools: Sequence[Tool],
+    registry: Registry,
+    seed: int,
+    left: Callable[[], int],
+    budget: int,
 ) -> Iterator[tuple[str, int, PaidReply | None]]:
     """Category, index and reply of each question, in order; a few are asked at the same time."""
     questions = enumerate(_categories(client.plan.categories, seed))
@@ -131,8 +140,12 @@ def _replies(
             asked: list[tuple[str, int, Future[PaidReply | None]]] = []
             for index, category in part:
                 messages, name = question(tools, category, seed, index), f"{category} {index}"
-                if client.knows(name, messages) or client.within(budget - len(asked)):
-                    asked.append((category, index, threads.submit(client.ask, name, messages)))
+                schema = None
+                if client.plan.response_format == "json_schema":
+                    schema = reply_schema(tools, category, registry.runnable, index)
+                if client.knows(name, messages, schema) or client.within(budget - len(asked)):
+                    future = threads.submit(client.ask, name, messages, schema)
+                    asked.append((category, index, future))
             if not asked:
                 return
             for category, index, future in asked:
@@ -168,6 +181,50 @@ def question(tools: Sequence[Tool], category: str, seed: int, index: int) -> lis
     ]
 
 
+def reply_schema(
+    tools: Sequence[Tool], category: str, runnable: Collection[str], index: int
+) -> dict[str, Json]:
+    """JSON Schema of a conversation of a category, for addresses that hold replies to one.
+
+    The shape is fixed (two or three calls at once by `index`), calls fit their tool, an answer has
+    a place for each result, and results are written only where a tool cannot run.
+    """
+    calls = [
+        _fields(name={"const": tool.name}, arguments=map_schema(tool.inlined.parameters, _bounded))
+        for tool in tools
+    ]
+    text = {"type": "string", "minLength": 8, "maxLength": LONGEST_TEXT}
+    messages, count = list[Json](), 0
+    for sign in PROMPTS["shapes"][category]:
+        role: dict[str, Json] = {"const": "user" if sign == "u" else "assistant"}
+        if sign not in "cC":
+            places = [""] if count == 1 else range(1, count + 1)
+            pattern = r"[^{}\"\\\n]{1,80}".join(["^", *(rf"\{{result{n}\}}" for n in places), "$"])
+            said = {"type": "string", "pattern": pattern} if sign == "a" else text
+            messages.append(_fields(role=role, content=said))
+            continue
+        count = 1 if sign == "c" else 2 + index % 2
+        listed = {"type": "array", "items": {"anyOf": calls}, "minItems": count, "maxItems": count}
+        messages.append(_fields(role=role, tool_calls=listed))
+        if not {tool.name for tool in tools} <= {*runnable}:
+            messages += [_fields(role={"const": "tool"}, content=text)] * count
+    size = {"minItems": len(messages), "maxItems": len(messages)}
+    return _fields(messages={"type": "array", "prefixItems": messages, **size})
+
+
+def _fields(**fields: Json) -> dict[str, Json]:
+    """The schema of an object with exactly these fields."""
+    exact = {"required": list(fields), "additionalProperties": False}
+    return {"type": "object", "properties": fields, **exact}
+
+
+def _bounded(level: dict[str, Json]) -> dict[str, Json]:
+    """A schema whose texts end: a small model may go on for ever inside one."""
+    if level.get("type") != "string" or level.keys() & {"enum", "const", "pattern", "format"}:
+        return level
+    return {"maxLength": LONGEST_TEXT, **level}
+
+
 def verified(
     text: str, category: str, tools: Sequence[Tool], registry: Registry, written: WrittenRows
 ) -> Conversation:
@@ -184,11 +241,11 @@ def verified(
         raise RejectedError("execution: no failed call that a later one makes good")
     if not recovers and failed:
         raise RejectedError(f"execution: a call ended as {failed[0].value}")
-    last = _filled(messages[-1], results)
+    last = messages[-1]
     good = [result for _, result in results if result.outcome is ToolStatus.OK]
     if good and not agrees(last.content or "", good[-1]):
         raise RejectedError("answer: the last message does not carry the result")
-    row = replace(conversation, messages=(*messages[:-1], last))
+    row = replace(conversation, messages=tuple(messages))
     if fault := next(row_faults(row), None):
         raise RejectedError(f"format: {fault.kind.value}")
     return row
@@ -260,7 +317,7 @@ def _with_results(
             groups.append((message, []))
     played: list[Message] = []
     for message, claimed in groups:
-        played.append(message)
+        played.append(_filled(message, results) if message.role == "assistant" else message)
         can_run = all(call.name in registry.runnable for call in message.tool_calls)
         if message.tool_calls and can_run:
             own = registry.run_all(message.tool_calls)
@@ -286,7 +343,7 @@ def _claimed(content: str) -> ToolResult:
 
 
 def _filled(message: Message, results: Sequence[tuple[ToolCall, ToolResult]]) -> Message:
-    """The last message with results in the places `{result}`, `{result2}` and `{result.name}`."""
+    """A turn with earlier results in the places `{result}`, `{result2}` and `{result.name}`."""
 
     def fill(place: re.Match[str]) -> str:
         number = int(place[1] or len(results))

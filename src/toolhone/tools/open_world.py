@@ -121,7 +121,9 @@ def _drawing(name: str, text: str) -> tuple[Maker, Validator]:
     every episode has a world of its own."""
     schema = json.loads(text)
     try:
-        return SchemaSampler(Tool(name, "", schema)).maker(schema, ()), validator_for(schema)(schema)
+        return SchemaSampler(Tool(name, "", schema)).maker(schema, ()), validator_for(schema)(
+            schema
+        )
     except Undrawable as undrawable:
         raise WorldError(f"{_NONE.format(name)} {undrawable}") from None
 
