@@ -4,7 +4,7 @@
 
 For each: its tools and calls as `toolhone data import` reads them; each row is played in a world of
 its own, as episodes are, in two worlds of one seed; calls that break the schema of their tool are
-left out (`refused`). Prints a line of JSON: calls, those with a result, those whose result is equal in
+left out (`refused`). Prints a line of JSON: calls, those with a result, those with an equal one in
 both worlds, results that obey a schema (given ones, or made from the tool's parameters for this
 benchmark), and calls per second of CPU time on one core, worlds made and results written included:
 in the first pass, which meets every tool, and in the best of three later ones.
