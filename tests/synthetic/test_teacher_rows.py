@@ -18,7 +18,7 @@ from toolhone.config.experiment import make_experiment
 from toolhone.config.small_sections import CATEGORIES, TeacherModelSection
 from toolhone.errors import ConfigError, DataError
 from toolhone.runs.progress import Progress
-from toolhone.schema import Tool
+from toolhone.schema import Tool, ToolCall
 from toolhone.synthetic import teacher_client
 from toolhone.synthetic.own_tools import make_rows
 from toolhone.synthetic.teacher_client import TeacherClient
@@ -26,6 +26,7 @@ from toolhone.synthetic.teacher_rows import (
     RejectedError,
     WrittenRows,
     has_shape,
+    is_founded,
     question,
     read_written,
     reply_schema,
@@ -135,6 +136,27 @@ def test_a_good_reply_of_each_category_becomes_a_row_with_real_results(category:
 def test_each_stage_rejects_what_it_is_for_with_a_reason(text: str, reason: str) -> None:
     with pytest.raises(RejectedError, match=re.escape(reason)):
         verified(text, "single", TOOLS, REGISTRY, WrittenRows())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said", "is_one"),
+    [
+        ({"city": "Oslo"}, "How warm is it in Oslo?", True),
+        ({"city": "Oslo"}, "How does a calculator know the weather?", False),
+        ({"expression": "7*6"}, "What is 6 times 7?", True),
+        ({"expression": "7*6"}, "Seven times six?", True),
+        ({"expression": "7*6"}, "What is 6 times 8?", False),
+        ({"expression": "sqrt(144)"}, "The root of 144?", True),
+        ({"query": "北京"}, "北京天气怎么样?", True),
+        ({"count": 3, "day": "2025-03-09"}, "3 tables on 9 March 2025", True),
+        ({"wet": True}, "anything", True),
+        ({}, "anything", True),
+    ],
+)
+def test_a_call_is_founded_on_a_word_or_on_all_numbers_that_were_said(
+    arguments: dict[str, Any], said: str, is_one: bool
+) -> None:
+    assert is_founded(ToolCall("any", arguments), said) is is_one
 
 
 def test_an_error_that_is_not_made_good_is_no_recovery() -> None:

@@ -41,8 +41,8 @@ NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 PROMPTS: Mapping[str, Any] = json.loads(
     (resources.files("toolhone.synthetic") / "teacher_prompts.json").read_text("utf-8")
 )
-"""The instruction, what is asked for in each category, and its shape in a schema of replies: u the
-user, c a call, C several at once, s the assistant's words, a an answer with the results."""
+"""The instruction, what is asked for in each category, and its shape in a schema of replies (u the
+user, c a call, C several at once, s words, a an answer with the results); words for numbers."""
 
 
 class RejectedError(Exception):
@@ -245,6 +245,10 @@ def verified(
     good = [result for _, result in results if result.outcome is ToolStatus.OK]
     if good and not agrees(last.content or "", good[-1]):
         raise RejectedError("answer: the last message does not carry the result")
+    for place, message in enumerate(messages):
+        said = " ".join(one.content or "" for one in messages[:place])
+        if not all(is_founded(call, said) for call in message.tool_calls):
+            raise RejectedError("answer: arguments that nothing before says")
     row = replace(conversation, messages=tuple(messages))
     if fault := next(row_faults(row), None):
         raise RejectedError(f"format: {fault.kind.value}")
@@ -357,6 +361,18 @@ def _filled(message: Message, results: Sequence[tuple[ToolCall, ToolResult]]) ->
         return str(result.value[place[2]])
 
     return replace(message, content=PLACE.sub(fill, message.content or ""))
+
+
+def is_founded(call: ToolCall, said: str) -> bool:
+    """Whether a call takes something from what was said: a word of its texts, or all its numbers,
+    which may be said in words. A call that holds neither is."""
+    plain, texts = said.casefold(), " ".join(texts_in(call.arguments)).casefold()
+    words = re.findall(r"[^\W\d_]{2,}", texts)
+    values = json.dumps(list(call.arguments.values()))
+    numbers, known = ({abs(float(n)) for n in NUMBER.findall(text)} for text in (values, plain))
+    if any(word in plain for word in words) or not (words or numbers):
+        return True
+    return bool(numbers) and (numbers <= known or re.search(PROMPTS["numbers"], plain) is not None)
 
 
 def agrees(answer: str, result: ToolResult) -> bool:
