@@ -30,7 +30,7 @@ NAMES = {
     ),
     *("curriculum", "calculator", "multi-tool", "dpo", "teacher", "toolbench", "demo", "demo-grpo"),
     *("tags-by-hand", "structured-calls", "completion-only", "shop-sft", "shop-grpo", "distill"),
-    *("bake", "shop-retry"),
+    *("bake", "shop-logs", "shop-retry"),
 }
 REWARDS = {
     f"tool_call_{name}" for name in ("exact", "function", "params", "overall", "parseable")
