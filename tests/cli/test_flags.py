@@ -13,7 +13,7 @@ from toolhone.cli.main import app, main
 from toolhone.cli.train import grpo_choices, load_command
 from toolhone.config.experiment import load_experiment
 from toolhone.config.sections import Experiment
-from toolhone.errors import ConfigError
+from toolhone.errors import ConfigError, UserError
 
 FULL = """--model mlx-community/Qwen2.5-7B-Instruct-4bit --data /path/to/train.jsonl --train
  --train-type lora --iters 1000 --batch-size 4 --group-size 8 --learning-rate 1e-5
@@ -269,3 +269,13 @@ def test_what_was_chosen_is_reported(capsys: pytest.CaptureFixture[str]) -> None
     said = capsys.readouterr().err
     assert 'functions=["tool_call_exact", "tool_call_function"] is chosen: those of' in said
     assert "note: model.dialect=calls is chosen: the way of calling that tool_call_exact" in said
+
+
+@pytest.mark.parametrize(
+    ("word", "right"), [("import", "data import"), ("preview", "data preview"), ("show", "config")]
+)
+def test_a_command_without_its_group_gets_the_whole_name(word: str, right: str) -> None:
+    group = typer.main.get_group(app)
+    context = group.make_context("toolhone", [], resilient_parsing=True)
+    with pytest.raises(UserError, match=f"no command '{word}'; wanted: toolhone {right}"):
+        group.resolve_command(context, [word, "rows.jsonl"])

@@ -4,9 +4,11 @@ or nothing.
 
 from __future__ import annotations
 
+import bz2
 import errno
 import gzip
 import json
+import lzma
 import os
 import re
 import threading
@@ -109,6 +111,8 @@ def test_a_pipe_can_be_read(tmp_path: Path) -> None:
         ("[]", ": the file is empty"),
         (b"PAR1....", ": this is a Parquet file"),
         (b"\xff\xfe{\x00", ": this is UTF-16 text"),
+        (bz2.compress(b'{"a": 1}\n'), ": this is bzip2 data; wanted UTF-8 text"),
+        (lzma.compress(b'{"a": 1}\n'), ": this is xz data; wanted UTF-8 text"),
         (
             gzip.compress(b'{"a": 1}\n' * 9, mtime=0)[:-12],
             "line 1: the gzip data is damaged or cut off",

@@ -57,6 +57,8 @@ VERBS = {
     "rewards": ("rewards", "Rewards: what they pay for, and what cheats them."),
 }
 """The module of each verb, and its line in the help."""
+GROUPS = ("data", "config", "rewards")
+"""Verbs that have commands of their own."""
 
 
 class VerbGroup(TyperGroup):
@@ -64,6 +66,10 @@ class VerbGroup(TyperGroup):
     underscores in place of dashes."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args[0] not in VERBS:
+            groups = [name for name in GROUPS if args[0] in load_verb(name).commands]
+            if groups:
+                raise UserError(f"no command {args[0]!r}; wanted: toolhone {groups[0]} {args[0]}")
         name, _, rest = super().resolve_command(ctx, args)
         words = [re.sub("^--[^=]+", lambda flag: flag[0].replace("_", "-"), word) for word in rest]
         return name, None if name is None else load_verb(name), words

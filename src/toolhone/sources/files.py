@@ -36,6 +36,11 @@ T = TypeVar("T")
 _GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
 _FOREIGN = {
     b"PK\x03\x04": "a zip archive",
+    b"BZh": "bzip2 data",
+    b"\xfd7zX": "xz data",
+    b"\x28\xb5\x2f\xfd": "zstandard data",
+    b"ARRO": "an Arrow file",
+    b"SQLi": "an SQLite database",
     codecs.BOM_UTF16_LE: "UTF-16 text",
     codecs.BOM_UTF16_BE: "UTF-16 text",
 }
