@@ -20,7 +20,15 @@ from typing import Any
 import pytest
 
 from toolhone.errors import DataError, RunError
-from toolhone.sources.files import BadLine, Record, read_lines, read_records, write_jsonl
+from toolhone.sources.files import (
+    BadLine,
+    Record,
+    open_records,
+    read_lines,
+    read_records,
+    write_jsonl,
+)
+from toolhone.sources.formats import detect_format
 from toolhone.sources.messages import read_conversations, read_tasks
 
 ROW: dict[str, Any] = {
@@ -342,3 +350,11 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
         write_jsonl(tmp_path / "file" / "out.jsonl", [])
     with pytest.raises(RunError, match="this is a folder"):
         write_jsonl(tmp_path, [])
+
+
+def test_rows_inside_an_object_are_named(tmp_path):
+    row = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]}
+    path = tmp_path / "all.json"
+    path.write_text(json.dumps({"version": 1, "data": [row, row]}), encoding="utf-8")
+    with pytest.raises(DataError, match="'data' holds a list of 2 rows; wanted that list alone"):
+        detect_format(open_records(path))

@@ -304,9 +304,13 @@ def detect_format(source: str | Path | RecordStream, with_pairs: bool = False) -
     if bad:
         raise bad.error
     keys = ", ".join(map(repr, sorted(records[0])[:20]))
+    right = f"known formats: {', '.join(known)}"
+    lists = {key: rows for key, rows in records[0].items() if isinstance(rows, list) and rows}
+    for key, rows in lists.items():
+        if isinstance(rows[0], dict) and detect(rows[0], known):
+            right = f"{key!r} holds a list of {len(rows)} rows; wanted that list alone in a file"
     raise DataError(
-        f"{stream.path}: the format was not recognised; its first row has the keys {keys}; "
-        f"known formats: {', '.join(known)}"
+        f"{stream.path}: the format was not recognised; its first row has the keys {keys}; {right}"
     )
 
 
