@@ -358,3 +358,33 @@ def test_rows_inside_an_object_are_named(tmp_path):
     path.write_text(json.dumps({"version": 1, "data": [row, row]}), encoding="utf-8")
     with pytest.raises(DataError, match="'data' holds a list of 2 rows; wanted that list alone"):
         detect_format(open_records(path))
+
+
+@pytest.mark.parametrize("indent", [1, None])
+@pytest.mark.parametrize("gap", ["\n", "\n\n", " "])
+def test_objects_over_several_lines_are_read_with_their_lines(indent, gap, tmp_path):
+    records = [{"a": [1, {"b": "x\u2028y"}]}, {"c": {}}, {"d": "}"}]
+    text = gap.join(json.dumps(one, indent=indent or 2, ensure_ascii=False) for one in records)
+    path = tmp_path / "a.json"
+    path.write_text(f" {{\n}}{gap}{text}\n", encoding="utf-8")
+    found = list(read_lines(path))
+    assert [record for _, record in found] == [{}, *records]
+    assert [line.number for line, _ in found] == sorted(line.number for line, _ in found)
+    assert found[1][0].number == 2 + gap.count("\n")
+
+
+def test_an_object_over_several_lines_is_held_to_the_same_rules(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{\n"a": 1, "a": 2}\n{"b": 1}\n', encoding="utf-8")
+    (_, bad), (line, good) = read_lines(path)
+    assert isinstance(bad, BadLine)
+    assert "'a'" in str(bad.error)
+    assert (line.number, good) == (3, {"b": 1})
+
+
+def test_lines_after_one_that_is_cut_off_are_still_read(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": [\n{"b": 1}\n', encoding="utf-8")
+    (_, bad), (line, good) = read_lines(path)
+    assert isinstance(bad, BadLine)
+    assert (line.number, good) == (2, {"b": 1})

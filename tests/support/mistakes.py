@@ -45,6 +45,7 @@ def write_files(folder: Path) -> None:
     files = {
         "rows.jsonl": "".join(rows),
         "one.jsonl": rows[0],
+        "dataset.json": f'{{"version": 1, "train": [{", ".join(rows)}]}}',
         "broken.jsonl": '{"messages": [\n',
         "empty.jsonl": "",
         "wrong_arguments.jsonl": "".join(row(number, key="number") for number in range(20)),

@@ -16,6 +16,7 @@ import gzip
 import io
 import json
 import os
+import re
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, count
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from toolhone.errors import DataError, RunError, nearest
 from toolhone.schema import ENCODE, Json
@@ -223,14 +224,46 @@ def _values(path: Path, stream: io.BufferedReader) -> Iterator[tuple[FileLine, R
         yield from _rows_of(path, csv_rows(path, text))
     elif start[:1] == b"[":
         yield from _entries(path, _decode(top, _guard(top, stream.read)))
-    elif b"\n" in start and start.split(b"\n")[0].strip() == b"{":
-        raw = _guard(top, stream.read)
-        try:
-            yield top, _parse(top, _decode(top, raw))
-        except DataError:  # no single object: each line is judged by itself
-            yield from _json_lines(path, io.BytesIO(raw))
     else:
-        yield from _json_lines(path, stream)
+        first = _guard(top, stream.readline)
+        objects = list[tuple[FileLine, str]]()
+        if _is_cut_off(first):
+            first += _guard(top, stream.read)
+            objects = _objects(path, first)
+        for line, text in objects:
+            try:
+                yield line, _parse(line, text)
+            except DataError as error:
+                yield line, BadLine(line, str(error).removeprefix(f"{line}: "), text)
+        if not objects:
+            yield from _json_lines(path, chain(io.BytesIO(first), stream))
+
+
+def _is_cut_off(line: bytes) -> bool:
+    """Whether a line begins an object that goes on after it."""
+    text = line.decode("utf-8", "replace").rstrip()
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        return text.lstrip()[:1] == "{" and error.pos >= len(text)
+    except (ValueError, RecursionError):
+        pass
+    return False
+
+
+def _objects(path: Path, raw: bytes) -> list[tuple[FileLine, str]]:
+    """Texts of the objects of a file that are written over several lines each, with the lines on
+    which they begin; none where it holds something else."""
+    text, end, number, found = raw.decode("utf-8", "replace"), 0, 1, []
+    while start := re.compile(r"\S").search(text, end):
+        number += text.count("\n", end, start.start())
+        try:
+            _, end = json.JSONDecoder().raw_decode(text, start.start())
+        except (ValueError, RecursionError):
+            return []
+        found.append((FileLine(path, number), text[start.start() : end]))
+        number += found[-1][1].count("\n")
+    return found
 
 
 def _entries(path: Path, text: str) -> Iterator[tuple[FileLine, Record | BadLine]]:
@@ -250,10 +283,10 @@ def _entries(path: Path, text: str) -> Iterator[tuple[FileLine, Record | BadLine
             yield line, BadLine(line, str(error), raw)
 
 
-def _json_lines(path: Path, stream: BinaryIO) -> Iterator[tuple[FileLine, Record | BadLine]]:
+def _json_lines(path: Path, lines: Iterator[bytes]) -> Iterator[tuple[FileLine, Record | BadLine]]:
     for number in count(1):
         line = FileLine(path, number)
-        if not (raw := _guard(line, stream.readline)):
+        if not (raw := _guard(line, lambda: next(lines, b""))):
             return
         try:
             text = _decode(line, raw).strip()
