@@ -116,6 +116,10 @@ class _MlxRow:
     logprobs: list[float] = field(default_factory=list)
     reason: StopReason | None = None
 
+    @property
+    def sample(self) -> Sample:
+        return Sample(self.tokens, self.logprobs, self.reason or StopReason.LENGTH)
+
     def __call__(self, tokens: Any, logits: Any) -> Any:
         """Announce that this row draws next: a logits processor of mlx-lm.
 
@@ -259,7 +263,7 @@ class MlxStream:
             for request in ended:
                 del self._running[request.key]
             if ended:
-                return [(request.key, _samples(request)) for request in ended]
+                return [(request.key, [row.sample for row in request.rows]) for request in ended]
         return []
 
     def cancel(self, key: int) -> None:
@@ -320,9 +324,3 @@ def _prefill(engine: MlxEngine, prefix: Sequence[int]) -> Any:
         engine.model(mx.array([prefix]), cache=cache)
         mx.eval([part.state for part in cache])
     return cache
-
-
-def _samples(request: _MlxRequest) -> list[Sample]:
-    return [
-        Sample(row.tokens, row.logprobs, row.reason or StopReason.LENGTH) for row in request.rows
-    ]

@@ -184,7 +184,8 @@ class TinkerTrainer:
         The service always keeps the optimizer's state. A name that was used before in this session
         gets a number for the sampler's weights.
         """
-        label = _checkpoint_name(Path(name))
+        label = re.sub(r"^\.(.*)\.partial-\d+$", r"\1", Path(name).name)  # not yet complete
+        label = re.sub(r"[^A-Za-z0-9._-]", "-", label) or "checkpoint"
         self._saves[label] += 1
         count = self._saves[label]
         client = self._client
@@ -222,12 +223,6 @@ def _step_metrics(output: Any) -> Metrics:
     return {
         own: float(told[name]) for own, known in names.items() for name in known if name in told
     }
-
-
-def _checkpoint_name(folder: Path) -> str:
-    """The name of a folder, without what marks it as not yet complete."""
-    name = re.sub(r"^\.(.*)\.partial-\d+$", r"\1", folder.name)
-    return re.sub(r"[^A-Za-z0-9._-]", "-", name) or "checkpoint"
 
 
 def _model_names(model: ModelSection, name: str) -> list[str]:

@@ -69,7 +69,7 @@ class TinkerSampler:
         room = self.info.max_context - len(prompt) if self.info.max_context else params.max_tokens
         asked = self._service.sdk.types.SamplingParams(
             max_tokens=min(params.max_tokens, room),
-            seed=_request_seed(params.seed, key),
+            seed=(params.seed % 2**31) << 32 | key % 2**32,  # our server takes both apart again
             temperature=params.temperature,
             top_k=params.top_k or -1,
             top_p=params.top_p,
@@ -176,8 +176,3 @@ def check_length(length: int, max_context: int) -> None:
             f"{length} tokens do not fit the context of {max_context} tokens of this model on the "
             "service; give fewer"
         )
-
-
-def _request_seed(seed: int, key: int) -> int:
-    """The seed of a request, 63 bits: a server of ours takes both parts apart again."""
-    return (seed % 2**31) << 32 | key % 2**32

@@ -154,7 +154,9 @@ class ToyStream:
         bound = logp
         if any(one.constraint is not None for one in states):
             allowed = allowed_ids([one.constraint for one in states], logp.shape[1])
-            bound = _renormalise(np.where(allowed, logp, -np.inf))
+            bound = np.where(allowed, logp, -np.inf)
+            bound = bound - bound.max(axis=1, keepdims=True)
+            bound = bound - np.log(np.exp(bound).sum(axis=1, keepdims=True))
         if params.temperature == 0:
             chosen = bound.argmax(axis=1)
         else:
@@ -173,13 +175,6 @@ class ToyStream:
                 one.reason = StopReason.STOP
 
 
-def _renormalise(logp: Real) -> Real:
-    """Log-probabilities [n, V] that add up to 1 in each row again."""
-    logp = logp - logp.max(axis=1, keepdims=True)
-    result: Real = logp - np.log(np.exp(logp).sum(axis=1, keepdims=True))
-    return result
-
-
 def _truncate(probabilities: Real, params: SamplingParams) -> Real:
     """Zero what top-k and top-p (arXiv:1904.09751) cut off, ties to the lower id."""
     if params.top_k <= 0 and params.top_p >= 1:
@@ -195,11 +190,13 @@ def _truncate(probabilities: Real, params: SamplingParams) -> Real:
     return result
 
 
+@dataclass
 class _Moments:
     """Adam's state: steps, and the running means of gradient and squared gradient by table."""
 
-    def __init__(self, steps: int, mean: list[Real], square: list[Real]) -> None:
-        self.steps, self.mean, self.square = steps, mean, square
+    steps: int
+    mean: list[Real]
+    square: list[Real]
 
     def step(self, tables: list[Real], gradient: list[Real], adam: Adam) -> None:
         """Change the tables in place by one AdamW step (arXiv:1711.05101)."""

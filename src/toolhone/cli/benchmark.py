@@ -10,11 +10,10 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from typer import Argument, Option
-from typer.core import TyperCommand
 
 from toolhone.api import Model, evaluate, open_model
 from toolhone.cli import flags
@@ -50,16 +49,8 @@ class BenchmarkJob:
     bfcl_python: Path | None
 
 
-class BenchmarkCommand(TyperCommand):
-    """A command that takes several sets after one `--tasks`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        parsed: list[str] = super().parse_args(ctx, flags.several_after("--tasks", args))
-        return parsed
-
-
 @app.command(
-    cls=BenchmarkCommand,
+    cls=flags.taking_several("--tasks"),
     epilog="Examples: toolhone benchmark pico runs/sft --tasks tasks.jsonl --out boards/a   |   "
     "toolhone benchmark runs/sft http://127.0.0.1:8000/v1#qwen3 --tasks a.jsonl bfcl:live_simple",
 )

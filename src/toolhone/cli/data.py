@@ -34,6 +34,7 @@ TRAIN, HELD_OUT, TASKS = 4000, 200, 400
 """Default sizes of the files of conversations and tasks."""
 ROWS, SHARES = 8000, "calculator=0.25,python_exec=0.25,no_tool=0.5"
 """Defaults of the SFT array."""
+Rows = Mapping[str, Sequence[Conversation | Task]]
 app = typer.Typer(rich_markup_mode=None)
 group = typer.Typer(help="Generate data, and read published data.", no_args_is_help=True)
 app.add_typer(group, name="data")
@@ -191,11 +192,8 @@ def build(  # noqa: PLR0913 (the options of a command)
     else:
         sizes = zip((train, held_out, tasks), (TRAIN, HELD_OUT, TASKS), strict=True)
         chosen = [default if size is None else size for size, default in sizes]
-        counts = (
-            _write_templates(out, seed, *chosen)
-            if world is None
-            else _write_world(out, WorldTasks(world, seed), *chosen)
-        )
+        made = _rows_of_world(world, seed, *chosen) if world else _rows_of_templates(seed, *chosen)
+        counts = _write_rows(out, {name: found for name, found in made.items() if found})
     print_counts(counts, as_json)
 
 
@@ -231,15 +229,8 @@ def write(
     with open_progress(progress) as shown:
         data = load_data(plan, shown)
     print_note(data.summary())
-    parts: dict[str, Sequence[Conversation | Task]] = {
-        "train": data.train,
-        "held_out": data.held_out,
-        "tasks": data.tasks,
-    }
-    counts = {
-        str(path := out / f"{name}.jsonl"): write_jsonl(path, (row.to_dict() for row in found))
-        for name, found in parts.items()
-    }
+    parts: Rows = {"train": data.train, "held_out": data.held_out, "tasks": data.tasks}
+    counts = _write_rows(out, parts)
     write_json(out / "report.json", data.report)
     print_counts(counts, as_json)
 
@@ -252,36 +243,32 @@ def print_counts(counts: Mapping[str, int], as_json: bool) -> None:
         print(f"{count:6d} rows  {name}")
 
 
-def _write_templates(out: Path, seed: int, train: int, held_out: int, tasks: int) -> dict[str, int]:
+def _rows_of_templates(seed: int, train: int, held_out: int, tasks: int) -> Rows:
     templates = Templates(seed)
-    files: dict[str, Sequence[Conversation | Task]] = {
+    splits = ("held_out_fillers", "held_out_phrasings", "rl")
+    return {
         "train": templates.conversations(train, "train"),
         "held_out": templates.conversations(held_out, "held_out_fillers"),
+        **{f"tasks_{split}": templates.tasks(tasks, split) for split in splits},
     }
-    for split in ("held_out_fillers", "held_out_phrasings", "rl"):
-        files[f"tasks_{split}"] = templates.tasks(tasks, split)
-    return _write_files(out, files)
 
 
-def _write_world(
-    out: Path, made: WorldTasks, train: int, held_out: int, tasks: int
-) -> dict[str, int]:
-    """Write what the solver of a world does, and tasks."""
-    files: dict[str, Sequence[Conversation | Task]] = {
+def _rows_of_world(world: str, seed: int, train: int, held_out: int, tasks: int) -> Rows:
+    """What the solver of a world does, and tasks."""
+    made = WorldTasks(world, seed)
+    return {
         "train": made.conversations(train),
         "held_out": made.conversations(held_out, "held_out"),
         "tasks_held_out": made.tasks(tasks, "held_out"),
         "tasks_rl": made.tasks(tasks, "rl"),
     }
-    return _write_files(out, files)
 
 
-def _write_files(out: Path, files: Mapping[str, Sequence[Conversation | Task]]) -> dict[str, int]:
-    """Write the files that have rows; returns their sizes."""
-    paths = {out / f"{name}.jsonl": found for name, found in files.items() if found}
+def _write_rows(out: Path, files: Rows) -> dict[str, int]:
+    """Write `NAME.jsonl` for each name; returns their sizes."""
     return {
-        str(path): write_jsonl(path, (row.to_dict() for row in found))
-        for path, found in paths.items()
+        str(path := out / f"{name}.jsonl"): write_jsonl(path, (row.to_dict() for row in found))
+        for name, found in files.items()
     }
 
 

@@ -61,14 +61,6 @@ class EvalCommand(TyperCommand):
         return parsed
 
 
-class ScoreCommand(TyperCommand):
-    """A command that takes several files after one `--csv`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        parsed: list[str] = super().parse_args(ctx, flags.several_after("--csv", args))
-        return parsed
-
-
 Tasks = Annotated[
     Path | None,
     Option(
@@ -280,7 +272,7 @@ ScoreOut = Annotated[
 
 
 @app.command(
-    cls=ScoreCommand,
+    cls=flags.taking_several("--csv"),
     epilog="Examples: toolhone score --tasks tasks.jsonl --predictions answers.jsonl "
     "--dialect json   |   toolhone score --csv a.csv b.csv",
 )

@@ -244,10 +244,16 @@ def experiment_and_keys(
     return (None if chosen is None else Path(chosen)), [*flags, *keys]
 
 
-def several_after(flag: str, args: Sequence[str]) -> list[str]:
-    """The words of a command line with this flag before each of the values that follow it."""
-    spread: list[str] = []
-    for previous, word in zip(["", *args], args, strict=False):
-        follows = spread[-2:-1] == [flag] and previous != flag
-        spread += [flag, word] if follows and not word.startswith("-") else [word]
-    return spread
+def taking_several(flag: str) -> type[TyperCommand]:
+    """Return a command that takes several values after one of this flag."""
+
+    class SeveralCommand(TyperCommand):
+        def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+            spread: list[str] = []
+            for previous, word in zip(["", *args], args, strict=False):
+                follows = spread[-2:-1] == [flag] and previous != flag
+                spread += [flag, word] if follows and not word.startswith("-") else [word]
+            parsed: list[str] = super().parse_args(ctx, spread)
+            return parsed
+
+    return SeveralCommand

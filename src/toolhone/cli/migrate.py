@@ -16,7 +16,6 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
-from importlib import resources
 from pathlib import Path, PurePath
 from typing import Annotated, Any
 
@@ -40,11 +39,10 @@ from toolhone.config.presets import read_preset
 from toolhone.config.sections import Experiment, TrainingSection
 from toolhone.errors import ConfigError
 from toolhone.runs.run import write_text, writing
-from toolhone.schema.json_input import parse_yaml
+from toolhone.schema.json_input import packaged_json, parse_yaml
 
 app = typer.Typer(rich_markup_mode=None)
-_TABLE = resources.files("toolhone.config.presets") / "migrate.json"
-TABLE: Mapping[str, Any] = json.loads(_TABLE.read_text(encoding="utf-8"))
+TABLE: Mapping[str, Any] = packaged_json("config/presets/migrate.json")
 PROGRAMS, CONSTANTS, CALLS = TABLE["programs"], TABLE["constants"], TABLE["calls"]
 SFT_RUN = PROGRAMS["rl.train"]["adapter"]
 OUT_FLAGS = ("--out", "--output-dir", "--outdir", "--adapter-path")
@@ -99,8 +97,12 @@ def migrate(
         values = known_part(values, name, notes.append)
         file = out or (path if path.suffix == ".json" and not rest else Path(f"{name}.json"))
         command = [*command, str(file), *rest]
+        if out is not None and out.exists():
+            raise ConfigError(f"{out} is there already; name a new file with --out")
         if out is not None:
-            write_experiment(out, values)
+            with writing(out):
+                out.parent.mkdir(parents=True, exist_ok=True)
+                write_text(out, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
     elif out is not None:
         raise ConfigError(f"{shlex.join(words)!r:.80} has no experiment to write to {out}")
     for note in notes:
@@ -119,14 +121,6 @@ def split(line: str) -> list[str]:
         return shlex.split(line.replace("\\\n", " "))
     except ValueError as error:
         raise ConfigError(f"the command line cannot be split: {error}; got {line!r:.80}") from None
-
-
-def write_experiment(path: Path, values: Values) -> None:
-    if path.exists():
-        raise ConfigError(f"{path} is there already; name a new file with --out")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
 def known_part(values: Values, where: str, tell: Tell) -> Values:

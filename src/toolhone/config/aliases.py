@@ -9,18 +9,16 @@ in docs/coming-from.md."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
-from importlib import resources
 from typing import Any
 
 from toolhone.config.fields import spell_out
 from toolhone.errors import ConfigError
+from toolhone.schema.json_input import packaged_json
 
 Values = dict[str, Any]
-_TABLE = resources.files("toolhone.config.presets") / "aliases.json"
-_KEYS: Mapping[str, Mapping[str, str]] = json.loads(_TABLE.read_text(encoding="utf-8"))
+_KEYS: Mapping[str, Mapping[str, str]] = packaged_json("config/presets/aliases.json")
 MOVED = _KEYS["moved"]
 """Key of another system -> ours, both dotted."""
 WITHOUT_MEANING = _KEYS["without_meaning"]

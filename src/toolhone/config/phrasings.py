@@ -9,18 +9,17 @@ held out when n % 7 == 3, a made-up word when its CRC-32 is; counts below 10 are
 
 from __future__ import annotations
 
-import json
 import random
 import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import resources
 from itertools import chain
 from typing import Any, cast
 
 from toolhone.schema import Json, ToolCall
+from toolhone.schema.json_input import packaged_json
 
 PHRASING_SETS = ("train", "held_out", "rl")
 _GROUPS = {"next": "multi_turn", "chat": "no_tool"}
@@ -83,8 +82,7 @@ def word_lists(name: str) -> dict[str, Any]:
     phrasings: openings and endings (`frames`), and the entries of all intents. fillers: cities,
     words, names and parts of queries, set -> pool -> values. manual: for the user's own tools.
     """
-    file = resources.files("toolhone.config.presets") / f"{name}.json"
-    return cast(dict[str, Any], json.loads(file.read_text(encoding="utf-8")))
+    return cast(dict[str, Any], packaged_json(f"config/presets/{name}.json"))
 
 
 @cache

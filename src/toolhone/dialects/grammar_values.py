@@ -162,8 +162,18 @@ class Values:
         if asserted == {"$ref"}:
             return self.cases(self._at(schema)) if raw else [schema]
         for word in ("anyOf", "oneOf"):
-            if asserted == {word} and (word == "anyOf" or _disjoint(schema[word])):
-                return [case for branch in schema[word] for case in self.cases(branch, raw)]
+            if asserted == {word}:
+                kinds = [
+                    one.get("type") if isinstance(one, Mapping) else None for one in schema[word]
+                ]
+                names = {
+                    str(kind).replace("integer", "number")
+                    for kind in kinds
+                    if isinstance(kind, str)
+                }
+                # branches of different types, of which no value can match two
+                if word == "anyOf" or len(names) == len(kinds):
+                    return [case for branch in schema[word] for case in self.cases(branch, raw)]
         if asserted & _ANY_TYPE:
             if raw:
                 raise self.refusal(min(asserted & _ANY_TYPE))
@@ -234,7 +244,11 @@ class Values:
         if "enum" in schema:
             return self.rules.rule(one_of(map(self.exactly, schema["enum"])))
         if "$ref" in schema:
-            return self._reference(schema)
+            pointer = str(schema["$ref"])
+            if pointer not in self._named:
+                self._named[pointer] = name = self.rules.reserve()
+                self.rules.bodies[name] = self.of(self._at(schema))
+            return self._named[pointer]
         kind = schema["type"]
         about = _asserted(schema) & _KEYWORDS.get(kind.replace("integer", "number"), frozenset())
         own = {key: schema[key] for key in schema if key in about or key not in _ASSERTIONS}
@@ -314,13 +328,6 @@ class Values:
             raise self.refusal("enum" if "enum" in schema else "const", "no value is left")
         return values
 
-    def _reference(self, schema: Schema) -> str:
-        pointer = str(schema["$ref"])
-        if pointer not in self._named:
-            self._named[pointer] = name = self.rules.reserve()
-            self.rules.bodies[name] = self.of(self._at(schema))
-        return self._named[pointer]
-
     def _at(self, schema: Schema) -> Json:
         """The schema that a `$ref` names."""
         pointer = str(schema["$ref"])
@@ -388,10 +395,3 @@ def _asserted(schema: Schema) -> frozenset[str]:
     """The keywords of a schema that constrain values."""
     unknown_format = {"format"} if schema.get("format") not in FORMATS else set()
     return frozenset(schema) & _ASSERTIONS - unknown_format
-
-
-def _disjoint(branches: Sequence[Json]) -> bool:
-    """Whether no value can match two branches, because their types differ."""
-    kinds = [branch.get("type") if isinstance(branch, Mapping) else None for branch in branches]
-    names = [kind.replace("integer", "number") for kind in kinds if isinstance(kind, str)]
-    return len(names) == len(branches) == len(set(names))

@@ -16,7 +16,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from hashlib import blake2b
-from importlib import resources
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
@@ -24,6 +23,7 @@ from toolhone.dialects.syntax.model_text import split_reasoning
 from toolhone.doctor.typed_calls import MARK, mark_faults, typed_results
 from toolhone.errors import DataError, Fault, FindingKind
 from toolhone.schema import Conversation, Json, texts_in
+from toolhone.schema.json_input import packaged_json
 from toolhone.sources.files import FileLine
 from toolhone.sources.source import conversation_faults, row_remarks
 
@@ -59,9 +59,7 @@ class Remedy:
 
 REMEDIES = {
     FindingKind(kind): Remedy(**remedy)
-    for kind, remedy in json.loads(
-        (resources.files("toolhone.doctor") / "remedies.json").read_text("utf-8")
-    ).items()
+    for kind, remedy in packaged_json("doctor/remedies.json").items()
 }
 REMARKS = frozenset(kind for kind, remedy in REMEDIES.items() if remedy.effect != "stop")
 """Kinds that do not stop a training."""

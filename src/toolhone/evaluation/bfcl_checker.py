@@ -59,7 +59,12 @@ def java_value(text: str, declared: str, items: str = "") -> Json:
         parts = found[1].split(",") if found else []
         elements = [_java_element(part.strip(), items) for part in parts if part.strip()]
         return elements if found else text
-    return _hash_map(text) if declared == "HashMap" else text
+    filled = r"new\s+HashMap<.*?>\s*\(\)\s*\{\s*\{?\s*(.*?)\s*\}?\s*\}"
+    if declared == "HashMap" and (found := re.search(filled, text, re.DOTALL)):
+        pairs = re.findall(r"put\(\"(.*?)\",\s*(.*?)\)", found[1])
+        return {key: _java_untyped(value.strip()) for key, value in pairs}
+    is_empty = declared == "HashMap" and re.search(r"new\s+HashMap<.*?>\s*\(\)", text)
+    return {} if is_empty else text
 
 
 def _number(text: str, pattern: str, read: Callable[[str], Json]) -> Json:
@@ -68,14 +73,6 @@ def _number(text: str, pattern: str, read: Callable[[str], Json]) -> Json:
 
 def _java_element(text: str, items: str) -> Json:
     return java_value(text, items) if items else _java_untyped(text)
-
-
-def _hash_map(text: str) -> Json:
-    filled = r"new\s+HashMap<.*?>\s*\(\)\s*\{\s*\{?\s*(.*?)\s*\}?\s*\}"
-    if found := re.search(filled, text, re.DOTALL):
-        pairs = re.findall(r"put\(\"(.*?)\",\s*(.*?)\)", found[1])
-        return {key: _java_untyped(value.strip()) for key, value in pairs}
-    return {} if re.search(r"new\s+HashMap<.*?>\s*\(\)", text) else text
 
 
 def _java_untyped(text: str) -> Json:

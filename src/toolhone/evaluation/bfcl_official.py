@@ -25,6 +25,7 @@ from toolhone.episodes.episode import EpisodeStatus
 from toolhone.errors import ConfigError, DataError, RunError, nearest
 from toolhone.evaluation import bfcl_runner
 from toolhone.evaluation.bfcl_checker import category_of
+from toolhone.models.pico import cache_root
 from toolhone.runs.run import writing
 from toolhone.schema import Expect, Json, Task, ToolCall
 from toolhone.sources.bfcl import BFCL
@@ -113,7 +114,7 @@ def bfcl_python(given: Path | None, report: Report) -> Path:
         if not given.is_file():
             raise ConfigError(f"--bfcl-python: there is no program {given}")
         return given
-    root = Path(os.environ.get("TOOLHONE_CACHE") or Path.home() / ".cache" / "toolhone")
+    root = cache_root()
     folder = root / f"bfcl-eval-{VERSION}"
     python = folder / "bin" / "python"
     if python.exists():

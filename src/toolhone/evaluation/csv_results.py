@@ -10,10 +10,8 @@ docs/metrics.md defines the counts. Nothing in a file is evaluated or run.
 
 from __future__ import annotations
 
-import ast
 import csv
 import io
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +26,7 @@ from toolhone.evaluation.legacy_metrics import NOT_JSON, calls_between_tags, rea
 from toolhone.rewards.matching import match_calls
 from toolhone.runs.run import write_text, writing
 from toolhone.schema import Expect, ExpectedCall, Json, ToolCall
+from toolhone.schema.python_text import python_literal
 
 NEEDED = ("query", "predicted_text", "expected_calls")
 SUMMARY = "summary_results.csv"
@@ -218,9 +217,7 @@ def _read_list(cell: str) -> Json:
     value = read_json(cell)
     if value is NOT_JSON:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                value = ast.literal_eval(cell.strip())
+            value = python_literal(cell.strip())
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             return NOT_JSON
     return value if isinstance(value, list) or value is False else NOT_JSON

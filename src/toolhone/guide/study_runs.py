@@ -32,10 +32,10 @@ from toolhone.reports.figure import PanelStyle, Point
 from toolhone.reports.plots import mean_score
 from toolhone.runs.progress import Progress, open_progress
 from toolhone.runs.run import FINAL, Run, write_json
-from toolhone.schema import Message, Task
+from toolhone.schema import Task
 from toolhone.sources.files import write_jsonl
 from toolhone.sources.messages import read_tasks
-from toolhone.training.before_after import format_of_run
+from toolhone.training.before_after import behind_system, format_of_run
 from toolhone.training.dataset import held_out_tasks, load_data, plays_tasks
 from toolhone.training.loop import TrainStatus
 
@@ -285,8 +285,7 @@ def _evaluate_untrained(job: StudyRun, progress: Progress | None) -> None:
         if len(rows) < job.in_context:
             right = f"{job.in_context} are wanted in the context"
             raise DataError(f"the experiment has {len(rows)} training conversations, {right}")
-        examples = [m for row in rows for m in row.messages if m.role != "system"]
-        tasks = [_with_examples(task, examples) for task in tasks]
+        tasks = [behind_system(task, rows) for task in tasks]
     job.folder.mkdir(parents=True, exist_ok=True)
     write_json(job.folder / "experiment.json", plan.model_dump())
     _evaluate(job, model, tasks, progress)
@@ -299,12 +298,6 @@ def _evaluate(
     result = evaluate(model, tasks, progress=progress)
     noted = format_of_run(model.certificate, model.experiment)
     write_folder(result, job.folder / EVALUATION, noted, overwrite=True)
-
-
-def _with_examples(task: Task, examples: Sequence[Message]) -> Task:
-    """A task with conversations between its system text and its first message."""
-    head = task.messages[:1] if task.messages[0].role == "system" else ()
-    return replace(task, messages=(*head, *examples, *task.messages[len(head) :]))
 
 
 def result_points(study: Study, results: Sequence[SettingResult]) -> tuple[list[Point], PanelStyle]:

@@ -47,10 +47,15 @@ def pico_folder(seed: int = 0) -> Path:
     return cached_folder(name, lambda draft: make_pico(draft, seed))
 
 
+def cache_root() -> Path:
+    """Return TOOLHONE_CACHE or ~/.cache/toolhone."""
+    return Path(os.environ.get("TOOLHONE_CACHE") or Path.home() / ".cache" / "toolhone")
+
+
 def cached_folder(name: str, make: Callable[[Path], object]) -> Path:
-    """Return the folder of this name in TOOLHONE_CACHE or ~/.cache/toolhone; `make` fills it at the
-    first call. Several processes may ask at once."""
-    root = Path(os.environ.get("TOOLHONE_CACHE") or Path.home() / ".cache" / "toolhone")
+    """Return the folder of this name in the cache; `make` fills it at the first call. Several
+    processes may ask at once."""
+    root = cache_root()
     folder = root / name
     if folder.is_dir():
         return folder

@@ -8,11 +8,9 @@ An attack's share runs from 0 (saying nothing) to 1 (the correct answer), on any
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 
 from toolhone.data.world_tasks import WorldTasks
 from toolhone.dialects.interface import Syntax
@@ -20,6 +18,7 @@ from toolhone.errors import DataError, DialectError
 from toolhone.rewards.attacks import ATTACKS, Attack, AttackCase, ScriptedReply, has_solver
 from toolhone.rewards.reward_registry import Reward, compute_reward
 from toolhone.schema import Json, Task
+from toolhone.schema.json_input import packaged_json
 from toolhone.tools.open_world import STATE_WORLDS
 
 _SLACK = 1e-9
@@ -171,7 +170,7 @@ def _attack_task(reward: Reward, case: AttackCase) -> tuple[list[Attempt], int]:
 
 
 def _read_probes() -> Iterator[tuple[Task, ...]]:
-    source = json.loads(files("toolhone").joinpath("rewards/probes.json").read_text("utf-8"))
+    source = packaged_json("rewards/probes.json")
     tools = {tool["name"]: tool for tool in source["tools"]}
     for name in ("probes", "open_probes"):
         for probe in source[name]:

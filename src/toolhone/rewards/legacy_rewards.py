@@ -11,7 +11,6 @@ import ast
 import json
 import math
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
@@ -101,15 +100,13 @@ def extract_function_calls(text: str) -> list[dict[str, Any]]:
     """Return all calls in the text as `{"name": str, "parameters": dict}`; never raises."""
     calls: list[dict[str, Any]] = []
     position = 0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        while head := _HEAD.search(text, position):
-            closing = text.find(")", head.end())
-            if closing < 0:
-                break
-            inside = text[head.end() : closing].strip()
-            calls.append({"name": head[1], "parameters": _dict_body(inside) or _pairs(inside)})
-            position = closing + 1
+    while head := _HEAD.search(text, position):
+        closing = text.find(")", head.end())
+        if closing < 0:
+            break
+        inside = text[head.end() : closing].strip()
+        calls.append({"name": head[1], "parameters": _dict_body(inside) or _pairs(inside)})
+        position = closing + 1
     return calls
 
 
@@ -311,9 +308,7 @@ def evaluate_expression(expression: str) -> float | None:
     if len(expression) > _MAX_EXPRESSION:
         return None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = parse_python(expression, "eval")
+        tree = parse_python(expression, "eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
     if any(isinstance(node, ast.Name) and node.id not in _FUNCTIONS for node in ast.walk(tree)):

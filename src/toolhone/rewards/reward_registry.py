@@ -9,12 +9,10 @@ A reward must not change the task or the episode, nor depend on time or chance.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 
 from toolhone.config.rl import POSTED, RewardSection, WeightedRewards
@@ -26,6 +24,7 @@ from toolhone.rewards import tool_use
 from toolhone.rewards.matching import show
 from toolhone.rewards.values import scalar
 from toolhone.schema import Json, Task
+from toolhone.schema.json_input import packaged_json
 
 PENALTY = 0.5
 """Default penalty for each turn that an episode's rules penalise."""
@@ -75,9 +74,8 @@ _ASPECTS = {
 
 def _read_specs() -> dict[str, RewardSpec]:
     """Read `builtin.json`: the functions of `tool_use.py`, then those of `legacy_rewards.py`."""
-    source = json.loads(files("toolhone").joinpath("rewards/builtin.json").read_text("utf-8"))
     specs = {}
-    for name, fields in source.items():
+    for name, fields in packaged_json("rewards/builtin.json").items():
         fields |= {"kind": RewardOrigin(fields["kind"]), "bounds": tuple(fields["bounds"])}
         if fields["kind"] is RewardOrigin.OWN:
             judges = partial(tool_use.judges, aspects=_ASPECTS.get(name, ("calls",)))

@@ -13,7 +13,6 @@ import ast
 import math
 import re
 import unicodedata
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -208,9 +207,7 @@ def _syntax_tree(code: str) -> str | None:
     if len(code) > MAX_CODE:
         return None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.dump(parse_python(code.strip()))
+        return ast.dump(parse_python(code.strip()))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 

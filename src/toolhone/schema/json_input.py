@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Collection, Mapping, Sequence, Set
+from importlib import resources
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
@@ -37,6 +38,11 @@ def parse_json(text: str) -> Any:
         except UnicodeEncodeError:
             raise ValueError("not text: a \\u escape holds half of a surrogate pair") from None
     return value
+
+
+def packaged_json(name: str) -> Any:
+    """Return the value of a file of this package, such as `sources/published.json`."""
+    return json.loads(resources.files("toolhone").joinpath(name).read_text("utf-8"))
 
 
 def plain_json(text: str) -> str:

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import ast
 import threading
+import warnings
 from typing import Any
 
 _LOCK = threading.Lock()
 
 
 def parse_python(source: str, mode: str = "exec") -> Any:
-    """Return the tree of a program (`exec`) or an expression (`eval`)."""
-    with _LOCK:
+    """Return the tree of a program (`exec`) or an expression (`eval`); nothing is warned of."""
+    with _LOCK, warnings.catch_warnings(action="ignore"):
         return ast.parse(source, mode=mode)
 
 

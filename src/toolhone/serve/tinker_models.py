@@ -138,11 +138,9 @@ class TinkerModels:
 
     def base(self, name: str) -> ServedBase:
         if name not in self.bases:
-            raise ModelError(f"there is no model {name!r} here; this server has {self._names()}")
+            names = ", ".join(map(repr, dict.fromkeys(one.name for one in self.bases.values())))
+            raise ModelError(f"there is no model {name!r} here; this server has {names}")
         return self.bases[name]
-
-    def _names(self) -> str:
-        return ", ".join(map(repr, dict.fromkeys(base.name for base in self.bases.values())))
 
     def create(self, model_id: str, record: RunRecord) -> dict[str, Json]:
         """Make a model of new adapters."""

@@ -8,16 +8,17 @@ print(loaded.summary())                                  # kept 2960 of 3000 row
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from importlib import import_module, resources
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Unpack
 
 from toolhone.errors import DataError, ToolhoneError, nearest
 from toolhone.schema import ENCODE, Conversation, Json, ListTexts, Task
+from toolhone.schema.json_input import packaged_json
 from toolhone.sources import messages, pairs
 from toolhone.sources.files import (
     BadLine,
@@ -64,7 +65,7 @@ class About:
 
 PAIRS = "pairs"
 """Preference pairs: read by name, or detected where a caller asks for pairs as well."""
-_PUBLISHED = json.loads((resources.files("toolhone.sources") / "published.json").read_text("utf-8"))
+_PUBLISHED = packaged_json("sources/published.json")
 _MODULES = {name: entry.pop("module", name) for name, entry in _PUBLISHED.items()}
 ABOUT = {name: About(**entry) for name, entry in _PUBLISHED.items()}
 """What is known of each format's data, by name, from `published.json`."""
@@ -81,11 +82,14 @@ FOLDERS = ("toolbench", "api_bank")
 _DETECTED_FILES = 10
 
 
+OnRow = Callable[[FileLine, Record | BadLine], None] | None
+
+
 def open_source(
     source: str | Path | RecordStream,
     format: str = "auto",
     *,
-    on_row: Callable[[FileLine, Record | BadLine], None] | None = None,
+    on_row: OnRow = None,
     **options: Unpack[SourceOptions],
 ) -> Loaded:
     """Read a file or folder of a published format.
@@ -103,7 +107,7 @@ def read_source(
     format: str,
     rows: RowCounts,
     *,
-    on_row: Callable[[FileLine, Record | BadLine], None] | None = None,
+    on_row: OnRow = None,
     **options: Unpack[SourceOptions],
 ) -> None:
     """Read a file or folder into `rows`; see `open_source`."""
@@ -124,7 +128,13 @@ def read_source(
             except DataError as error:
                 found, why = "", str(error)
         if found == reader.name:
-            _read(reader, file, options, rows, on_row)
+            try:
+                _add_rows(reader, file, options, rows, on_row)
+            except (ToolhoneError, OSError):
+                raise
+            except Exception as error:
+                what = f"the file cannot be read as {reader.name!r}"
+                raise DataError(f"{file.path}: {what}: {type(error).__name__}: {error}") from error
         else:
             skip = Skip(f"a file that is not of the format {reader.name!r}", why)
             rows.skip(FileLine(file.path, 1, "file"), skip, read_whole(file.path))
@@ -141,30 +151,10 @@ def find_source(name: str) -> Source:
     return every[name]
 
 
-def _read(
-    source: Source,
-    stream: RecordStream,
-    options: SourceOptions,
-    loaded: RowCounts,
-    on_row: Callable[[FileLine, Record | BadLine], None] | None,
+def _add_rows(
+    source: Source, stream: RecordStream, options: SourceOptions, loaded: RowCounts, on_row: OnRow
 ) -> None:
     """Add all rows of a file, or of a folder that is read as one, to `loaded`."""
-    try:
-        _add_rows(source, stream, options, loaded, on_row)
-    except (ToolhoneError, OSError):
-        raise
-    except Exception as error:
-        what = f"the file cannot be read as {source.name!r}"
-        raise DataError(f"{stream.path}: {what}: {type(error).__name__}: {error}") from error
-
-
-def _add_rows(
-    source: Source,
-    stream: RecordStream,
-    options: SourceOptions,
-    loaded: RowCounts,
-    on_row: Callable[[FileLine, Record | BadLine], None] | None,
-) -> None:
     rows, texts = iter(stream) if source.rows is None else source.rows(stream), ListTexts()
     context = Context(source.name, stream.path, options, FileLine(stream.path, 0))
     faults: dict[int, Exception] = {}
@@ -227,13 +217,13 @@ def _convert_any(
         converted = _convert(source, record, context)
         check_places(record, source.keys, context.unread)
         return with_texts(converted, texts)
+    except (Skip, ToolhoneError):
+        raise
     except RecursionError:
         raise Skip(BROKEN_ROW, "nested too deeply") from None
     except UnicodeEncodeError:
         raise Skip(BROKEN_ROW, "a text holds half of a surrogate pair") from None
     except Exception as error:
-        if isinstance(error, Skip | ToolhoneError):
-            raise
         raise Skip(BROKEN_ROW, f"{type(error).__name__}: {error}") from None
 
 
@@ -245,8 +235,7 @@ def with_texts(row: Converted, texts: ListTexts) -> Converted:
         said.insert(0, row.conversation.to_json(texts))
     elif row.preference is not None:
         said.insert(0, ENCODE(row.preference.to_dict()))
-    for text in said if not all(map(str.isascii, said)) else ():
-        text.encode("utf-8")
+    "".join(said).encode("utf-8")  # an error for half of a surrogate pair
     return Converted(row.conversation, row.tasks, row.preference, said)
 
 
@@ -274,14 +263,11 @@ def detect(record: Record, known: Iterable[str] = SOURCES) -> str | None:
     """Return the name of the first format that a row is in; our own form goes before all others."""
     if messages.is_own_form(record):
         return messages.MESSAGES.name
-    return next((name for name in known if _looks_like(SOURCES[name], record)), None)
-
-
-def _looks_like(source: Source, record: Record) -> bool:
-    try:
-        return source.looks_like(record)
-    except Exception:  # no row of this format
-        return False
+    for name in known:
+        with suppress(Exception):  # no row of this format
+            if SOURCES[name].looks_like(record):
+                return name
+    return None
 
 
 def detect_format(source: str | Path | RecordStream, with_pairs: bool = False) -> str:

@@ -64,7 +64,13 @@ def convert(record: Record, context: Context) -> Conversation | Task:
             turns = [(found[1], found[2]) for found in _TURN.finditer(text, listed.end())]
     elif {"query", "tools", "answers"} <= record.keys():
         given, answers, query = record["tools"], record["answers"], record["query"]
-        turns = list(map(_turn, query)) if isinstance(query, list) else [("user", str(query))]
+        turns = []
+        for entry in (
+            query if isinstance(query, list) else [{"role": "user", "content": str(query)}]
+        ):
+            if not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
+                raise Skip(BAD_TURN, f"{entry!r:.80}")
+            turns.append((str(entry.get("role")), entry["content"]))
     else:
         raise Skip(NOT_HAMMER, f"keys {sorted(record)}")
     tools = read_tools(given, context, loose=True)
@@ -83,18 +89,11 @@ def _answers(value: Json, tools: Sequence[Tool], context: Context) -> tuple[Tool
         raise Skip(BAD_ANSWER, f"wanted a list of calls, got {answers!r:.60}")
     calls = []
     for answer in answers:
-        says_tool = isinstance(answer, dict) and "tool" in answer
-        if says_tool:
+        if isinstance(answer, dict) and "tool" in answer:
             answer = {"name": answer["tool"], **answer}
             del answer["tool"]
         calls.append(as_call(answer, context.unread))
     return fit_calls(calls, tools, context)
-
-
-def _turn(entry: Json) -> tuple[str, str]:
-    if not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
-        raise Skip(BAD_TURN, f"{entry!r:.80}")
-    return str(entry.get("role")), entry["content"]
 
 
 def _dialogue(turns: Sequence[tuple[str, str]], context: Context) -> tuple[Message, ...]:
@@ -119,9 +118,8 @@ def _dialogue(turns: Sequence[tuple[str, str]], context: Context) -> tuple[Messa
     messages = talk.messages
     talk.tell(context)
     while messages and messages[-1].role == "assistant":
-        if messages[-1].tool_calls:
+        if messages.pop().tool_calls:
             raise Skip(BAD_TURN, "the dialogue ends with calls, before their results")
-        messages = messages[:-1]
         context.repairs.add("words of the assistant right before the wanted calls left out")
     if not messages:
         raise Skip(BAD_TURN, "nobody asks for anything")

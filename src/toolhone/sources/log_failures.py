@@ -74,8 +74,11 @@ def find_failures(
     results = dict(answered_calls(messages)) if suspects else {}
     for index, message in enumerate(messages):
         for number, call in enumerate(message.tool_calls):
-            if known and (fault := _misfit(call, known)):
-                yield FailedCall(index, number, *fault)
+            if known and call.name not in known:
+                yield FailedCall(index, number, UNKNOWN, call.name)
+                continue
+            if known and (problems := known[call.name].problems(call.arguments)):
+                yield FailedCall(index, number, MISFIT, problems[0][:200])
                 continue
             result = results.get((index, number))
             if result is None or not any(result is one for one in suspects):
@@ -85,14 +88,6 @@ def find_failures(
             if cause is UNEXPLAINED and repaired_call(messages, index, number) is not None:
                 cause = CORRECTED
             yield FailedCall(index, number, cause, text)
-
-
-def _misfit(call: ToolCall, known: dict[str, Tool]) -> tuple[str, str] | None:
-    tool = known.get(call.name)
-    if tool is None:
-        return UNKNOWN, call.name
-    problems = tool.problems(call.arguments)
-    return (MISFIT, problems[0][:200]) if problems else None
 
 
 def says_error(result: Message) -> bool:

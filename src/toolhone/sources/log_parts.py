@@ -1,4 +1,4 @@
-"""Parts and items of messages in logs: what each is, of whatever API, in one table.
+"""Parts and items of messages in logs: what each is, of whatever API, by the words of a table.
 
     kind_of({"type": "tool_use", "name": "f", "input": {}})      # "call", and the object of it
 
@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
+from importlib import resources
 
 from toolhone.errors import DataError
 from toolhone.schema import Json
@@ -24,73 +26,29 @@ from toolhone.schema.json_input import (
     parse_json,
 )
 
+_WORDS = tomllib.loads((resources.files("toolhone.sources") / "log_words.toml").read_text("utf-8"))
+
+
+def word_set(name: str) -> frozenset[str]:
+    """Return a list of `log_words.toml`, which says what it is for."""
+    return frozenset(_WORDS[name].split())
+
+
+def word_table(name: str) -> Mapping[str, str]:
+    """Return what each word of a table of `log_words.toml` means, in its order."""
+    return {word: meaning for meaning, words in _WORDS[name] for word in words.split()}
+
+
 TEXTS = ("text", "content", "value", "refusal", "output_text")
 OUTPUTS = ("output", "result", "response", "content", "outputs", "errorText")
 NAMES = ("name", "toolName", "tool_name", "recipient_name")
-PART_KEYS = frozenset(
-    {
-        *("type", "id", "status", "state", "signature", "thoughtSignature", "thought_signature"),
-        *("providerMetadata", "callProviderMetadata", "providerOptions", "providerExecuted"),
-        *("encrypted_content", "data", "caller", "phase", "role", "step", "dynamic", "index"),
-        *("resultProviderMetadata", "preliminary", "cachePoint", "server_label"),
-    }
-)
-KINDS: Mapping[str, str] = {
-    **dict.fromkeys(("text", "input_text", "output_text", "summary_text", "refusal"), "text"),
-    **dict.fromkeys(("thinking", "reasoning", "reasoning_text", "thought"), "thought"),
-    **dict.fromkeys(("redacted_thinking", "redacted-reasoning", "step-start"), "step"),
-    **dict.fromkeys(("compaction", "item_reference", "cachePoint"), "step"),
-    **dict.fromkeys(("tool_use", "server_tool_use", "mcp_tool_use", "toolUse"), "call"),
-    **dict.fromkeys(("tool_call", "function_call", "functionCall", "tool-call"), "call"),
-    **dict.fromkeys(("custom_tool_call", "local_shell_call", "dynamic-tool", "function"), "call"),
-    **dict.fromkeys(("tool-invocation", "toolInvocation", "mcp_call"), "call"),
-    **dict.fromkeys(("tool_result", "tool_call_response", "function_call_output"), "result"),
-    **dict.fromkeys(("custom_tool_call_output", "local_shell_call_output"), "result"),
-    **dict.fromkeys(("functionResponse", "function_response", "toolResult"), "result"),
-    **dict.fromkeys(("tool-result", "mcp_tool_result", "function_result"), "result"),
-    **dict.fromkeys(("reasoningContent", "reasoningText"), "thought"),
-}
-"""What a part of a type is; of a part without a type, what its only key says."""
-ROLES: Mapping[str, str] = {
-    **dict.fromkeys(("user", "human", "HumanMessage", "HumanMessageChunk", "customer"), "user"),
-    **dict.fromkeys(("assistant", "ai", "model", "chatbot", "bot", "gpt"), "assistant"),
-    **dict.fromkeys(("AIMessage", "AIMessageChunk"), "assistant"),
-    **dict.fromkeys(("system", "SystemMessage", "developer"), "system"),
-    **dict.fromkeys(("tool", "function", "ipython", "observation", "tool_response"), "tool"),
-    **dict.fromkeys(("ToolMessage", "ToolMessageChunk", "FunctionMessage", "toolresult"), "tool"),
-}
-LOG_KEYS = (
-    MESSAGE_KEYS
-    | HARMLESS
-    | {
-        *("parts", "message", "tool_results", "function_call", "additional_kwargs", "example"),
-        *("response_metadata", "usage_metadata", "status", "lc_attributes", "is_error", "isError"),
-        *("stop_sequence", "stopReason", "finishReason", "finish_details", "createdAt", "phase"),
-        *("container", "context_management", "stop_details", "diagnostics", "done", "revisionId"),
-        *(
-            "gen_ai.system",
-            "gen_ai.message.index",
-            "event.name",
-            "lc",
-            "lc_namespace",
-            "tools",
-            "toolInvocations",
-        ),
-    }
-)
+PART_KEYS, MEDIA, FAILED = word_set("part_keys"), word_set("media"), word_set("failed")
+KINDS, ROLES = word_table("kinds"), word_table("roles")
+LOG_KEYS = MESSAGE_KEYS | HARMLESS | word_set("message_keys")
 CALL_PART_KEYS = frozenset({*ARGUMENTS, *NAMES, *IDS, *OUTPUTS, *PART_KEYS, "action", "title"})
 RESULT_KEYS = frozenset(
     {*LOG_KEYS, *NAMES, *IDS, *OUTPUTS, *PART_KEYS, *ARGUMENTS, "is_error", "isError", "error"}
 )
-MEDIA = frozenset(
-    {
-        *("image", "image_url", "input_image", "audio", "input_audio", "video", "file"),
-        *("input_file", "image-data", "file-data", "media", "resource", "resource_link"),
-    }
-)
-"""What parts of a result are that are counted and not read: their types, or their only keys."""
-FAILED = frozenset({"error", "output-error", "incomplete", "failed", "error-text", "error-json"})
-"""Words by which a log marks a result as a failure."""
 
 
 _RECORD = re.compile(

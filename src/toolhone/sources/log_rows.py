@@ -109,7 +109,10 @@ class _RowReader:
             if place == "metadata":
                 self._read_metadata(key, inner)
             elif place == "system":
-                self._say_system(decode(inner))
+                turns, said = LogTurns(self.unread), decode(inner)
+                turns.add_all(said if isinstance(said, str | list) else [said], "system")
+                text = "".join(message.content or "" for message in turns.messages())
+                self.system += [] if text in self.system else [text]
             elif place == "tools":
                 self.tools.append(inner)
             elif key == "message" and isinstance(inner, str) and side == "user":
@@ -127,12 +130,6 @@ class _RowReader:
         self.tools += [*found, *named]
         if key == "metadata" and not found:
             check_keys({key: given}, (), "a log record", self.unread)
-
-    def _say_system(self, value: Json) -> None:
-        turns = LogTurns(self.unread)
-        turns.add_all(value if isinstance(value, str | list) else [value], "system")
-        text = "".join(message.content or "" for message in turns.messages())
-        self.system += [] if text in self.system else [text]
 
     def messages(self) -> list[Message]:
         """Return the whole conversation; a reply may repeat the request."""
@@ -205,17 +202,14 @@ _NAMES = ("id", "custom_id", "spanId", "request_id", "run_id")
 
 def _tools_of(given: list[Json], context: Context) -> tuple[Tool, ...]:
     """Return each tool of a record's lists once; lists that an earlier record had are read once."""
-    key = "lists", marshal.dumps(given, 2)
-    if key not in context.tools:
-        own = context.at(context.line)
+
+    def read(own: Context) -> tuple[Tool, ...]:
         kept: list[Tool] = []
         for tool in fill_tools({"tools": tool_objects(given, own.unread)}, own)["tools"]:
             kept += [] if tool in kept else [tool]
-        context.tools[key] = tuple(kept), own.unread, own.repairs
-    tools, unread, repairs = context.tools[key]
-    context.unread |= unread
-    context.repairs |= repairs
-    return tools  # type: ignore[no-any-return]
+        return tuple(kept)
+
+    return context.once(("lists", marshal.dumps(given, 2)), read)
 
 
 def _history(record: Record, context: Context) -> list[Message]:

@@ -1,6 +1,6 @@
 """What the keys of a log's records hold, and which log a record is of.
 
-is_gemini({"contents": [...]})
+is_codex({"timestamp": "...", "payload": {...}})
 """
 
 from __future__ import annotations
@@ -10,94 +10,10 @@ from collections.abc import Callable, Iterator, Mapping
 from toolhone.schema import Json
 from toolhone.schema.json_input import HARMLESS, LABELS
 from toolhone.sources.files import Record
-from toolhone.sources.log_parts import decode
+from toolhone.sources.log_parts import decode, word_set, word_table
 
-PLACES: Mapping[str, str] = {
-    **dict.fromkeys(("system", "systemInstruction", "system_instruction", "preamble"), "system"),
-    **dict.fromkeys(("instructions", "system_prompt", "base_instructions"), "system"),
-    **dict.fromkeys(("tools", "toolConfig", "tool_config", "functions", "tool_defs"), "tools"),
-    **dict.fromkeys(("toolDefinitions", "tool_definitions", "available_tools"), "tools"),
-    **dict.fromkeys(("request", "request_body", "requestBody", "reqPayload", "body"), "request"),
-    **dict.fromkeys(
-        ("inputs", "kwargs", "values", "extra", "invocation_params", "config"), "request"
-    ),
-    **dict.fromkeys(("optional_params", "model_parameters", "modelParameters"), "metadata"),
-    **dict.fromkeys(("chat_history", "history", "messages", "contents", "items"), "request"),
-    **dict.fromkeys(("input", "prompt", "question", "new_message", "content"), "request"),
-    "inputBodyJson": "request",
-    "outputBodyJson": "reply",
-    **dict.fromkeys(("response", "response_body", "responseBody", "respPayload"), "reply"),
-    **dict.fromkeys(("output", "outputs", "completion", "result"), "reply"),
-    "metadata": "metadata",
-    **dict.fromkeys(("choices", "candidates", "generations", "message", "text"), "reply"),
-}
-"""What the keys of a record, a request and a response hold."""
-SETTINGS = frozenset(
-    {
-        *("model", "temperature", "top_p", "top_k", "max_tokens", "max_output_tokens", "stream"),
-        *("max_completion_tokens", "stream_options", "tool_choice", "parallel_tool_calls", "seed"),
-        *("stop", "n", "presence_penalty", "frequency_penalty", "store", "user", "truncation"),
-        *("generationConfig", "generation_config", "safetySettings", "inferenceConfig"),
-        *("anthropic_version", "betas", "anthropic_beta", "thinking", "reasoning", "include"),
-        *("response_format", "stop_sequences", "stopSequences", "keep_alive", "options", "raw"),
-        *("modelId", "modelVersion", "responseId", "usageMetadata", "promptFeedback", "metrics"),
-        *("finishReason", "finish_reason", "stopReason", "stop_sequence", "safetyRatings"),
-        *("avgLogprobs", "citationMetadata", "additionalModelRequestFields", "toolChoice", "role"),
-        *("previous_response_id", "background", "prompt_cache_key", "safety_identifier", "error"),
-        *("incomplete_details", "completed_at", "verbosity", "billing", "max_tool_calls"),
-        *("conversation_id", "generation_id", "response_id", "is_search_required", "lc_source"),
-        *("total_duration", "load_duration", "prompt_eval_count", "prompt_eval_duration", "done"),
-        *("eval_count", "eval_duration", "done_reason", "native_finish_reason", "generation_info"),
-        *("tool_choice_required", "sdk_http_response", "_type", "model_name", "ls_params"),
-    }
-)
-"""Keys of requests and responses that set how a reply is sampled, or what it cost."""
-RECORD = frozenset(
-    {
-        *("traceId", "spanId", "parentSpanId", "trace_id", "span_id", "parent_id", "parentId"),
-        *("parentObservationId", "startTime", "endTime", "start_time", "end_time", "createdAt"),
-        *("updatedAt", "completionStartTime", "latency", "timeToFirstToken", "duration", "status"),
-        *("startTimeUnixNano", "endTimeUnixNano", "kind", "flags", "traceState", "name", "level"),
-        *("custom_id", "method", "url", "status_code", "statusCode", "request_id", "requestId"),
-        *("run_type", "session_id", "sessionId", "session_name", "dotted_order", "execution_order"),
-        *("child_run_ids", "parent_run_id", "parent_run_ids", "app_path", "serialized", "version"),
-        *("projectId", "project_id", "environment", "release", "promptId", "promptName", "costs"),
-        *(
-            "promptVersion",
-            "usageDetails",
-            "costDetails",
-            "inputPrice",
-            "outputPrice",
-            "totalPrice",
-        ),
-        *(
-            "total_tokens",
-            "prompt_tokens",
-            "completion_tokens",
-            "total_cost",
-            "prompt_cost",
-            "cost",
-        ),
-        *("completion_cost", "first_token_time", "reference_example_id", "unit", "modelName"),
-        *("cacheHit", "cache_hit", "provider", "requestedAt", "receivedAt", "chat_id", "thread_id"),
-        *("next", "checkpoint", "parent_config", "tasks", "interrupts", "calculatedTotalCost"),
-        *("promptTokens", "completionTokens", "totalTokens", "internalModelId", "duration_ms"),
-        *("schemaType", "schemaVersion", "accountId", "identity", "region", "inferenceRegion"),
-        *("inputContentType", "inputTokenCount", "outputContentType", "outputTokenCount"),
-        *("operation", "cacheReadInputTokenCount", "cacheWriteInputTokenCount"),
-        *("providedUsageDetails", "providedCostDetails", "usagePricingTierName", "api_key_hash"),
-        *(
-            "internalModel",
-            "usagePricingTierId",
-            "tokenizerId",
-            "public",
-            "bookmarked",
-            "call_type",
-        ),
-    }
-)
-"""Keys of a record that say when, where and at what cost a request was made."""
-RECORD_KEYS = frozenset({*PLACES, *SETTINGS, *RECORD, *LABELS, *HARMLESS})
+PLACES = word_table("places")
+RECORD_KEYS = LABELS | HARMLESS | word_set("settings") | word_set("record") | frozenset(PLACES)
 
 
 def _words(record: Mapping[str, Json]) -> Iterator[str]:

@@ -16,48 +16,12 @@ from typing import Any
 from toolhone.schema import Json
 from toolhone.schema.json_input import check_keys, is_empty
 from toolhone.sources.files import Record
-from toolhone.sources.log_parts import decode
+from toolhone.sources.log_parts import decode, word_set, word_table
 
-_PLACES: Mapping[str, str] = {
-    **dict.fromkeys(("gen_ai.system_instructions", "gen_ai.request.instructions"), "system"),
-    **dict.fromkeys(("gen_ai.input.messages", "gen_ai.prompt", "llm.input_messages"), "input"),
-    **dict.fromkeys(("ai.prompt.messages", "ai.prompt", "gcp.vertex.agent.llm_request"), "input"),
-    **dict.fromkeys(("gen_ai.output.messages", "gen_ai.completion"), "output"),
-    **dict.fromkeys(("llm.output_messages", "gcp.vertex.agent.llm_response"), "output"),
-    **dict.fromkeys(("gen_ai.tool.definitions", "gen_ai.request.tools", "llm.tools"), "tools"),
-    **dict.fromkeys(("llm.request.functions", "ai.prompt.tools"), "tools"),
-    "pydantic_ai.all_messages": "input",
-}
-_SPARE: Mapping[str, str] = {
-    **dict.fromkeys(
-        ("input.value", "traceloop.entity.input", "langfuse.observation.input"), "input"
-    ),
-    **dict.fromkeys(("output.value", "traceloop.entity.output"), "output"),
-    "langfuse.observation.output": "output",
-}
-"""Attributes that repeat a request or a reply; read where nothing else says it."""
+_PLACES, _SPARE = word_table("attributes"), word_table("spare_attributes")
 _REPLY = {"ai.response.text": "content", "ai.response.toolCalls": "tool_calls"}
 _REPLY |= {"ai.response.reasoning": "reasoning"}
-_PLAIN = (
-    *("gen_ai.request.", "gen_ai.response.", "gen_ai.usage.", "gen_ai.operation.", "gen_ai.system"),
-    *("gen_ai.provider.", "gen_ai.output.type", "gen_ai.conversation.", "gen_ai.agent."),
-    *("llm.usage.", "llm.token_count.", "llm.cost.", "llm.model", "llm.provider", "llm.system"),
-    *("llm.invocation_parameters", "llm.request.type", "llm.is_streaming", "openinference."),
-    *(
-        "server.",
-        "service.",
-        "telemetry.",
-        "network.",
-        "thread.",
-        "code.",
-        "ai.model.",
-        "ai.usage.",
-    ),
-    *("ai.operationId", "ai.settings.", "ai.response.", "ai.telemetry.", "operation.name"),
-    *("resource.name", "ai.prompt.toolChoice", "input.mime_type", "output.mime_type", "session.id"),
-    *("user.id", "logfire.", "gen_ai.tool.", "traceloop.", "langfuse.", "event.name", "model_name"),
-)
-"""How the names of attributes begin that say nothing to learn."""
+_PLAIN = tuple(word_set("plain_attributes"))
 _INDEXED = re.compile(
     r"(gen_ai\.prompt|gen_ai\.completion|llm\.input_messages|llm\.output_messages|llm\.tools"
     r"|llm\.request\.functions)\.(\d+\..+)"
@@ -69,13 +33,7 @@ _VALUES = (
 )
 _CONTEXT = frozenset({"trace_id", "span_id", "trace_state", "traceId", "spanId"})
 _EVENT_PLAIN = ("gen_ai.system", "gen_ai.provider", "event.", "gen_ai.event", "gen_ai.request.")
-_EVENT_KEYS = frozenset(
-    {
-        *("name", "event.name", "time", "timeUnixNano", "time_unix_nano", "attributes", "body"),
-        *("droppedAttributesCount", "severityNumber", "severityText", "observedTimeUnixNano"),
-        *("traceId", "spanId", "flags"),
-    }
-)
+_EVENT_KEYS = word_set("event_keys")
 _ONLY = ("message", "tool_call", "message_content")
 _MOST = 10_000
 """Numbers of indexed attributes, at most."""

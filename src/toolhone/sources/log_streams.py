@@ -15,20 +15,14 @@ from typing import Any
 from toolhone.errors import DataError
 from toolhone.schema import Json
 from toolhone.schema.json_input import check_keys, is_empty
-from toolhone.sources.log_parts import decode
+from toolhone.sources.log_parts import decode, word_set
 
 Event = Mapping[str, Json]
 _DONE = "[DONE]"
 _ONCE = frozenset({"name", "type", "id", "role"})
 """Keys of deltas whose texts are repeated, not continued."""
 _FINAL = ("response.completed", "response.incomplete", "response.failed", "response.done")
-_ITEM_EVENT = frozenset(
-    {
-        *("response", "sequence_number", "item", "item_id", "output_index", "content_index"),
-        *("delta", "text", "part", "arguments", "obfuscation", "summary_index", "refusal"),
-        *("annotation", "annotation_index", "event_id", "response_id", "name", "call_id", "input"),
-    }
-)
+_ITEM_EVENT = word_set("item_event")
 _BLOCK_EVENT = frozenset({"message", "content_block", "delta", "context_management"})
 _CHOICE = frozenset({"delta", "content_filter_results", "native_finish_reason", "matched_stop"})
 _STOP = frozenset({"stop_sequence", "stop_details", "container"})
@@ -48,7 +42,8 @@ def join_stream(chunks: Sequence[Json], unread: set[str]) -> Json:
         return _join_blocks(events, unread)
     if all("candidates" in event for event in events):
         return _join_candidates(events, unread)
-    if any(_has_delta(event) for event in events):
+    listed = [one for event in events if isinstance(one := event.get("choices"), list)]
+    if any(isinstance(one, dict) and "delta" in one for choices in listed for one in choices):
         return _join_deltas(events, unread)
     if all("done" in event and isinstance(event.get("message"), dict) for event in events):
         message: dict[str, Json] = {}
@@ -72,12 +67,6 @@ def read_events(text: str) -> Json:
 def _last(events: Sequence[Event]) -> dict[str, Json]:
     """Return what events say besides their deltas; of each key the last that holds something."""
     return {key: one for event in events for key, one in event.items() if not is_empty(one)}
-
-
-def _has_delta(event: Event) -> bool:
-    choices = event.get("choices")
-    listed = choices if isinstance(choices, list) else []
-    return any(isinstance(one, dict) and "delta" in one for one in listed)
 
 
 def _objects(value: Json, what: str) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,24 +16,11 @@ import numpy as np
 from toolhone.schema import Conversation, Json, Message
 from toolhone.schema.json_input import is_empty
 from toolhone.sources.files import BadLine, FileLine, Record, RecordStream
+from toolhone.sources.log_parts import word_set
 from toolhone.sources.log_shapes import RECORD_KEYS
 
 BRANCH = "a branch of a history that another request continues, whose shared turns are learned once"
-_CODEX_META = frozenset(
-    {
-        *("id", "timestamp", "cwd", "originator", "cli_version", "git", "model_provider", "source"),
-        *("instructions", "base_instructions", "record_type", "forked_from_id", "type"),
-    }
-)
-_CLAUDE_LINE = frozenset(
-    {
-        *("type", "message", "uuid", "parentUuid", "sessionId", "isSidechain", "userType", "cwd"),
-        *("version", "gitBranch", "timestamp", "requestId", "isMeta", "toolUseResult", "slug"),
-        *("isApiErrorMessage", "thinkingMetadata", "todos", "isVisibleInTranscriptOnly", "agentId"),
-        *("isCompactSummary", "sourceToolUseID", "sourceToolAssistantUUID", "permissionMode"),
-        *("entrypoint", "promptId", "logicalParentUuid", "session_id"),
-    }
-)
+_CODEX_META, _CLAUDE_LINE = word_set("codex_meta"), word_set("claude_line")
 _SPAN_LISTS = frozenset(
     {
         *("resourceSpans", "resource_spans", "scopeSpans", "scope_spans"),
@@ -93,30 +80,22 @@ def claude_sessions(stream: RecordStream) -> Rows:
         others |= {name: value for name, value in row.items() if name not in _CLAUDE_LINE}
         uuids = [uuid for uuid, _ in path]
         parent = row.get("parentUuid")
-        prompt = row["type"] == "user" and not _is_result(message)
-        if (
-            prompt
-            and parent in uuids
-            and any(
-                isinstance(one, dict) and one.get("role") == "assistant"
-                for _, one in path[uuids.index(parent) + 1 :]
-            )
-        ):
-            yield place, {**others, "messages": [one for _, one in path]}
-            del path[uuids.index(parent) + 1 :]
+        content = message.get("content")
+        parts = (
+            [one for one in content if isinstance(one, dict)] if isinstance(content, list) else []
+        )
+        is_result = any(part.get("type") == "tool_result" for part in parts)
+        if row["type"] == "user" and not is_result and parent in uuids:
+            later = [one for _, one in path[uuids.index(parent) + 1 :]]
+            if any(isinstance(one, dict) and one.get("role") == "assistant" for one in later):
+                yield place, {**others, "messages": [one for _, one in path]}
+                del path[uuids.index(parent) + 1 :]
         path.append((row.get("uuid"), message))
     for key, (place, others, path) in talks.items():
         if path:
             yield place, {**others, "session_id": key, "messages": [one for _, one in path]}
         else:
             yield place, {"lines without a message": True, **others}
-
-
-def _is_result(message: Mapping[str, Json]) -> bool:
-    content = message.get("content")
-    return isinstance(content, list) and any(
-        isinstance(part, dict) and part.get("type") == "tool_result" for part in content
-    )
 
 
 def split_traces(stream: RecordStream) -> Rows:

@@ -13,7 +13,9 @@ import json
 import marshal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -305,25 +307,17 @@ def fill_tools(record: Record, context: Context) -> Record:
     made = []
     for given in tools:
         tool = decode_text(given, "'tools'")
-        key = marshal.dumps(tool, 2)
-        if isinstance(tool, dict) and key not in context.tools:
-            unread, repairs = set[str](), set[str]()
-            try:
-                context.tools[key] = Tool.of(tool, unread), unread, repairs
-            except DataError:
-                context.tools[key] = _mended(tool, unread, repairs), unread, repairs
-        if not isinstance(tool, dict):
-            made.append(tool)
-            continue
-        found, unread, repairs = context.tools[key]
-        context.unread |= unread
-        context.repairs |= repairs
-        made.append(found)
+        if isinstance(tool, dict):
+            tool = context.once(marshal.dumps(tool, 2), partial(_read_tool, tool))
+        made.append(tool)
     return {**record, "tools": made}
 
 
-def _mended(tool: Record, unread: set[str], repairs: set[str]) -> Tool:
-    """Return a tool with its schema repaired where one thing can be meant, else raise as before."""
+def _read_tool(tool: Record, context: Context) -> Tool:
+    """Return a tool, its schema repaired where it is broken and one thing can be meant."""
+    unread, repairs = context.unread, context.repairs
+    with suppress(DataError):
+        return Tool.of(tool, unread)
     try:
         body = tool.get("function", tool)
         if not isinstance(body, dict):

@@ -9,9 +9,7 @@ A `tool_call` part is one call as JSON or a list of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from toolhone.schema import WEIGHT_KEYS, Conversation, Json
+from toolhone.schema import WEIGHT_KEYS, Conversation
 from toolhone.schema.json_input import check_flags
 from toolhone.sources.files import Record
 from toolhone.sources.source import Context, Skip, Source
@@ -44,7 +42,13 @@ def convert(record: Record, context: Context) -> Conversation:
         role = message.get("role")
         if role not in _ROLES:
             raise Skip(NOT_PARTS, f"role {role!r:.40}; known: {', '.join(_ROLES)}")
-        texts = _texts_by_type(message["content"])
+        texts: dict[str, list[str]] = {"text": [], "reasoning": [], "tool_call": []}
+        for part in message["content"]:
+            given = part if isinstance(part, dict) else {}
+            kind, value = given.get("type"), given.get("value")
+            if not isinstance(kind, str) or kind not in texts or not isinstance(value, str):
+                raise Skip(OTHER_PART, f"{part!r:.80}")
+            texts[kind].append(value)
         text = "".join(texts["text"])
         if role == "assistant":
             blocks = [read_listed(value) for value in texts["tool_call"]]
@@ -61,17 +65,6 @@ def convert(record: Record, context: Context) -> Conversation:
             builder.add_result(text) if role == "tool" else builder.add_text(role, text)
     builder.tell(context)
     return Conversation(tuple(builder.messages), tools)
-
-
-def _texts_by_type(content: Sequence[Json]) -> dict[str, list[str]]:
-    texts: dict[str, list[str]] = {"text": [], "reasoning": [], "tool_call": []}
-    for part in content:
-        given = part if isinstance(part, dict) else {}
-        kind, value = given.get("type"), given.get("value")
-        if not isinstance(kind, str) or kind not in texts or not isinstance(value, str):
-            raise Skip(OTHER_PART, f"{part!r:.80}")
-        texts[kind].append(value)
-    return texts
 
 
 PARTS = Source(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ast
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -65,8 +64,7 @@ def read_type(text: str) -> ReadType:
     if found := _ROUND.fullmatch(text):
         text = f"{found[1]}[{found[2]}]"
     try:
-        with warnings.catch_warnings(action="ignore"):
-            schema = _schema(parse_python(text.strip(), "eval").body)
+        schema = _schema(parse_python(text.strip(), "eval").body)
     except (SyntaxError, ValueError, KeyError, RecursionError, MemoryError):
         raise UnknownType(text) from None
     return ReadType(schema, optional or (bool(schema) and allows_null(schema)))

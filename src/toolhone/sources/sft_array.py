@@ -13,7 +13,6 @@ cannot finish is not checked but noted.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -110,21 +109,17 @@ def example_of(record: Record) -> Example:
             raise Skip(_ARGUMENTS, f"wanted {{{key!r}: a text}}, got {arguments!r:.60}")
         call = ToolCall(tool, {key: text})
     if call is not None and tool == "python":
-        _check_syntax(call.arguments["code"])
+        code = call.arguments["code"]
+        try:
+            parse_python(code)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            raise Skip("code that is not Python", f"{error}: {code!r:.60}") from None
     answer = record.get("expected_answer")
     if not isinstance(answer, str | int | float | None):
         detail = f"expected_answer must be a text or a number, got {answer!r:.60}"
         raise Skip(NOT_THIS_FORMAT, detail)
     text = "" if answer is None else str(answer).strip()
     return Example(prompt, category, call, text, _tolerance(record))
-
-
-def _check_syntax(code: str) -> None:
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            parse_python(code)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise Skip("code that is not Python", f"{error}: {code!r:.60}") from None
 
 
 def _tolerance(record: Record) -> float:

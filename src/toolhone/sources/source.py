@@ -14,7 +14,7 @@ import json
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 from toolhone.errors import Fault, FindingKind, nearest
 from toolhone.schema import Conversation, Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
@@ -25,6 +25,7 @@ from toolhone.schema.preference import Preference
 from toolhone.schema.tool import OPEN_KEYWORDS, strip_padding
 from toolhone.sources.files import BadLine, FileLine, Record, RecordStream
 
+T = TypeVar("T")
 SHOWN = 5
 """Names that a finding lists, and examples that a summary has, at most."""
 
@@ -92,8 +93,18 @@ class Context:
 
     def at(self, line: FileLine) -> Context:
         """Return the context of another row."""
-        same = (self.name, self.path, self.options, line, self.prepared, self.tools, self.seen)
-        return Context(*same)
+        return replace(self, line=line, repairs=set(), notes=[], unread=set())
+
+    def once(self, key: object, make: Callable[[Context], T]) -> T:
+        """Return what `make` returns, made once for a file; its repairs and unread keys count for
+        each row."""
+        if key not in self.tools:
+            own = self.at(self.line)
+            self.tools[key] = make(own), own.repairs, own.unread
+        value, repairs, unread = self.tools[key]
+        self.repairs |= repairs
+        self.unread |= unread
+        return value  # type: ignore[no-any-return]
 
     def identity(self, record: Record, key: str = "id") -> str:
         """Return the row's own id, or the name of the file and the number of the row."""

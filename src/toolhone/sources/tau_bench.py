@@ -66,7 +66,13 @@ def convert(record: Record, context: Context) -> Conversation | Task:
         trial = record.get("trial", context.line.number)
         identity = f"{context.name}-{record['task_id']}-{trial}"
     if "messages_display" in record:
-        messages, tools = _flat_messages(str(record["messages_display"])), ()
+        parts = _FLAT_TURN.split(str(record["messages_display"]))
+        turns = [(role, turn.strip()) for role, turn in zip(parts[1::2], parts[2::2], strict=True)]
+        if any(role == "tool" or (role, turn) == ("assistant", "None") for role, turn in turns):
+            raise Skip("a flat text that does not say what was called")
+        if parts[0].strip() or not turns:
+            raise Skip(BAD_TURN, f"{parts[0]!r:.60}")
+        messages, tools = [Message(role, content) for role, content in turns], ()
     elif record.get("reward") == 1:
         messages, tools = list(_recorded(record, context)), context.prepared
         context.repairs.add(FROM_CALLS)
@@ -78,17 +84,6 @@ def convert(record: Record, context: Context) -> Conversation | Task:
         messages.pop()
         context.repairs.add("the user's last words left out, which nobody answers")
     return Conversation(tuple(messages), tools, identity)
-
-
-def _flat_messages(text: str) -> list[Message]:
-    """Return the messages of a flat text, which writes `None` where a call was."""
-    parts = _FLAT_TURN.split(text)
-    turns = [(role, turn.strip()) for role, turn in zip(parts[1::2], parts[2::2], strict=True)]
-    if any(role == "tool" or (role, turn) == ("assistant", "None") for role, turn in turns):
-        raise Skip("a flat text that does not say what was called")
-    if parts[0].strip() or not turns:
-        raise Skip(BAD_TURN, f"{parts[0]!r:.60}")
-    return [Message(role, content) for role, content in turns]
 
 
 def _recorded(record: Record, context: Context) -> tuple[Message, ...]:

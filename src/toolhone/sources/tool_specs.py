@@ -79,19 +79,18 @@ def read_tools(value: Json, context: Context, loose: bool = False) -> tuple[Tool
     tools: list[Tool] = []
     for entry in listed:
         source = decode_text(entry, BAD_TOOLS, "tools")
+
+        def make(own: Context, source: Json = source) -> Tool:
+            tidy = tidy_tool(source, own.repairs) if loose else source
+            return make_tool(tidy, own.repairs, own.unread)
+
         try:
-            key = f"{loose}{json.dumps(source)}"
-            if key not in context.tools:
-                repairs, unread = set[str](), set[str]()
-                tidy = tidy_tool(source, repairs) if loose else source
-                context.tools[key] = make_tool(tidy, repairs, unread), repairs, unread
+            tool = context.once(f"{loose}{json.dumps(source)}", make)
         except DataError as error:
             raise Skip(BAD_TOOLS, str(error)) from None
         except RecursionError:
             raise Skip(BAD_TOOLS, "nested too deeply") from None
-        tool, repairs, unread = context.tools[key]
-        context.unread |= unread
-        context.repairs |= repairs | ({TWICE} if tool in tools else set())
+        context.repairs |= {TWICE} if tool in tools else set()
         tools += [] if tool in tools else [tool]
     return tuple(tools)
 

@@ -78,7 +78,8 @@ def evaluate(expression: str) -> float | int:
     if too_large or text in ("inf", "-inf", "nan") or len(text) > _MAX_DIGITS:
         raise ValueError(f"{shown} has no value: the numbers get too large")
     if result.outcome is not ToolStatus.OK:
-        raise ValueError(f"{shown} has no value: {_reason(result.error)}")
+        reason = re.sub(r"^\w+: | \(line \d+\)$", "", result.error)  # without its type and line
+        raise ValueError(f"{shown} has no value: {reason}")
     if isinstance(result.value, bool) or not isinstance(result.value, int | float):
         raise ValueError(f"{shown} has no value among the real numbers")
     return result.value
@@ -144,8 +145,3 @@ def _tokens(expression: str) -> Iterator[str]:
         if token[0].isdigit():
             token = re.sub(r"^0+(?=\d)|[,_]", "", token)
         yield "**" if token == "^" else token
-
-
-def _reason(error: str) -> str:
-    """Return an error without the name of its type and without the line."""
-    return re.sub(r"^\w+: | \(line \d+\)$", "", error)

@@ -9,16 +9,15 @@ An answer is a pure function of (seed, arguments); it has the form of a live ser
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 import re
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from toolhone.schema import Json
+from toolhone.schema.json_input import packaged_json
 
 Unit = Literal["celsius", "fahrenheit"]
 _SKY = (("clear", 30, 60), ("partly cloudy", 40, 70), ("overcast", 55, 85))
@@ -27,7 +26,7 @@ _WET = (("drizzle", 75, 95), ("rain", 75, 98), ("thunderstorm", 70, 95))
 _COLD = (("light snow", 70, 95), ("snow", 80, 98))
 """Condition, lowest and highest humidity in per cent."""
 
-_SEARCH = json.loads(files("toolhone").joinpath("tools/fake_services.json").read_text("utf-8"))
+_SEARCH = packaged_json("tools/fake_services.json")
 """`fillers`: words that do not name a topic. `pages`: their kind, title and snippet."""
 MAX_RESULTS = len(_SEARCH["pages"])
 

@@ -215,8 +215,12 @@ class Sandbox(contextlib.AbstractContextManager["Sandbox"]):
         """Run a program and return its value; `TimeoutError` where it has used its CPU time."""
         watch = None
         try:
-            longest = self._resources(seconds * PATIENCE)
-            with pool.checkout(limits=longest, os_policy=_POLICY) as session:
+            limits = {
+                "max_feed_duration_secs": seconds * PATIENCE,
+                "max_memory": self.limits.memory_mb * 2**20,
+                "max_recursion_depth": self.limits.recursion,
+            }
+            with pool.checkout(limits=limits, os_policy=_POLICY) as session:
                 watch = _CpuWatch(session.worker_pid, seconds)
                 try:
                     return session.feed_run(program, **options)
@@ -231,13 +235,6 @@ class Sandbox(contextlib.AbstractContextManager["Sandbox"]):
                 f"the machine gave a program less than {seconds:g} s of CPU time within "
                 f"{seconds * PATIENCE:g} s; run fewer programs beside this one"
             ) from None
-
-    def _resources(self, seconds: float) -> dict[str, float]:
-        return {
-            "max_feed_duration_secs": seconds,
-            "max_memory": self.limits.memory_mb * 2**20,
-            "max_recursion_depth": self.limits.recursion,
-        }
 
 
 @cache

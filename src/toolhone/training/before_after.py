@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from toolhone.evaluation.evaluate import evaluate as play_and_score
 from toolhone.evaluation.folder import METRICS, read_folder, write_folder
 from toolhone.evaluation.guard import GuardResult, guard
 from toolhone.evaluation.metrics import Evaluation
+from toolhone.models.pico import cache_root
 from toolhone.models.resolve import adapter_of, resolve_model
 from toolhone.runs.run import Run, plain, write_json
 from toolhone.schema import Conversation, Json, Task
@@ -105,21 +105,24 @@ def with_examples(
     for task in tasks:
         offered = {tool.name for tool in task.tools}
         chosen, seen = list[Conversation](), set[frozenset[str]]()
-        called = [(frozenset(_calls(one)), one) for one in conversations[:1000] if count]
+        called = [
+            (frozenset(call.name for message in one.messages for call in message.tool_calls), one)
+            for one in (conversations[:1000] if count else ())
+        ]
         fitting = [pair for pair in called if pair[0] <= offered]
         for names, one in [*fitting, *called]:
             if len(chosen) < count and names not in seen:
                 chosen.append(one)
                 seen.add(names)
-        said = [m for one in chosen for m in one.messages if m.role != "system"]
-        place = sum(message.role == "system" for message in task.messages[:1])
-        messages = (*task.messages[:place], *said, *task.messages[place:])
-        shown.append(replace(task, messages=messages))
+        shown.append(behind_system(task, chosen))
     return shown
 
 
-def _calls(conversation: Conversation) -> list[str]:
-    return [call.name for message in conversation.messages for call in message.tool_calls]
+def behind_system(task: Task, conversations: Iterable[Conversation]) -> Task:
+    """The task with conversations between its system text and its first message."""
+    said = [m for one in conversations for m in one.messages if m.role != "system"]
+    place = sum(message.role == "system" for message in task.messages[:1])
+    return replace(task, messages=(*task.messages[:place], *said, *task.messages[place:]))
 
 
 def _cache_folder(plan: Experiment, certificate: Certificate, tasks: Sequence[Task]) -> Path | None:
@@ -137,8 +140,7 @@ def _cache_folder(plan: Experiment, certificate: Certificate, tasks: Sequence[Ta
         return None
     described = [text, plan.seed, weights, certificate.hashes, [task.to_dict() for task in tasks]]
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
-    root = Path(os.environ.get("TOOLHONE_CACHE") or Path.home() / ".cache" / "toolhone")
-    return root / "baselines" / digest[:24]
+    return cache_root() / "baselines" / digest[:24]
 
 
 def _texts(value: Json) -> Iterator[str]:

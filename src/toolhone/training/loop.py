@@ -186,7 +186,11 @@ class Loop:
         """
         self._every = every
         if self._sampler is None and self.state.sampled_at is not None:
-            self._sampler, self._sampled_at = self._saved_sampler(), self.state.sampled_at
+            folder = self.run.folder / "checkpoints" / f"checkpoint_step_{self.state.step}"
+            self.trainer.load(folder / SNAPSHOT, optimizer=False)
+            sampler = self.trainer.snapshot()
+            self.trainer.load(folder)
+            self._sampler, self._sampled_at = sampler, self.state.sampled_at
             self.state.sampled_at = None
         if self._sampler is None or self.state.step - self._sampled_at >= every:
             self._sampler, self._sampled_at = self.trainer.snapshot(), self.state.step
@@ -242,14 +246,6 @@ class Loop:
 
         state["sampled_at"] = self._sampled_at if older else None
         self.run.save_checkpoint(name, state, save)
-
-    def _saved_sampler(self) -> Sampler:
-        """The snapshot in the checkpoint that was resumed from."""
-        folder = self.run.folder / "checkpoints" / f"checkpoint_step_{self.state.step}"
-        self.trainer.load(folder / SNAPSHOT, optimizer=False)
-        sampler = self.trainer.snapshot()
-        self.trainer.load(folder)
-        return sampler
 
     def _return_to_best(self) -> None:
         """Take the weights of the best checkpoint, which lost nothing against the base."""

@@ -42,7 +42,7 @@ from toolhone.tokenizer import TextTokenizer
 from toolhone.training.dataset import Dataset
 from toolhone.training.loop import Loop, MetricsAccumulator
 from toolhone.training.losses import own_means
-from toolhone.training.update import optimizer_at
+from toolhone.training.update import step_values
 
 PAIRS, REPORT = "pairs.jsonl", "pairs.json"
 PER_PAIR = (
@@ -214,7 +214,7 @@ def is_right(turn: Turn, task: Task) -> bool:
 
 def report_dpo(loop: Loop, sums: MetricsAccumulator) -> None:
     """Log means since the last report: per step, per pair, and the KL per chosen token."""
-    state, plan = loop.state, loop.run.experiment.training
+    state = loop.state
     means = {
         "loss": sums.mean("loss"),
         **{name: sums.mean(name, "pairs") for name in PER_PAIR},
@@ -222,13 +222,7 @@ def report_dpo(loop: Loop, sums: MetricsAccumulator) -> None:
         **sums.known_means("grad_norm"),
         **own_means(sums.sums),
     }
-    rest = {
-        "learning_rate": optimizer_at(plan, state.step - 1, loop.total).learning_rate,
-        "tokens_per_second": sums.tokens_per_second(),
-        "trained_tokens": sums.count("tokens"),
-        "skipped_steps": sums.count("skipped"),
-        "seconds": round(state.seconds, 3),
-    }
+    rest = step_values(loop, sums)
     loop.run.log("train", state.step, {**means, **rest})
     loop.hooks.progress.report(
         f"Iteration {state.step}/{loop.total} | Loss: {means['loss']:.4f} | "

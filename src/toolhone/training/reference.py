@@ -100,7 +100,12 @@ def with_pair_references(
             return trainer.logprobs(part).result()
 
         values = in_parts(now, rows, progress, "reference of the pairs")
-        _write(path, values, digest)
+        joined = np.concatenate(values) if values else np.zeros(0, np.float32)
+        partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+        with writing(path):
+            with partial.open("wb") as file:
+                np.savez(file, reference=joined, rows_sha256=np.array(digest))
+            partial.replace(path)
     else:
         values = _read(path, rows, digest)
     return [row.with_arrays(ref_logprobs=one) for row, one in zip(rows, values, strict=True)]
@@ -112,15 +117,6 @@ def _digest(rows: Sequence[Row]) -> str:
     for row in rows:
         digest.update(len(row).to_bytes(8, "little") + row.tokens.tobytes() + row.mask.tobytes())
     return digest.hexdigest()
-
-
-def _write(path: Path, values: Sequence[Array], digest: str) -> None:
-    joined = np.concatenate(values) if values else np.zeros(0, np.float32)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    with writing(path):
-        with partial.open("wb") as file:
-            np.savez(file, reference=joined, rows_sha256=np.array(digest))
-        partial.replace(path)
 
 
 def _read(path: Path, rows: Sequence[Row], digest: str) -> list[Array]:

@@ -17,7 +17,13 @@ from toolhone.rows import Row
 from toolhone.runs.run import Run
 from toolhone.training.loop import Hooks, Loop, MetricsAccumulator, TrainState, TrainStatus, resume
 from toolhone.training.losses import cross_entropy, own_means, with_own_loss
-from toolhone.training.update import optimizer_at, planned_steps, seeded_batch, with_token_weights
+from toolhone.training.update import (
+    optimizer_at,
+    planned_steps,
+    seeded_batch,
+    step_values,
+    with_token_weights,
+)
 
 
 def sft(
@@ -59,11 +65,7 @@ def report(loop: Loop, sums: MetricsAccumulator) -> None:
         "loss": sums.mean("nll", "tokens"),
         **({} if plan.loss is None else {"own_loss": sums.mean("loss"), **own_means(sums.sums)}),
         **sums.known_means("grad_norm"),
-        "learning_rate": optimizer_at(plan, state.step - 1, loop.total).learning_rate,
-        "tokens_per_second": sums.tokens_per_second(),
-        "trained_tokens": sums.count("tokens"),
-        "skipped_steps": sums.count("skipped"),
-        "seconds": round(state.seconds, 3),
+        **step_values(loop, sums),
     }
     loop.run.log("train", state.step, values)
     left = (loop.total - state.step) * state.seconds / state.step

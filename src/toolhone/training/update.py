@@ -20,6 +20,7 @@ from toolhone.config.rl import PtxSection
 from toolhone.config.sections import EPISODIC, Experiment, ScheduleSection, TrainingSection
 from toolhone.config.small_sections import METHOD
 from toolhone.rows import Row
+from toolhone.training.loop import Loop, MetricsAccumulator
 from toolhone.training.losses import VARIANTS, Variant, cross_entropy, reply_shares, token_weights
 
 T = TypeVar("T")
@@ -48,6 +49,18 @@ def learning_rate_factor(schedule: ScheduleSection, step: int, total: int) -> fl
     decay = max(1.0, (total - warmup) * schedule.decay_share)
     left = min(1.0, (total - step) / decay)
     return left if schedule.shape == "linear" else 0.5 - 0.5 * math.cos(math.pi * left)
+
+
+def step_values(loop: Loop, sums: MetricsAccumulator) -> Metrics:
+    """What reports on labelled rows say of the steps since the last one."""
+    plan, state = loop.run.experiment.training, loop.state
+    return {
+        "learning_rate": optimizer_at(plan, state.step - 1, loop.total).learning_rate,
+        "tokens_per_second": sums.tokens_per_second(),
+        "trained_tokens": sums.count("tokens"),
+        "skipped_steps": sums.count("skipped"),
+        "seconds": round(state.seconds, 3),
+    }
 
 
 def optimizer_at(plan: TrainingSection, step: int, total: int) -> Optimizer:

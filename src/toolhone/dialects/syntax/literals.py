@@ -94,7 +94,14 @@ class LiteralReader:
             self.position += 1
             return [self.value(depth + 1) for _ in self._items(self.brackets[first])]
         if self.take("{"):
-            return self._pairs(depth)
+            pairs: dict[str, Json] = {}
+            for _ in self._items("}"):
+                key = self.key()
+                if key in pairs:
+                    raise LiteralError(repeated=True)
+                self.expect(":")
+                pairs[key] = self.value(depth + 1)
+            return pairs
         if number := self.match(NUMBER):
             return number_of(number[0])
         name = self.match(_NAME)
@@ -129,16 +136,6 @@ class LiteralReader:
             if not self.take(","):
                 self.expect(closing)
                 return
-
-    def _pairs(self, depth: int) -> dict[str, Json]:
-        pairs: dict[str, Json] = {}
-        for _ in self._items("}"):
-            key = self.key()
-            if key in pairs:
-                raise LiteralError(repeated=True)
-            self.expect(":")
-            pairs[key] = self.value(depth + 1)
-        return pairs
 
     def arguments(
         self, keyword: re.Pattern[str] = KEYWORD

@@ -11,12 +11,11 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
 
 from toolhone.dialects.interface import ParsedReply, ParseProblem, Syntax
 from toolhone.errors import DialectError
 from toolhone.schema import Json, Message, Tool, ToolCall
-from toolhone.schema.json_input import DECODER, check_keys
+from toolhone.schema.json_input import DECODER, check_keys, packaged_json
 
 MAX_DEPTH = 100
 CALL_ID = re.compile(r"[A-Za-z0-9]{9}")
@@ -30,9 +29,7 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]+|\\.)*+("|\\?\Z)|[{}\[\]]', re.DOTALL)
 _HALF_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
 _HALF = re.compile("[\ud800-\udfff]")
-_TEXTS = json.loads(
-    (resources.files("toolhone.dialects.syntax") / "prompts.json").read_text("utf-8")
-)
+_TEXTS = packaged_json("dialects/syntax/prompts.json")
 """By syntax: the lines that explain the tools, lines that are always there, a result's form."""
 
 
