@@ -344,6 +344,12 @@ class HeadTrainer(Trainer, Protocol):
         """`kind` is "value_head"."""
 
 
+def check_prompt(prompt: Tokens) -> None:
+    """Refuse a prompt without a token."""
+    if len(prompt) == 0:
+        raise CapabilityError("an empty prompt cannot be sampled from; it needs at least one token")
+
+
 def sample_all(
     stream: Stream,
     prompts: Sequence[Tokens],

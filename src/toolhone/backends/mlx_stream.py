@@ -22,6 +22,7 @@ from toolhone.backends.base import (
     SamplingParams,
     StopReason,
     allowed_ids,
+    check_prompt,
     random_stream,
     sample_all,
 )
@@ -231,10 +232,7 @@ class MlxStream:
         self, key: int, prompt: Tokens, params: SamplingParams, grammar: str | None = None
     ) -> None:
         assert key not in self._waiting | self._running, f"key {key} is queued already"
-        if len(prompt) == 0:
-            raise CapabilityError(
-                "an empty prompt cannot be sampled from; it needs at least one token"
-            )
+        check_prompt(prompt)
         engine, rows = self._sampler._shared, []
         engine.check_length(len(prompt) + 1)
         room = engine.max_context - len(prompt) if engine.max_context else params.max_tokens

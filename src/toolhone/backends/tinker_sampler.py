@@ -16,7 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from toolhone.backends.base import ModelInfo, Sample, SamplingParams, StopReason, sample_all
+from toolhone.backends.base import (
+    ModelInfo,
+    Sample,
+    SamplingParams,
+    StopReason,
+    check_prompt,
+    sample_all,
+)
 from toolhone.backends.tinker_connection import (
     PROBE_SECONDS,
     ServiceCheckpoint,
@@ -115,10 +122,7 @@ class TinkerStream:
         assert key not in self._running, f"key {key} is queued already"
         if grammar is not None:
             raise CapabilityError("a Tinker service samples without grammars; leave them out")
-        if len(prompt) == 0:
-            raise CapabilityError(
-                "an empty prompt cannot be sampled from; it needs at least one token"
-            )
+        check_prompt(prompt)
         check_length(len(prompt) + 1, self._sampler.info.max_context)
         future = plain_future(self._sampler._submit(key, prompt, params))
         assert future is not None, "SamplingClient.sample returns a future"

@@ -35,6 +35,7 @@ from toolhone.backends.base import (
     SamplingParams,
     StopReason,
     allowed_ids,
+    check_prompt,
     pad_rows,
     random_stream,
     sample_all,
@@ -103,10 +104,7 @@ class ToyStream:
     ) -> None:
         assert key not in self._running, f"key {key} is queued already"
         shape = self._policy.shape
-        if len(prompt) == 0:
-            raise CapabilityError(
-                "an empty prompt cannot be sampled from; it needs at least one token"
-            )
+        check_prompt(prompt)
         if len(prompt) >= shape.max_context:
             raise CapabilityError(
                 f"a prompt of {len(prompt)} tokens leaves no room in the model's context of "

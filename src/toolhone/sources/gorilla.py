@@ -22,7 +22,7 @@ from toolhone.schema import Conversation, Json, Message, Task, Tool, ToolCall
 from toolhone.sources.catalogue import repair_call
 from toolhone.sources.files import Record
 from toolhone.sources.scenarios import json_types, of_types
-from toolhone.sources.source import Context, Skip, Source, expect_calls, refuse_misfits
+from toolhone.sources.source import Context, Skip, Source, expect_calls, has_keys, refuse_misfits
 from toolhone.sources.text_calls import NoCode, read_code
 from toolhone.sources.tool_specs import BAD_ANSWER, read_tools
 
@@ -37,10 +37,6 @@ _PLACES: Mapping[str, Sequence[str]] = {
     "pipeline": ("task", "model"),
 }
 """The names of the first parameters, for values without a name."""
-
-
-def is_apibench(record: Record) -> bool:
-    return record.keys() >= {"code", "api_call", "provider", "api_data"}
 
 
 def prepare_apibench(records: Sequence[Record], _context: Context) -> dict[str, Tool]:
@@ -129,7 +125,7 @@ def convert_openfunctions(record: Record, context: Context) -> Task:
 
 APIBENCH = Source(
     "apibench",
-    is_apibench,
+    has_keys("code", "api_call", "provider", "api_data"),
     convert_apibench,
     {"": {"code", "api_call", "provider", "api_data"}},
     prepare_apibench,

@@ -24,7 +24,7 @@ from itertools import accumulate
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Conversation, Expect, ExpectedCall, Message, Task, ToolCall
 from toolhone.sources.files import Record
-from toolhone.sources.source import Context, Converted, Skip, Source
+from toolhone.sources.source import Context, Converted, Skip, Source, has_keys
 from toolhone.tools.registry import Registry
 from toolhone.tools.result import ToolResult, ToolStatus
 
@@ -181,10 +181,6 @@ def _converted(
     return Converted(Conversation(tuple(messages), tools, identity, source), [task])
 
 
-def is_svamp(record: Record) -> bool:
-    return record.keys() >= {"Body", "Question", "Equation", "Answer"}
-
-
 def prepare_svamp(records: Sequence[Record], _context: Context) -> Calculator:
     calculator = Calculator()
     calculator.learn(expression_of(str(record.get("Equation"))) for record in records)
@@ -234,7 +230,7 @@ GSM8K = Source(
 )
 SVAMP = Source(
     "svamp",
-    is_svamp,
+    has_keys("Body", "Question", "Equation", "Answer"),
     convert_svamp,
     {"": {"ID", "Body", "Question", "Equation", "Answer", "Type"}},
     prepare_svamp,

@@ -31,7 +31,7 @@ from toolhone.sources.catalogue import (
     name_results,
 )
 from toolhone.sources.files import FileLine, Record, read_records
-from toolhone.sources.source import Context, Converted, Skip, Source, expect_calls
+from toolhone.sources.source import Context, Converted, Skip, Source, expect_calls, has_keys
 from toolhone.sources.text_calls import read_value
 from toolhone.sources.tool_specs import TYPED, convert_type
 
@@ -115,10 +115,6 @@ def _property(line: FileLine, name: str, given: Json) -> Record:
     return result | {key: described[key] for key in ("default",) if key in described}
 
 
-def looks_like(record: Record) -> bool:
-    return "query" in record and "calling" in record
-
-
 def prepare(_records: Sequence[Record], context: Context) -> tuple[Catalogue, int]:
     catalogue = Catalogue()
     for line, record in read_records(find_beside(context, ["tool.jsonl"])):
@@ -132,10 +128,6 @@ def convert(record: Record, context: Context) -> Converted | Task:
     seed = f"{context.options.get('seed') or 0}/{context.identity(record)}"
     tools = catalogue.choose(list(dict.fromkeys(call.name for call in calls)), count, seed)
     return _converted(query, calls, tools, catalogue, context, context.identity(record))
-
-
-def is_sft(record: Record) -> bool:
-    return _texts(record) is not None
 
 
 def convert_sft(record: Record, context: Context) -> Converted | Task:
@@ -247,7 +239,7 @@ def _converted(
 
 SEAL_TOOLS = Source(
     "seal_tools",
-    looks_like,
+    has_keys("query", "calling"),
     convert,
     {"": {"query", "calling"}, "calling": {"api", "parameters", "responses"}},
     prepare,
@@ -255,7 +247,7 @@ SEAL_TOOLS = Source(
 )
 SEAL_TOOLS_SFT = Source(
     "seal_tools_sft",
-    is_sft,
+    lambda record: _texts(record) is not None,
     convert_sft,
     {"": {"conversations"}, "conversations": {"from", "value"}},
 )

@@ -21,7 +21,7 @@ from typing import Any
 from toolhone.schema import Conversation, Expect, Message, Task, ToolCall
 from toolhone.schema.python_text import parse_python
 from toolhone.sources.files import Record
-from toolhone.sources.source import Context, Converted, Skip, Source, tasks_of
+from toolhone.sources.source import Context, Converted, Skip, Source, has_keys, tasks_of
 from toolhone.tools.registry import Registry
 from toolhone.tools.result import ToolResult, ToolStatus
 
@@ -49,10 +49,6 @@ class Example:
     call: ToolCall | None
     answer: str
     tolerance: float
-
-
-def looks_like(record: Record) -> bool:
-    return record.keys() >= {"prompt", "category", "tool_needed", "tool_args"}
 
 
 def prepare(records: Sequence[Record], context: Context) -> dict[str, Any]:  # noqa: ARG001
@@ -171,4 +167,10 @@ def as_number(text: str) -> Decimal | None:
 
 METADATA = {"tolerance", "difficulty", "answer_type"}
 KEYS = {"prompt", "category", "tool_needed", "tool", "tool_args", "expected_answer", "metadata"}
-SFT_ARRAY = Source("sft_array", looks_like, convert, {"": KEYS, "metadata": METADATA}, prepare)
+SFT_ARRAY = Source(
+    "sft_array",
+    has_keys("prompt", "category", "tool_needed", "tool_args"),
+    convert,
+    {"": KEYS, "metadata": METADATA},
+    prepare,
+)

@@ -28,7 +28,15 @@ from toolhone.sources.catalogue import (
 )
 from toolhone.sources.files import Record, read_json
 from toolhone.sources.scenarios import note_misfit, read_question
-from toolhone.sources.source import Context, Converted, Skip, Source, expect_calls, tasks_of
+from toolhone.sources.source import (
+    Context,
+    Converted,
+    Skip,
+    Source,
+    expect_calls,
+    has_keys,
+    tasks_of,
+)
 from toolhone.sources.text_calls import as_call
 from toolhone.sources.tool_specs import BAD_ANSWER, decode_text, fit_calls, read_tools
 from toolhone.tools.builtin import BUILTIN
@@ -38,10 +46,6 @@ CALL = "tool_call"
 NO_CALL = ("request_for_info", "cannot_answer")
 NOT_A_CASE = "not a test case"
 DISTRACTORS = 9
-
-
-def is_xlam(record: Record) -> bool:
-    return record.keys() >= {"query", "tools", "answers"}
 
 
 def convert_xlam(record: Record, context: Context) -> Conversation | Task:
@@ -57,10 +61,6 @@ def convert_xlam(record: Record, context: Context) -> Conversation | Task:
     if not calls:
         return Task("", (user,), tools, Expect(no_call=True))
     return Conversation((user, Message("assistant", tool_calls=calls)), tools)
-
-
-def is_when2call(record: Record) -> bool:
-    return record.keys() >= {"question", "tools", "correct_answer", "answers"}
 
 
 def convert_when2call(record: Record, context: Context) -> Task:
@@ -82,10 +82,6 @@ def convert_when2call(record: Record, context: Context) -> Task:
         raise Skip("a decision that is neither a call nor none", detail)
     note_misfit(expect.wanted, tools, context)
     return Task(context.identity(record, "uuid"), (user,), tools, expect, category=decision)
-
-
-def is_test_case(record: Record) -> bool:
-    return "prompt" in record and "expected_tool" in record
 
 
 def prepare_test_cases(_records: Sequence[Record], context: Context) -> tuple[Tool, ...]:
@@ -111,10 +107,6 @@ def convert_test_case(record: Record, context: Context) -> Converted | Task:
     talk = Conversation((user, Message("assistant", tool_calls=calls)), tools)
     talk = context.complete(talk, record)
     return Converted(talk, tasks_of(talk, name))
-
-
-def is_metatool(record: Record) -> bool:
-    return record.keys() in ({"Query", "Tool"}, {"query", "tool"})
 
 
 def prepare_metatool(_records: Sequence[Record], context: Context) -> tuple[dict[str, Tool], int]:
@@ -144,10 +136,6 @@ def convert_metatool(record: Record, context: Context) -> Task:
     return Task(context.identity({}), (Message("user", query.strip()),), tools, expect)
 
 
-def is_bamboogle(record: Record) -> bool:
-    return record.keys() >= {"Question", "Answer"}
-
-
 def convert_bamboogle(record: Record, context: Context) -> Task:
     reason = "a row without a question and an answer"
     user = Message("user", read_question(record, "Question", reason).strip())
@@ -158,10 +146,11 @@ def convert_bamboogle(record: Record, context: Context) -> Task:
     return Task("", (user,), tools, expect, category="two_steps")
 
 
-XLAM = Source("xlam", is_xlam, convert_xlam, {"": {"query", "tools", "answers"}})
+XLAM_KEYS = ("query", "tools", "answers")
+XLAM = Source("xlam", has_keys(*XLAM_KEYS), convert_xlam, {"": {*XLAM_KEYS}})
 WHEN2CALL = Source(
     "when2call",
-    is_when2call,
+    has_keys("question", "tools", "correct_answer", "answers"),
     convert_when2call,
     {
         "": {
@@ -173,7 +162,7 @@ WHEN2CALL = Source(
 )
 TEST_CASES = Source(
     "test_cases",
-    is_test_case,
+    has_keys("prompt", "expected_tool"),
     convert_test_case,
     {"": {"prompt", "expected_tool", "expected_params"}},
     prepare_test_cases,
@@ -181,12 +170,16 @@ TEST_CASES = Source(
 )
 METATOOL = Source(
     "metatool",
-    is_metatool,
+    lambda record: record.keys() in ({"Query", "Tool"}, {"query", "tool"}),
     convert_metatool,
     {"": {"Query", "Tool", "query", "tool"}},
     prepare_metatool,
     options=CATALOGUE_OPTIONS,
 )
 BAMBOOGLE = Source(
-    "bamboogle", is_bamboogle, convert_bamboogle, {"": {"Question", "Answer"}}, options={"tools"}
+    "bamboogle",
+    has_keys("Question", "Answer"),
+    convert_bamboogle,
+    {"": {"Question", "Answer"}},
+    options={"tools"},
 )

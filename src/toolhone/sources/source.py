@@ -140,6 +140,11 @@ class Source:
     joins: bool = False
 
 
+def has_keys(*names: str) -> Callable[[Record], bool]:
+    """Return a test whether a row has all of these keys."""
+    return lambda record: record.keys() >= set(names)
+
+
 def check_places(record: Record, places: Mapping[str, Set[str]], unread: set[str]) -> None:
     """Put the keys of a row, and of the objects in it, that are not known into `unread`."""
     for place, known in places.items():

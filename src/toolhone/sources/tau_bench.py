@@ -32,7 +32,7 @@ from toolhone.sources.scenarios import (
     read_world,
     tools_of_calls,
 )
-from toolhone.sources.source import Context, Skip, Source, expect_calls
+from toolhone.sources.source import Context, Skip, Source, expect_calls, has_keys
 
 NOT_TAU = "not a tau-bench row"
 BAD_TURN = "a turn that cannot be read"
@@ -130,10 +130,6 @@ def _failed_task(record: Record, identity: str, context: Context) -> Task:
     messages = (*system, Message("user", request.strip()))
     expect = Expect(expect_calls(calls).calls, answer=answer)
     return Task(identity, messages, context.prepared, expect, category="played_user")
-
-
-def is_tau2(record: Record) -> bool:
-    return {"user_scenario", "evaluation_criteria"} <= record.keys()
 
 
 def prepare_tau2(
@@ -242,7 +238,7 @@ TAU_BENCH = Source(
 )
 TAU2_BENCH = Source(
     "tau2_bench",
-    is_tau2,
+    has_keys("user_scenario", "evaluation_criteria"),
     convert_tau2,
     {
         "": {

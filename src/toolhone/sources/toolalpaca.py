@@ -17,7 +17,7 @@ from itertools import chain
 from toolhone.errors import DataError
 from toolhone.schema import Expect, ExpectedCall, Json, Message, Task, Tool, ToolCall
 from toolhone.sources.files import Record
-from toolhone.sources.source import Context, Skip, Source, refuse_misfits
+from toolhone.sources.source import Context, Skip, Source, has_keys, refuse_misfits
 from toolhone.sources.tool_specs import BAD_TOOLS, decode_text, fit_call
 from toolhone.tools.openapi import openapi_tools
 
@@ -26,10 +26,6 @@ LATER = "calls that need another call's result, or the user's answer, left out"
 _ASKS = "getDetails"
 _HOLE = re.compile(r'"?\$\{([^{}",]*)\}?"?|"\{([^{}",]*)\}"')
 """`${id from search}`, with or without quotes or its closing bracket; `"{start date}"`."""
-
-
-def looks_like(record: Record) -> bool:
-    return record.keys() >= {"Instructions", "Golden_Answers", "Documentation"}
 
 
 def convert(record: Record, context: Context) -> list[Task]:
@@ -109,7 +105,7 @@ def _call(name: str, given: Json, tools: Sequence[Tool], repairs: set[str]) -> E
 
 TOOLALPACA = Source(
     "toolalpaca",
-    looks_like,
+    has_keys("Instructions", "Golden_Answers", "Documentation"),
     convert,
     {
         "": {

@@ -44,12 +44,12 @@ class JsonCalls:
     begins: str = field(default=r"[{\[]", init=False)
 
     def read(self, text: str, start: int, frame: DelimitedFormat) -> FoundCalls:
-        found = _decode_calls(text, start, frame, self.literal)
+        found, values = _decode_calls(text, start, frame, self.literal)
         if not found.ok:
             return FoundCalls(found.end, (), found.problem)
         calls: list[ToolCall] = []
-        problem = ParseProblem.NONE if found.value != [] else ParseProblem.NOT_A_CALL
-        for value in found.value if isinstance(found.value, list) else [found.value]:
+        problem = ParseProblem.NONE if values else ParseProblem.NOT_A_CALL
+        for value in values:
             for key in self.name[:-1]:
                 outer = value if isinstance(value, Mapping) else {}
                 value = None if check_keys(outer, (key,), "a call", set()) else outer.get(key)
@@ -68,11 +68,11 @@ class NameAsKey:
     begins: str = field(default=r"[{\[]", init=False)
 
     def read(self, text: str, start: int, frame: DelimitedFormat) -> FoundCalls:
-        found = _decode_calls(text, start, frame, self.literal)
+        found, values = _decode_calls(text, start, frame, self.literal)
         if not found.ok:
             return FoundCalls(found.end, (), found.problem)
         calls: list[ToolCall] = []
-        for value in found.value if isinstance(found.value, list) else [found.value]:
+        for value in values:
             if not isinstance(value, Mapping) or not value:
                 return FoundCalls(found.end, tuple(calls), ParseProblem.NOT_A_CALL)
             for name, arguments in value.items():
@@ -83,10 +83,14 @@ class NameAsKey:
         return FoundCalls(found.end, tuple(calls), problem)
 
 
-def _decode_calls(text: str, start: int, frame: DelimitedFormat, literal: bool) -> Decoded:
+def _decode_calls(
+    text: str, start: int, frame: DelimitedFormat, literal: bool
+) -> tuple[Decoded, list[Json]]:
+    """Decode what should hold calls: the value, and the entries of the list that it is."""
     if frame.weak and text[start : start + 1] not in ("{", "["):
-        return Decoded(None, start, ParseProblem.NOT_A_CALL)
-    return read_value(text, start, literal)
+        return Decoded(None, start, ParseProblem.NOT_A_CALL), []
+    found = read_value(text, start, literal)
+    return found, found.value if isinstance(found.value, list) else [found.value]
 
 
 @dataclass(frozen=True)
