@@ -22,6 +22,7 @@ from toolhone.episodes.episode import advice_on
 from toolhone.episodes.policy import Turn
 from toolhone.errors import DataError, nearest
 from toolhone.schema import Json, Message, Tool
+from toolhone.schema.json_input import is_number
 
 USED = (
     *("model", "messages", "tools", "tool_choice", "temperature", "top_p", "top_k", "max_tokens"),
@@ -169,8 +170,7 @@ def _number(
     value = body.get(key)
     if value is None:
         return None
-    kind = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-    if not kind or not math.isfinite(value) or not low <= value <= high:
+    if not is_number(value, whole) or not math.isfinite(value) or not low <= value <= high:
         span = f"whole number from {low} to {high}" if whole else f"number from {low:g} to {high:g}"
         raise DataError(f"{key} must be a {span}, got {value!r:.40}")
     return value  # type: ignore[no-any-return]

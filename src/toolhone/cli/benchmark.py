@@ -84,7 +84,9 @@ def benchmark(
     Every result is kept, so a benchmark that was stopped goes on where it was. Each local model
     runs in a process of its own.
     """
-    folders = [(model, name, _place(out, model, name)) for model in models for name in tasks]
+    folders = [
+        (model, name, out / _slug(model) / _slug(name)) for model in models for name in tasks
+    ]
     places = [place for *_, place in folders]
     if twice := [str(place) for place in places if places.count(place) > 1]:
         wrong = f"two results would share the folder {twice[0]}: a model or a set is named twice"
@@ -117,10 +119,6 @@ def benchmark(
 
 def _is_address(model: str) -> bool:
     return model.startswith(("http://", "https://"))
-
-
-def _place(out: Path, model: str, tasks: str) -> Path:
-    return out / _slug(model) / _slug(tasks)
 
 
 def _slug(name: str) -> str:

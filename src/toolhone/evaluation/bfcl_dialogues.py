@@ -188,7 +188,11 @@ def _after(
     calls = turn.message.tool_calls if is_read else ()
     if not is_read:
         dialogue.note(EpisodeStatus.TRUNCATED if is_cut else EpisodeStatus.MALFORMED)
-    kept = [call for call in calls if call.name in dialogue.known and _are_names(call.arguments)]
+    kept = [
+        call
+        for call in calls
+        if call.name in dialogue.known and all(re.fullmatch(IDENTIFIER, k) for k in call.arguments)
+    ]
     dialogue.turns[-1].append(kept if calls else turn.text)
     try:
         if not calls:
@@ -211,7 +215,3 @@ def _after(
     except DialectError:  # a reply that the template cannot write as history
         dialogue.note(EpisodeStatus.FAILED)
         return None
-
-
-def _are_names(arguments: Mapping[str, Json]) -> bool:
-    return all(re.fullmatch(IDENTIFIER, name) for name in arguments)

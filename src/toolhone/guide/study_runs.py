@@ -33,6 +33,7 @@ from toolhone.reports.plots import mean_score
 from toolhone.runs.progress import Progress, open_progress
 from toolhone.runs.run import FINAL, Run, write_json
 from toolhone.schema import Task
+from toolhone.schema.json_input import is_number
 from toolhone.sources.files import write_jsonl
 from toolhone.sources.messages import read_tasks
 from toolhone.training.before_after import behind_system, format_of_run
@@ -305,7 +306,7 @@ def result_points(study: Study, results: Sequence[SettingResult]) -> tuple[list[
     number that is swept over."""
     metric, label = study.metric, study.metric.replace("_", " ")
     y = "share of tasks, 95 % interval"
-    numbers = [key for key, values in study.over.items() if all(map(_is_number, values))]
+    numbers = [key for key, values in study.over.items() if all(map(is_number, values))]
     axis = numbers[0] if len(numbers) == 1 and len(study.over[numbers[0]]) > 1 else None
     points = []
     for result in results:
@@ -328,10 +329,6 @@ def result_points(study: Study, results: Sequence[SettingResult]) -> tuple[list[
     is_log = min(values) > 0 and max(values) >= 8 * min(values)
     marked = frozenset(point.series for point in points)
     return points, PanelStyle(label, axis, y, unit=True, marked=marked, log_x=is_log)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def result_table(study: Study, results: Sequence[SettingResult]) -> str:

@@ -20,6 +20,7 @@ from toolhone.evaluation.metrics import Evaluation
 from toolhone.evaluation.statistics import Score, interval
 from toolhone.reports.figure import PanelStyle, Point, draw_points
 from toolhone.runs.run import read_json, read_metrics
+from toolhone.schema.json_input import is_number
 
 SCORES = ("exact_match", "tool_accuracy", "argument_accuracy", "valid_format", "no_call_accuracy")
 WATCHED = ("groups_without_signal", "clip_share", "entropy", "kl_reference")
@@ -79,11 +80,7 @@ def curve_points(
 
 
 def _numbers(line: Mapping[str, Any]) -> set[str]:
-    return {
-        key
-        for key, value in line.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and key != "step"
-    }
+    return {key for key, value in line.items() if is_number(value) and key != "step"}
 
 
 def _varies(name: str, logs: Mapping[Path, Lines]) -> bool:

@@ -23,6 +23,7 @@ from typing import Any, Final, cast
 
 from toolhone.episodes.episode import Episode
 from toolhone.schema import Json, Task
+from toolhone.schema.json_input import is_number
 from toolhone.schema.json_schema import find_ref
 from toolhone.schema.python_text import parse_python
 from toolhone.tools.worlds import flat
@@ -137,7 +138,7 @@ def same_value(got: Json, wanted: Json, shape: ValueShape = ANYTHING, depth: int
 
 def number(value: Json) -> int | float | None:
     """The value if it is a number and no truth value, else None."""
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return value if is_number(value) else None
 
 
 def scalar(value: object) -> float | None:

@@ -40,6 +40,11 @@ def parse_json(text: str) -> Any:
     return value
 
 
+def is_number(value: Any, whole: bool = False) -> bool:
+    """Return whether a value is a number, or a whole one; a truth value is none."""
+    return isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+
+
 def packaged_json(name: str) -> Any:
     """Return the value of a file of this package, such as `sources/published.json`."""
     return json.loads(resources.files("toolhone").joinpath(name).read_text("utf-8"))

@@ -20,7 +20,7 @@ from toolhone.config.sections import Experiment
 from toolhone.config.user_code import USER_CODE, import_callable, module_in_file
 from toolhone.errors import ConfigError, nearest
 from toolhone.schema import Json, Task, Tool
-from toolhone.schema.json_input import SCHEMAS, first_value
+from toolhone.schema.json_input import SCHEMAS, first_value, is_number
 from toolhone.schema.tool import schema_of_callable
 from toolhone.tools.builtin import BUILTIN
 from toolhone.tools.command import CommandTool
@@ -329,8 +329,7 @@ def _terms(name: str, spec: Mapping[str, Json]) -> tuple[ToolLimits, bool]:
 
 
 def _check_number(name: str, key: str, value: Json, whole: bool) -> None:
-    number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-    if not number or not 0 < value < 1e9:
+    if not is_number(value, whole) or not 0 < value < 1e9:
         right = f"a {'whole ' if whole else ''}number above 0"
         raise ConfigError(f"tool {name!r}: {key!r} must be {right}, got {value!r:.40}")
 
