@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ from toolhone.config.presets import (
 from toolhone.config.sections import Experiment
 from toolhone.config.user_code import USER_CODE
 from toolhone.errors import ConfigError, nearest
-from toolhone.schema.json_input import parse_json, parse_yaml, plain_json
+from toolhone.schema.json_input import packaged_json, parse_json, parse_yaml, plain_json
 
 _OF_EPISODES = {
     *("curriculum", "episode", "inner_epochs", "mini_batch_size", "ptx", "sampler_refresh_every"),
@@ -100,8 +99,7 @@ def is_pico(name: str) -> bool:
     file = Path(name) / "config.json"
     if name in (PICO, PICO_TRAINED) or not file.is_file():
         return name in (PICO, PICO_TRAINED)
-    file_of_sizes = resources.files("toolhone.config.presets") / "pico.json"
-    sizes = json.loads(file_of_sizes.read_text(encoding="utf-8"))["config"]
+    sizes = packaged_json("config/presets/pico.json")["config"]
     found = json.loads(file.read_text(encoding="utf-8"))
     return all(found.get(key) == value for key, value in sizes.items() if isinstance(value, int))
 

@@ -162,10 +162,10 @@ class TourStage:
     seconds: float
 
     def to_dict(self) -> dict[str, object]:
-        score = {name: getattr(self.exact_match, name) for name in ("value", "low", "high", "n")}
         texts = {name: getattr(self, name) for name in ("name", "method", "dialect", "tools")}
         seconds = round(self.seconds, 1)
-        return {**texts, "exact_match": score, "seconds": seconds, "out": str(self.run.folder)}
+        score, out = self.exact_match.to_dict(), str(self.run.folder)
+        return {**texts, "exact_match": score, "seconds": seconds, "out": out}
 
 
 def tour(space: Workspace) -> Iterator[TourStage]:

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import resources
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,9 @@ from toolhone.config.experiment import experiment_of, is_preset, load_experiment
 from toolhone.config.sections import Experiment
 from toolhone.errors import ConfigError, nearest
 from toolhone.runs.run import read_json
+from toolhone.schema.json_input import packaged_json, packaged_names
 
-_STUDIES = resources.files("toolhone.config.presets") / "studies"
+_STUDIES = "config/presets/studies"
 KEYS = ("experiment", "prepare", "variants", "over", "metric", "by_category", "groups")
 """Keys of a study file; `$comment` besides."""
 UNTRAINED, IN_CONTEXT = "untrained", "in_context"
@@ -100,12 +100,11 @@ class Study:
 
 def study_names() -> list[str]:
     """The studies that ship."""
-    files = [path.name for path in _STUDIES.iterdir()]
-    return sorted(name.removesuffix(".json") for name in files if name.endswith(".json"))
+    return packaged_names(_STUDIES)
 
 
 def study_comment(name: str) -> str:
-    return str(json.loads((_STUDIES / f"{name}.json").read_text(encoding="utf-8"))["$comment"])
+    return str(packaged_json(f"{_STUDIES}/{name}.json")["$comment"])
 
 
 def read_study(name: str, over: Sequence[str]) -> Study:
@@ -116,7 +115,7 @@ def read_study(name: str, over: Sequence[str]) -> Study:
     """
     path = Path(name)
     if name in study_names() and not path.is_file():
-        found = json.loads((_STUDIES / f"{name}.json").read_text(encoding="utf-8"))
+        found = packaged_json(f"{_STUDIES}/{name}.json")
     elif is_preset(path) or path.is_file():
         found = {} if is_preset(path) else read_json(path)
         found = found if "experiment" in found else {"experiment": name}

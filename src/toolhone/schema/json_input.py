@@ -50,6 +50,12 @@ def packaged_json(name: str) -> Any:
     return json.loads(resources.files("toolhone").joinpath(name).read_text("utf-8"))
 
 
+def packaged_names(folder: str) -> list[str]:
+    """Return the names of the JSON files in a folder of this package, without their ending."""
+    files = [path.name for path in resources.files("toolhone").joinpath(folder).iterdir()]
+    return sorted(name.removesuffix(".json") for name in files if name.endswith(".json"))
+
+
 def plain_json(text: str) -> str:
     """Return JSON without `//` and `/* */` comments and trailing commas, in the same lines and
     columns; strings are unchanged."""

@@ -12,10 +12,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib import resources
 from typing import Any
 
-_FOLDER = resources.files("toolhone.config.presets") / "experiments"
+from toolhone.schema.json_input import packaged_json, packaged_names
+
+_FOLDER = "config/presets/experiments"
 PICO, PICO_TRAINED = "pico", "pico-trained"
 PICO_STEPS, PICO_ROWS, PICO_TOKENS, PICO_REPLY = 300, 2000, 1024, 96
 """Limits for pico, which trains in a minute or two: steps, generated rows, tokens of a row, tokens
@@ -52,23 +53,18 @@ _ABSENT = object()
 @cache
 def preset_names() -> tuple[str, ...]:
     """Return the names of all presets, sorted."""
-    files = [path.name for path in _FOLDER.iterdir()]
-    return tuple(sorted(name.removesuffix(".json") for name in files if name.endswith(".json")))
+    return tuple(packaged_names(_FOLDER))
 
 
 def preset_comment(name: str) -> str:
     """Return the line that describes a preset."""
-    return str(_parse(name).get("$comment", ""))
+    return str(packaged_json(f"{_FOLDER}/{name}.json").get("$comment", ""))
 
 
 def read_preset(name: str) -> dict[str, Any]:
     """Return the plain values of a preset."""
-    return {key: value for key, value in _parse(name).items() if not key.startswith("$")}
-
-
-def _parse(name: str) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads((_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
-    return values
+    values = packaged_json(f"{_FOLDER}/{name}.json")
+    return {key: value for key, value in values.items() if not key.startswith("$")}
 
 
 def without_recipe(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
