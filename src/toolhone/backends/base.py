@@ -69,12 +69,8 @@ class SamplingParams:
 
 def check_unconstrained(params: SamplingParams, method: str, grammar: bool = False) -> None:
     """Refuse sampling that does not follow the log-probabilities that a method learns from."""
-    used = {
-        "a grammar (constrained calls)": grammar,
-        "top_p": params.top_p < 1,
-        "top_k": params.top_k > 0,
-    }
-    for what, is_used in used.items():
+    cut = {"top_p": params.top_p < 1, "top_k": params.top_k > 0}
+    for what, is_used in {"a grammar (constrained calls)": grammar, **cut}.items():
         if is_used:
             raise CapabilityError(
                 f"{method} learns from the log-probabilities of its samples, and with {what} "

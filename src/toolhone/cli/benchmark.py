@@ -84,9 +84,7 @@ def benchmark(
     Every result is kept, so a benchmark that was stopped goes on where it was. Each local model
     runs in a process of its own.
     """
-    folders = [
-        (model, name, out / _slug(model) / _slug(name)) for model in models for name in tasks
-    ]
+    folders = [(m, t, out / _slug(m) / _slug(t)) for m in models for t in tasks]
     places = [place for *_, place in folders]
     if twice := [str(place) for place in places if places.count(place) > 1]:
         wrong = f"two results would share the folder {twice[0]}: a model or a set is named twice"
