@@ -125,12 +125,13 @@ def test_every_stage_of_the_tour_runs_and_is_scored(tmp_path: Path) -> None:
     stages = list(demo.tour(Workspace(tmp_path, (*SMALL, "training.validate_every=0", *changes))))
     assert [stage.name for stage in stages] == [
         *("calculator", "several-tools", "own-tool", "json", "calls", "tagged"),
-        *(*demo.FURTHER, "shop"),
+        *(*demo.FURTHER, "shop", "shop-retry"),
     ]
     assert {stage.method.partition(",")[0] for stage in stages} == {
         "sft",
         "teacher_mode",
         "distill",
+        "grpo",
     }
     assert all(stage.exact_match.n in (2, 4) for stage in stages)
     assert stages[-1].tools == "search, add, remove, order, list_orders, cancel"

@@ -64,6 +64,9 @@ def test_no_advice_is_what_the_run_does_already() -> None:
     begun = Trend(make_experiment({"model": {"adapter": "runs/sft"}}, "a")).advice(silent)
     assert "start with SFT" in str(Trend().advice(silent))
     assert "start with SFT" not in str(begun)
+    cut_off, run = silent | {"ending/truncated": 1.0}, {"model": {"adapter": "runs/sft"}}
+    assert "max_completion_length" in str(Trend(make_experiment(run, "a")).advice(cut_off))
+    assert "start with SFT" in str(Trend().advice(cut_off)), "a model that never learned to end"
 
 
 @pytest.mark.parametrize(

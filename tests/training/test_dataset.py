@@ -198,3 +198,19 @@ def test_data_without_a_call_are_said_to_teach_none(tmp_path: Path) -> None:
         make_experiment({"data": {"path": str(tmp_path / "rows.jsonl")}}, "the test")
     )
     assert "no row calls a tool" in loaded.summary()
+
+
+@pytest.mark.parametrize("world", ["simulated", "replay"])
+def test_made_rows_that_are_played_with_invented_results_expect_calls_and_no_answer(
+    world: str,
+) -> None:
+    plan = {
+        "data": {"samples": 30},
+        "training": {"method": "grpo", "rl": {"reward": {"functions": ["tool_use"]}}},
+        "world": {"name": world},
+    }
+    data = load_data(make_experiment({"model": {"name": "pico"}, **plan}, "the test"))
+    assert len(data.play) > 10
+    for one in [*data.play, *data.tasks]:
+        assert one.expect.answer is None
+        assert (one.world or {}).get("name") == world

@@ -86,7 +86,8 @@ def load_experiment(
     else:
         values = anchor(translate(read_values(path), str(path), tell), path.resolve().parent)
         where = str(path)
-    if _model(values).get("name") == PICO and not is_pico(str(_model(values, changes)["name"])):
+    is_for_pico = _model(values).get("name") in (PICO, PICO_TRAINED)
+    if is_for_pico and not is_pico(str(_model(values, changes)["name"])):
         values, left_out = without_recipe(values)
         if left_out:
             keys = ", ".join(left_out)
@@ -123,7 +124,8 @@ def _read_preset(name: str, changes: Sequence[Mapping[str, Any]], tell: Tell) ->
         adapted = any(next(start.glob(place), None) for place in places)
     if adapted and "lora" in values["training"]:
         tell("training.lora of the preset has no effect: model.adapter brings its own")
-    if values["model"]["name"] != PICO and model["name"] in (PICO, PICO_TRAINED):
+    own_sizes = values["model"]["name"] in (PICO, PICO_TRAINED)
+    if not own_sizes and model["name"] in (PICO, PICO_TRAINED):
         own, values = values, for_pico(values, model.get("backend") in ONLY_ADAPTERS)
         tell(f"{name}, in the sizes of {PICO}: {'; '.join(differences(own, values))}")
     if adapted:

@@ -174,7 +174,8 @@ def tour(space: Workspace) -> Iterator[TourStage]:
 
     One model learns the calculator from random weights. From its weights continue one with all four
     tools (and from that one, by LoRA, one with the user's own tool, and those of `FURTHER`), and
-    one for each prompted dialect. The last one plays in the shop, and `solved` is its score."""
+    one for each prompted dialect. The last two play in a shop whose calls fail, and `solved` is
+    their score: SFT on episodes that mostly give up, and GRPO from there."""
     for name in ("calculator", "several-tools", "own-tool"):
         lesson = lesson_named(name)
         if name == "own-tool":
@@ -188,9 +189,10 @@ def tour(space: Workspace) -> Iterator[TourStage]:
     several["model"] = {"name": f"../{start.relative_to(space.root)}"}
     for name, changes in FURTHER.items():
         yield _stage(space, name, {**several, **changes})
-    shop = read_preset("shop-sft")
-    shop["training"] |= {"steps": 120, **_RARELY}
-    yield _stage(space, "shop", shop)
+    yield (shop := _stage(space, "shop", read_preset("shop-logs")))
+    retry = read_preset("shop-retry")
+    retry["model"]["adapter"] = str(shop.run.folder.resolve())
+    yield _stage(space, "shop-retry", retry)
 
 
 def _stage(space: Workspace, name: str, values: Mapping[str, Any]) -> TourStage:

@@ -94,7 +94,7 @@ def load_data(experiment: Experiment, progress: Progress | None = None) -> Datas
     dataset = replace(dataset, tasks=tasks, report={**dataset.report, **note, "tasks": len(tasks)})
     if not plays:
         return replace(dataset, tasks=in_world(dataset.tasks, experiment.world))
-    if strategy == "templates":
+    if strategy == "templates" and experiment.world.name not in ("replay", "simulated"):
         dataset = _with_new_phrasings(dataset, experiment)
     elif strategy not in ("world", "agent"):
         play = [task for conversation in dataset.train for task in tasks_of(conversation)]

@@ -296,10 +296,12 @@ class Trend:
             )
             return f"{malformed:.0%} of the turns cannot be parsed: {learn}"
         wanted = metrics.get("calls_wanted", 0.0) > 0.5
-        if metrics["calls"] < 0.05 and (wanted or metrics["reward"] < 0.1):
+        cut_off = metrics.get("ending/truncated", 0.0) > 0.3
+        silent = metrics["calls"] < 0.05 and (wanted or metrics["reward"] < 0.1)
+        if silent and not (started and cut_off):
             check = "or check the format with toolhone doctor --model"
             return f"almost no episode calls a tool: {sft}, {check}"
-        if metrics.get("ending/truncated", 0.0) > 0.3:
+        if cut_off:
             return "many replies are truncated: raise training.rl.max_completion_length"
         if metrics.get("groups_without_signal", 0.0) > 0.9:
             return (
