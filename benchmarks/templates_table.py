@@ -24,7 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from support.template_zoo import TEMPLATES, zoo_tokenizer
 from toolhone.dialects.choose import FormatRequest
-from toolhone.dialects.probe.certificate import Certificate, TemplateFact, certify
+from toolhone.dialects.probe.certificate import Certificate, certify
+from toolhone.dialects.probe.probing import TemplateFact
 
 READINGS = json.loads((Path(__file__).parent / "refused_templates.json").read_text("utf-8"))
 UNUSABLE = "the model is without a usable template: "

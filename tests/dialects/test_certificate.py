@@ -13,15 +13,9 @@ from toolhone.api import evaluate, experiment, open_model, train
 from toolhone.cli import main as cli
 from toolhone.dialects.chat_template.sanitise import TemplateMarkup
 from toolhone.dialects.choose import FormatRequest
-from toolhone.dialects.probe.certificate import (
-    Certificate,
-    CertificateVerdict,
-    TemplateFact,
-    certify,
-    check_same,
-    cures,
-    examine,
-)
+from toolhone.dialects.probe.certificate import Certificate, CertificateVerdict, certify, check_same
+from toolhone.dialects.probe.probing import TemplateFact
+from toolhone.dialects.probe.template_facts import cures, examine
 from toolhone.errors import DialectError
 from toolhone.models.pico import pico_folder
 from toolhone.tokenizer import TextTokenizer

@@ -66,3 +66,14 @@ def test_whether_references_are_written_out_can_be_chosen() -> None:
     assert "$ref" in hidden_words(kept)
     inlined = open_dialect(small_tokenizer(QWEN_LIKE), inline_refs=True)
     assert "$ref" not in prompt(inlined)
+
+
+def test_parameters_that_a_template_drops_for_their_names_are_counted() -> None:
+    loop = "{% for key, one in tool.function.parameters.properties.items() "
+    dropping = PLAIN.replace(loop, loop + "if key not in ('type', 'required') ")
+    assert dropping != PLAIN
+    name = "parameters named as words of schemas"
+    assert name not in hidden_words(open_dialect(small_tokenizer(PLAIN)))
+    assert name in hidden_words(open_dialect(small_tokenizer(dropping)))
+    typed = Tool("f", "Does.", {"type": "object", "properties": {"type": {"type": "string"}}})
+    assert count_hidden([typed, SAVE], [name]) == {name: 1}

@@ -11,7 +11,8 @@ from conftest import SHARED
 from support.template_zoo import TEMPLATES, zoo_parameters, zoo_tokenizer
 from toolhone.dialects.chat_template.sanitise import TemplateMarkup
 from toolhone.dialects.choose import FormatRequest
-from toolhone.dialects.probe.certificate import CertificateVerdict, certify, examine
+from toolhone.dialects.probe.certificate import CertificateVerdict, certify
+from toolhone.dialects.probe.template_facts import examine
 
 FACTS = SHARED.parent / "facts" / "chat_templates.md"
 NAMES = {

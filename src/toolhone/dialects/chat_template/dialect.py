@@ -131,7 +131,7 @@ def leaves_open(dialect: MarkupDialect, tools: Sequence[Tool]) -> bool:
         )
     except DialectError:
         return False
-    behind = text.removeprefix(asked).partition("Again7")[0]
+    behind = text[len(common_start(asked, text)) :].partition("Again7")[0]
     return dialect.behaviour.earlier_stop[0] not in behind
 
 

@@ -132,7 +132,7 @@ def _slots(mark: str) -> str:
     return _ID.sub(ID_SLOT, mark).replace(TOOL, NAME_SLOT).replace(OTHER, NAME_SLOT)
 
 
-def _values(text: str, begins: str, literal: bool) -> Iterator[tuple[int, int, Json]]:
+def values_in(text: str, begins: str, literal: bool) -> Iterator[tuple[int, int, Json]]:
     """The first values in the text that begin with one of these characters: start, end, value."""
     for begin in islice(re.finditer(f"[{re.escape(begins)}]", text), 40):
         found = read_value(text, begin.start(), literal)
@@ -144,10 +144,10 @@ def _json(texts: _CallTexts, literal: bool) -> Iterator[DelimitedSyntax]:
     """One JSON value that holds name and arguments."""
 
     def next_object(text: str, end: int) -> int:
-        objects = _values(text[end:], "{", True)
+        objects = values_in(text[end:], "{", True)
         return next((end + start for start, _, value in objects if OTHER in str(value)), -1)
 
-    for start, end, value in _values(texts.one, "{[", literal):
+    for start, end, value in values_in(texts.one, "{[", literal):
         item = value[0] if isinstance(value, list) and len(value) == 1 else value
         if not isinstance(item, Mapping):
             continue
@@ -188,7 +188,7 @@ def _named_json(texts: _CallTexts, literal: bool) -> Iterator[DelimitedSyntax]:
 
     def objects(text: str) -> list[tuple[int, int]]:
         """Objects with the arguments of the first probe, or JSON strings with them."""
-        found = _values(text, '{"', literal)
+        found = values_in(text, '{"', literal)
         return [(start, end) for start, end, value in found if _is_arguments(value)]
 
     def next_object(text: str, end: int) -> int:

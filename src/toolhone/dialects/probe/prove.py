@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib.resources import files
 from itertools import chain, product
 
 from toolhone.dialects.chat_template.dialect import (
@@ -36,15 +35,13 @@ from toolhone.dialects.chat_template.sanitise import (
 from toolhone.dialects.chat_template.turns import TemplateBehaviour, Turns, without_stop
 from toolhone.dialects.interface import Dialect, History, ParsedReply, Syntax
 from toolhone.dialects.probe.derive import FIRST, OTHER, PROBE_TOOLS, TOOL, derive
-from toolhone.dialects.probe.schema_words import hidden_words, schema_words
+from toolhone.dialects.probe.schema_words import PROBES, hidden_words, schema_words
 from toolhone.dialects.syntax.delimited import DelimitedSyntax
 from toolhone.dialects.syntax.model_text import ToolCallTags, read_after_reasoning
 from toolhone.dialects.syntax.unmarked import BareJson
 from toolhone.errors import DialectError
 from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
 from toolhone.tokenizer import TextTokenizer
-
-PROBES = json.loads((files("toolhone.dialects.probe") / "probes.json").read_text("utf-8"))
 
 
 def describe(dialect: Dialect) -> dict[str, Json]:

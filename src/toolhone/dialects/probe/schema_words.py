@@ -17,7 +17,7 @@ from toolhone.errors import DialectError
 from toolhone.schema import Json, Message, Tool
 from toolhone.schema.json_schema import map_schema
 
-_PROBES = json.loads((files("toolhone.dialects.probe") / "probes.json").read_text("utf-8"))
+PROBES = json.loads((files("toolhone.dialects.probe") / "probes.json").read_text("utf-8"))
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class SchemaWord:
     """A word, the schema of a parameter that uses it, and the text that must reach the prompt.
 
     keys: the keywords that a schema has which uses the word; inside: only below a parameter.
+    names: instead of keywords, names of parameters that must be shown as any other is.
     """
 
     name: str
@@ -32,23 +33,32 @@ class SchemaWord:
     mark: str
     keys: frozenset[str]
     inside: bool = False
+    names: tuple[str, ...] = ()
 
     def is_shown(self, dialect: Dialect) -> bool:
         """Return whether a prompt with a tool that uses the word shows what it says."""
-        definitions = _PROBES["schema"]["definitions"]
-        parameters = {"type": "object", "properties": {"value7": dict(self.schema)}}
+        definitions = PROBES["schema"]["definitions"]
+        named = {name: {"type": "string", "description": f"{name}7"} for name in self.names}
+        properties = {"value7": dict(self.schema), **named}
+        parameters: dict[str, Json] = {"type": "object", "properties": properties}
         parameters |= {"$defs": definitions} if "$ref" in self.schema else {}
         tool = Tool("schema_tool7", "Uses words of schemas.", parameters)
         try:
             spans = dialect.prompt([Message("user", "What is There?")], [tool])
         except DialectError:
             return False
-        return self.mark in "".join(span.text for span in spans)
+        text = "".join(span.text for span in spans)
+        if self.names:
+            return self.mark not in text or all(f"{name}7" in text for name in self.names)
+        return self.mark in text
 
     def is_used(self, tool: Tool) -> bool:
         """Return whether the schema of a tool uses the word."""
         below = [one for each in tool.properties.values() for one in _levels(each)]
         levels = [*below, *_levels({"$defs": tool.parameters.get("$defs") or {}})]
+        if self.names:
+            tables = [tool.properties, *(level.get("properties") or {} for level in levels)]
+            return any(name in table for table in tables for name in self.names)
         parameters = list(tool.properties.values())
         return any(
             not self.keys.isdisjoint(level) and not (self.inside and level in parameters)
@@ -69,9 +79,10 @@ def _levels(schema: Json) -> list[dict[str, Json]]:
 
 def schema_words() -> Iterator[SchemaWord]:
     """Yield the words that are probed."""
-    for name, entry in _PROBES["schema"]["words"].items():
-        keys = frozenset(entry["keys"])
-        yield SchemaWord(name, entry["schema"], entry["mark"], keys, entry.get("inside", False))
+    for name, entry in PROBES["schema"]["words"].items():
+        keys, names = frozenset(entry.get("keys", ())), tuple(entry.get("names", ()))
+        inside = entry.get("inside", False)
+        yield SchemaWord(name, entry["schema"], entry["mark"], keys, inside, names)
 
 
 def hidden_words(dialect: Dialect) -> list[str]:
