@@ -37,7 +37,7 @@ def message_facts(probe: TemplateProbe) -> Iterator[TemplateFact]:
     """Yield the facts, found with the form of calls that works."""
     yield from _broken_json(probe)
     yield from _parts(probe)
-    yield from _thoughts(probe)
+    yield from thoughts_in_text(probe)
     yield from _two_answers(probe)
     yield from _left_out(probe)
     yield from _prompts(probe)
@@ -78,7 +78,7 @@ def _parts(probe: TemplateProbe) -> Iterator[TemplateFact]:
     )
 
 
-def _thoughts(probe: TemplateProbe) -> Iterator[TemplateFact]:
+def thoughts_in_text(probe: TemplateProbe) -> Iterator[TemplateFact]:
     """What becomes of a thought that stands in the text, with both marks or the last alone."""
     if "</think>" not in probe.markup.source:
         return

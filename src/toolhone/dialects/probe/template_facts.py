@@ -14,7 +14,7 @@ from toolhone.dialects.chat_template.dialect import REASON, REASONING_FIELDS
 from toolhone.dialects.chat_template.sanitise import TemplateMarkup
 from toolhone.dialects.chat_template.turns import common_start
 from toolhone.dialects.probe.derive import FIRST, OTHER, TOOL, VALUE
-from toolhone.dialects.probe.message_facts import message_facts
+from toolhone.dialects.probe.message_facts import message_facts, thoughts_in_text
 from toolhone.dialects.probe.probing import (
     AGAIN,
     ANSWER,
@@ -46,7 +46,7 @@ def examine(markup: TemplateMarkup) -> list[TemplateFact]:
     field, reasoning = _reasoning(probe)
     if usable is None:
         missing = TemplateFact("calls", "never shown", True, "no form of a call reaches the text")
-        return [tools, *forms, missing, *reasoning]
+        return [tools, *forms, missing, *reasoning, *thoughts_in_text(probe)]
     shown = usable.write(USER, usable.call(), RESULT, ANSWER)
     lost = {RESULT["content"]: ("dropped", "results of tools are not shown")}
     facts = [tools, *forms, *_turns(usable), *reasoning, need("results", shown, "yes", lost)]
