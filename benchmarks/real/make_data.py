@@ -175,7 +175,10 @@ def sft_rows(count: int, seed: int, plain: Sequence[tuple[str, str]]) -> list[Re
 def make_data(
     out: Path, sizes: Sizes, seed: int, plain: Sequence[tuple[str, str]]
 ) -> dict[str, Path]:
-    """Write rows.jsonl, grpo.jsonl (tasks to play) and tasks.jsonl (measured); return them."""
+    """Write rows.jsonl, grpo.jsonl and tasks.jsonl (measured); return them.
+
+    grpo.jsonl: tasks to play, and two rows of SFT for each, whose gradient goes beside the reward.
+    """
     builtin = [one.to_dict() for one in Templates(seed).tasks(sizes.tasks, "held_out_fillers")]
     for one in builtin:
         one["category"] = "built-in tools"
@@ -186,8 +189,10 @@ def make_data(
         *builtin,
     ]
     played = [*desk_tasks("grpo", sizes.grpo, seed, "desk"), *silent_tasks(sizes.grpo // 4, seed)]
-    random.Random(seed).shuffle(played)
-    files = {"rows": sft_rows(sizes.rows, seed, plain), "grpo": played, "tasks": measured}
+    rows = sft_rows(sizes.rows, seed, plain)
+    mixed = [*played, *rows[: 2 * len(played)]]
+    random.Random(seed).shuffle(mixed)
+    files = {"rows": rows, "grpo": mixed, "tasks": measured}
     out.mkdir(parents=True, exist_ok=True)
     paths = {}
     for name, records in files.items():

@@ -103,12 +103,16 @@ def experiments(
         **{"group_size": 8, "max_completion_length": 96, "temperature": 1.0},
         "episode": {"to_the_end": False, "max_turns": 1},
         "reward": {"functions": ["right_calls"]},
+        "ptx": {"coef": 1, "batch_size": 8},
     }
     grpo = training(
         sizes,
         model,
         {"adapter": str((out / "sft").resolve())},
-        training={"method": "grpo", "steps": sizes["grpo_steps"], "batch_size": 4, "rl": rl},
+        training={
+            **{"method": "grpo", "steps": sizes["grpo_steps"], "batch_size": 4, "rl": rl},
+            "learning_rate": RATE / 5,
+        },
         data={"path": str(files["grpo"].resolve())},
         evaluation={**tasks, "baseline": False},
         seed=seed,
