@@ -38,10 +38,12 @@ def test_an_old_run_resumes_and_logs_what_it_would_have_logged(old_run: Path) ->
 def test_an_old_run_opens_and_is_evaluated_on_its_held_out_tasks(old_run: Path) -> None:
     model = open_model(old_run)
     now, then = model.certificate.to_dict(), json.loads((old_run / "certificate.json").read_text())
-    assert {key: now[key] for key in then if key != "limits"} == {
-        key: then[key] for key in then if key != "limits"
+    more = ("limits", "findings")  # newer checks find more
+    assert {key: now[key] for key in then if key not in more} == {
+        key: then[key] for key in then if key not in more
     }
-    assert set(then["limits"]) <= set(now["limits"])  # newer checks find more
+    assert set(then["limits"]) <= set(now["limits"])
+    assert [one for one in then["findings"] if one not in now["findings"]] == []
     result = evaluate(model, num_samples=2)
     assert len(result.samples) == 2
     assert result.metrics["exact_match"].value is not None

@@ -278,3 +278,11 @@ def test_what_teaches_nothing_is_refused(
 ) -> None:
     with pytest.raises(error, match=sentence):
         experiment({"training": training})
+
+
+def test_the_teacher_is_a_name_unless_such_a_folder_is_beside_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "big.json"
+    path.write_text('{"training": {"method": "distill", "distill": {"teacher": "big/model"}}}')
+    assert experiment(path).training.distill.teacher == "big/model"
+    (tmp_path / "big" / "model").mkdir(parents=True)
+    assert experiment(path).training.distill.teacher == str(tmp_path / "big" / "model")

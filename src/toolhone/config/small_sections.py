@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from toolhone.config.fields import AnchoredPath, Flag, Section, UserCode
+from toolhone.config.fields import AnchoredPath, Flag, Mark, Section, UserCode
 
 METHOD = "teacher_mode"
 SHORT_NAME = "teacher"
@@ -113,9 +113,9 @@ class DistillSection(Section):
     """training.method distill: a teacher that is here judges every token of the model's own
     replies, and shows its own."""
 
-    teacher: AnchoredPath | None = None
-    """a run, a checkpoint or a model folder with the same tokenizer; none: the model itself as it
-    is at the start"""
+    teacher: Annotated[str, Mark.FOLDER_OR_NAME] | None = None
+    """a run, a checkpoint, a model folder or a model's name, with the same tokenizer; none: the
+    model itself as it is at the start"""
     prompt: str | None = None
     """system text that the teacher alone reads, before that of the task"""
     answers: float = Field(1.0, ge=0)
