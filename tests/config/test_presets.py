@@ -30,10 +30,12 @@ NAMES = {
     ),
     *("curriculum", "calculator", "multi-tool", "dpo", "teacher", "toolbench", "demo", "demo-grpo"),
     *("tags-by-hand", "structured-calls", "completion-only", "shop-sft", "shop-grpo", "distill"),
-    *("bake", "shop-logs", "shop-retry", "simulated", "teacher-text"),
+    *("bake", "shop-logs", "shop-retry", "simulated", "teacher-text", "teacher-model"),
 }
 TEXTS = "teacher-text"
 """The preset that has no data of its own."""
+SERVED = "teacher-model"
+"""The preset that asks a server; `tests/synthetic/test_teacher_rows.py` answers it."""
 REWARDS = {
     f"tool_call_{name}" for name in ("exact", "function", "params", "overall", "parseable")
 } | {"json_answer", "right_calls", "tool_use"}
@@ -156,7 +158,7 @@ def test_the_demos_own_preset_is_not_shrunk() -> None:
     assert preset("demo-grpo", "model.name=pico").training == preset("demo-grpo").training
 
 
-@pytest.mark.parametrize("name", sorted(NAMES))
+@pytest.mark.parametrize("name", sorted(NAMES - {SERVED}))
 def test_a_preset_of_a_method_that_stands_runs_on_pico(name: str, tmp_path: Path) -> None:
     texts = tmp_path / "texts.txt"
     texts.write_text("".join(f"{n} boxes of 3 are {3 * n} in all .\n" for n in range(12, 40)))
@@ -184,7 +186,7 @@ def test_a_preset_of_a_method_that_stands_runs_on_pico(name: str, tmp_path: Path
     assert steps == [1, 2]
 
 
-@pytest.mark.parametrize("name", sorted(NAMES - {TEXTS}))
+@pytest.mark.parametrize("name", sorted(NAMES - {TEXTS, SERVED}))
 def test_every_prompt_of_a_preset_leaves_room_for_a_reply_in_picos_context(name: str) -> None:
     plan = preset(name, "model.name=pico", "data.samples=40", "data.max_samples=40")
     tokenizer = TextTokenizer.load(str(pico_folder(0)))

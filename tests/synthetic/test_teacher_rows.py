@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 
 from support.one_token import Lines
 from support.teacher_server import Reply, Served, teacher
-from toolhone.config.experiment import make_experiment
+from toolhone.config.experiment import load_experiment, make_experiment
 from toolhone.config.small_sections import CATEGORIES, TeacherModelSection
 from toolhone.errors import ConfigError, DataError
 from toolhone.runs.progress import Progress
@@ -399,3 +399,12 @@ def test_a_teacher_that_writes_no_row_is_an_error_with_reasons(tmp_path: Path) -
         plan = make_experiment({"data": data, "tools": ["calculator"]}, "the test")
         with pytest.raises(DataError, match=r"0 of 2 rows.*8 format: no JSON object"):
             make_rows(plan)
+
+
+def test_the_preset_gets_its_rows_from_the_address_that_is_named(tmp_path: Path) -> None:
+    with teacher(lambda _, text: product(number_of(text))) as served:
+        own = [f"data.teacher.base_url={served.url}", f"data.teacher.replies={tmp_path / 'paid'}"]
+        few = ["data.max_samples=6", 'data.teacher.categories={"single":1}']
+        made = make_rows(load_experiment(Path("teacher-model"), [*own, *few], tell=lambda _: None))
+    assert len(made.train) + len(made.held_out) == 6
+    assert all("json_schema" in body["response_format"]["type"] for body in served.bodies)
