@@ -177,7 +177,8 @@ def make_data(
 ) -> dict[str, Path]:
     """Write rows.jsonl, grpo.jsonl and tasks.jsonl (measured); return them.
 
-    grpo.jsonl: tasks to play, and two rows of SFT for each, whose gradient goes beside the reward.
+    grpo.jsonl: tasks to play, and two rows of SFT for each, which are played as well, and whose
+    gradient goes beside the reward.
     """
     builtin = [one.to_dict() for one in Templates(seed).tasks(sizes.tasks, "held_out_fillers")]
     for one in builtin:

@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from toolhone.cli.flags import FLAGS, Kind, overrides_of, split_flags
-from toolhone.cli.main import app, main
+from toolhone.cli.main import GROUPS, VERBS, app, load_verb, main
 from toolhone.cli.train import grpo_choices, load_command
 from toolhone.config.experiment import load_experiment
 from toolhone.config.sections import Experiment
@@ -279,3 +279,7 @@ def test_a_command_without_its_group_gets_the_whole_name(word: str, right: str) 
     context = group.make_context("toolhone", [], resilient_parsing=True)
     with pytest.raises(UserError, match=f"no command '{word}'; wanted: toolhone {right}"):
         group.resolve_command(context, [word, "rows.jsonl"])
+
+
+def test_the_groups_are_the_verbs_with_commands_of_their_own() -> None:
+    assert {name for name in VERBS if hasattr(load_verb(name), "commands")} == set(GROUPS)

@@ -388,3 +388,14 @@ def test_lines_after_one_that_is_cut_off_are_still_read(tmp_path):
     (_, bad), (line, good) = read_lines(path)
     assert isinstance(bad, BadLine)
     assert (line.number, good) == (2, {"b": 1})
+
+
+def test_objects_over_several_lines_lose_no_byte_and_no_value_without_a_count(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_bytes(b'{\n"a": "caf\xe9"}\n{"b": 1}\n[2]\n')
+    (first, bad), (_, good), (_, no_object) = read_lines(path)
+    assert isinstance(bad, BadLine)
+    assert isinstance(no_object, BadLine)
+    assert (first.number, good) == (1, {"b": 1})
+    assert "line 2: not UTF-8: byte 0xe9 at position 10" in str(bad.error)
+    assert "a row must be a JSON object, got a list" in str(no_object.error)

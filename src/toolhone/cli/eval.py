@@ -384,7 +384,8 @@ def _score_tables(files: list[Path], out: Path | None, as_json: bool, dialect: s
     console().print(csv_table(tables))
     if dialect is None and any(found.is_written_otherwise for found in tables.values()):
         print_note(
-            "no text of a file has <tool_call> tags, its own column has calls: --dialect NAME"
+            "some tables have calls in extracted_calls and no <tool_call> tags in their texts; "
+            "--dialect NAME reads the texts as their model writes calls (json, calls, tagged, bfcl)"
         )
     for name, found in tables.items():
         for reason, count in found.skipped.items():

@@ -226,15 +226,12 @@ def _values(path: Path, stream: io.BufferedReader) -> Iterator[tuple[FileLine, R
         yield from _entries(path, _decode(top, _guard(top, stream.read)))
     else:
         first = _guard(top, stream.readline)
-        objects = list[tuple[FileLine, str]]()
+        objects = list[tuple[FileLine, bytes]]()
         if _is_cut_off(first):
             first += _guard(top, stream.read)
             objects = _objects(path, first)
-        for line, text in objects:
-            try:
-                yield line, _parse(line, text)
-            except DataError as error:
-                yield line, BadLine(line, str(error).removeprefix(f"{line}: "), text)
+        for line, raw in objects:
+            yield line, _object(line, raw)
         if not objects:
             yield from _json_lines(path, chain(io.BytesIO(first), stream))
 
@@ -251,18 +248,19 @@ def _is_cut_off(line: bytes) -> bool:
     return False
 
 
-def _objects(path: Path, raw: bytes) -> list[tuple[FileLine, str]]:
-    """Texts of the objects of a file that are written over several lines each, with the lines on
+def _objects(path: Path, raw: bytes) -> list[tuple[FileLine, bytes]]:
+    """The objects of a file that are written over several lines each, with the lines on
     which they begin; none where it holds something else."""
-    text, end, number, found = raw.decode("utf-8", "replace"), 0, 1, []
-    while start := re.compile(r"\S").search(text, end):
+    text, end, number, found = raw.decode("utf-8", "surrogateescape"), 0, 1, []
+    while start := re.compile(r"[^ \t\r\n]").search(text, end):
         number += text.count("\n", end, start.start())
         try:
             _, end = json.JSONDecoder().raw_decode(text, start.start())
         except (ValueError, RecursionError):
             return []
-        found.append((FileLine(path, number), text[start.start() : end]))
-        number += found[-1][1].count("\n")
+        one = text[start.start() : end].encode("utf-8", "surrogateescape")
+        found.append((FileLine(path, number), one))
+        number += one.count(b"\n")
     return found
 
 
@@ -288,14 +286,18 @@ def _json_lines(path: Path, lines: Iterator[bytes]) -> Iterator[tuple[FileLine, 
         line = FileLine(path, number)
         if not (raw := _guard(line, lambda: next(lines, b""))):
             return
-        try:
-            text = _decode(line, raw).strip()
-            if text:
-                value = _parse(line, text)
-                yield line, value if isinstance(value, dict) else _no_object(line, value)
-        except DataError as error:
-            why = str(error).removeprefix(f"{line}: ")
-            yield line, BadLine(line, why, raw.decode("utf-8", "replace").strip())
+        if raw.strip():
+            yield line, _object(line, raw)
+
+
+def _object(line: FileLine, raw: bytes) -> Record | BadLine:
+    """The object that this text is, which begins on this line."""
+    try:
+        value = _parse(line, _decode(line, raw).strip())
+        return value if isinstance(value, dict) else _no_object(line, value)
+    except DataError as error:
+        why = str(error).removeprefix(f"{line}: ").removeprefix(f"{line.path}, ")
+        return BadLine(line, why, raw.decode("utf-8", "replace").strip())
 
 
 def _no_object(line: FileLine, value: Json) -> BadLine:

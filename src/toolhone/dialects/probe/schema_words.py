@@ -10,14 +10,14 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 
 from toolhone.dialects.interface import Dialect
 from toolhone.errors import DialectError
 from toolhone.schema import Json, Message, Tool
+from toolhone.schema.json_input import packaged_json
 from toolhone.schema.json_schema import map_schema
 
-PROBES = json.loads((files("toolhone.dialects.probe") / "probes.json").read_text("utf-8"))
+PROBES = packaged_json("dialects/probe/probes.json")
 
 
 @dataclass(frozen=True)
