@@ -28,6 +28,7 @@ NETWORK = "needs the network"
 LONG = "trains for minutes; tests/guide"
 SERVES = "serves until Ctrl-C; tests/serve"
 OUTPUT = "shows output"
+EXPERIMENTS = ("tags-by-hand", "structured-calls", "completion-only")
 NOT_RUN = {
     "make demo": LONG,
     "make core": NETWORK,
@@ -62,6 +63,24 @@ NOT_RUN = {
     **dict.fromkeys(("shop 5:", "files 5:", "calendar 5:", "forecast(", "get_user("), OUTPUT),
     "the two were evaluated in different formats": OUTPUT,
     "def squared_distance": "tests/training/test_losses.py",
+    **dict.fromkeys(
+        (
+            *(
+                "toolhone eval Qwen/Qwen3-4B-Instruct-2507 --tasks test_",
+                "toolhone eval runs/1 --ta",
+            ),
+            *(f"toolhone train {one} data.path=train_dataset.csv" for one in EXPERIMENTS),
+            *("toolhone score --csv evals/*", "toolhone compare evals/base evals/3 --guard"),
+        ),
+        "needs a study's tables",
+    ),
+    **dict.fromkeys(
+        (
+            "toolhone train completion-only model.name=pico model.adapter=runs/base",
+            *("toolhone eval runs/3 --tasks runs/base/", "toolhone score --csv base.csv 1.csv"),
+        ),
+        "needs the base of 250 steps",
+    ),
 }
 """Beginnings of command lines and blocks that do not run here, each with the reason."""
 ELSEWHERE = {
@@ -69,7 +88,6 @@ ELSEWHERE = {
     "docs/architecture.md": "tests/contracts/test_architecture.py runs its example",
     "docs/tinker-server.md": "tests/serve/test_tinker_server.py runs its program",
     "docs/mistakes.md": "tests/contracts/test_mistakes.py runs its commands",
-    "docs/three-experiments.md": "needs a study's tables and a GPU; tests/config/test_presets.py",
 }
 """Pages whose commands, and named Python blocks, do not run here."""
 SHORT = [
@@ -83,7 +101,7 @@ SHORT = [
 """What `toolhone train` gets here besides; the pages' numbers are those of a whole training."""
 GENERATED = ["data.samples=12", "data.max_samples=12"]
 RL = ["training.rl.group_size=2", "training.rl.max_completion_length=8"]
-OTHER_MODELS = re.compile(r"(?<![\w/])(Qwen/[\w.-]+|MODEL|M|my-model)$")
+OTHER_MODELS = re.compile(r"(?<![\w/])(Qwen/[\w.-]+|MODEL|M|my-model|smollm2)$")
 """Models of the pages, in whose place pico is used."""
 ENDS = {"compare": (0, 1, 3), "doctor": (0, 1)}
 """Exit codes of a verb that says what it found."""
