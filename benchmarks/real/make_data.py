@@ -21,8 +21,11 @@ from toolhone.data.templates import Templates
 
 DESK = json.loads(Path(__file__).with_name("desk.json").read_text(encoding="utf-8"))
 CHAT = json.loads(Path(__file__).with_name("chat.json").read_text(encoding="utf-8"))
-SHARES = {"desk": 0.6, "missing": 0.15, "builtin": 0.1, "plain": 0.15}
+SHARES = {"desk": 0.55, "missing": 0.2, "builtin": 0.1, "plain": 0.15}
 """Of the rows of SFT."""
+INVENTED = 0.5
+"""Share of SFT's streets and cities that are made of syllables: a name has to be read, letter by
+letter, where no list of names can be learned."""
 MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August")
 Record = dict[str, Any]
 
@@ -58,10 +61,20 @@ def slots(rng: random.Random, place: str) -> dict[str, tuple[Any, str]]:
     plain = {"amount": amount, "currency": first, "currency2": second, "n": number, "order": order}
     plain |= {"status": status, "slot": slot, "customer": customer, "street": street}
     plain["city"], plain["country"] = rng.choice(pools[place]["place"])
+    if place == "train" and rng.random() < INVENTED:
+        plain["street"] = f"{rng.randrange(1, 200)} {invented(rng)} {rng.choice(DESK['ways'])}"
+        plain["city"] = invented(rng)
     plain["language"] = rng.choice(pools[place]["language"])
     found |= {name: (value, str(value)) for name, value in plain.items()}
     found["reason"] = tuple(rng.choice(pools["reason"]))
     return found
+
+
+def invented(rng: random.Random) -> str:
+    """A made-up name of a place."""
+    starts, middles, ends = DESK["syllables"]
+    middle = rng.choice(middles) if rng.random() < 0.4 else ""
+    return str(rng.choice(starts) + middle + rng.choice(ends))
 
 
 def one_of(text: str, rng: random.Random) -> str:
@@ -172,13 +185,26 @@ def sft_rows(count: int, seed: int, plain: Sequence[tuple[str, str]]) -> list[Re
     return rows
 
 
+def published_tasks(file: Path, count: int, seed: int) -> Iterator[Record]:
+    """Tasks drawn from a file that `toolhone data import` wrote, in a category of their own."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    tasks = [record for record in map(json.loads, lines) if "expect" in record]
+    for record in random.Random(seed).sample(tasks, min(count, len(tasks))):
+        name = file.name.partition(".")[0]
+        yield {**record, "id": f"{name}-{record['id']}", "category": name}
+
+
 def make_data(
-    out: Path, sizes: Sizes, seed: int, plain: Sequence[tuple[str, str]]
+    out: Path,
+    sizes: Sizes,
+    seed: int,
+    plain: Sequence[tuple[str, str]],
+    published: Sequence[Path] = (),
 ) -> dict[str, Path]:
     """Write rows.jsonl, grpo.jsonl and tasks.jsonl (measured); return them.
 
-    grpo.jsonl: tasks to play, and two rows of SFT for each, which are played as well, and whose
-    gradient goes beside the reward.
+    grpo.jsonl: tasks to play, and a quarter as many rows of SFT, which are played as well, and
+    whose gradient goes beside the reward. published: files of tasks that are only measured.
     """
     builtin = [one.to_dict() for one in Templates(seed).tasks(sizes.tasks, "held_out_fillers")]
     for one in builtin:
@@ -188,10 +214,11 @@ def make_data(
         *desk_tasks("grpo", sizes.tasks, seed + 1000, "desk, phrasings of GRPO"),
         *no_call_tasks(sizes.tasks, seed),
         *builtin,
+        *(one for file in published for one in published_tasks(file, sizes.tasks, seed)),
     ]
     played = [*desk_tasks("grpo", sizes.grpo, seed, "desk"), *silent_tasks(sizes.grpo // 4, seed)]
     rows = sft_rows(sizes.rows, seed, plain)
-    mixed = [*played, *rows[: 2 * len(played)]]
+    mixed = [*played, *rows[: len(played) // 4]]
     random.Random(seed).shuffle(mixed)
     files = {"rows": rows, "grpo": mixed, "tasks": measured}
     out.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """`make real`: a pretrained model learns a customer desk's tools, and what that costs is measured.
 
     python benchmarks/real/prove.py [--model smollm2] [--quick] [--seed 0] [--out DIR]
+        [--published bfcl.jsonl ...]        # tasks that `toolhone data import` wrote
 
 doctor, the base with examples in its prompt, SFT by LoRA, GRPO on phrasings without labels,
 plain chat before and after, comparison with guard, export, serve. Every stage is a command in a
@@ -30,7 +31,7 @@ from toolhone.evaluation.folder import read_folder
 
 HERE = Path(__file__).parent
 QUICK = {"rows": 192, "batch": 12, "steps": 16, "grpo": 40, "grpo_steps": 4, "tasks": 16}
-FULL = {"rows": 1600, "batch": 16, "steps": 100, "grpo": 200, "grpo_steps": 20, "tasks": 50}
+FULL = {"rows": 2200, "batch": 16, "steps": 130, "grpo": 200, "grpo_steps": 40, "tasks": 50}
 RATE = 5e-4
 """Half the recipe's rate: at that one plain text was forgotten (perplexity 37 to 66)."""
 CODE = "from toolhone.cli.main import main; main()"
@@ -75,7 +76,7 @@ class Stages:
 def training(sizes: dict[str, int], model: str, keys: dict[str, Any], **changes: Any) -> Any:
     """An experiment; what it leaves out is chosen by `training.recipe`."""
     section = {"log_every": 5, "validate_every": 0, "save_every": 0, **changes.pop("training")}
-    evaluation = {"max_new_tokens": 96, "max_turns": 1, "num_samples": 4 * sizes["tasks"]}
+    evaluation = {"max_new_tokens": 96, "max_turns": 1, "num_samples": sizes["measured"]}
     return {
         "model": {"name": model, **keys},
         "tools": [],
@@ -111,7 +112,7 @@ def experiments(
         {"adapter": str((out / "sft").resolve())},
         training={
             **{"method": "grpo", "steps": sizes["grpo_steps"], "batch_size": 4, "rl": rl},
-            "learning_rate": RATE / 5,
+            "learning_rate": 0.4 * RATE,
         },
         data={"path": str(files["grpo"].resolve())},
         evaluation={**tasks, "baseline": False},
@@ -177,17 +178,19 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/real"))
     parser.add_argument("--set", nargs="*", default=[], help="other sizes, such as steps=10")
+    parser.add_argument("--published", nargs="*", type=Path, default=[], metavar="FILE")
     given = parser.parse_args()
     given.dialect = given.dialect or ("tagged" if given.model == "smollm2" else "auto")
     sizes, out, model = dict(QUICK if given.quick else FULL), given.out, given.model
     sizes |= {name: int(value) for name, _, value in (one.partition("=") for one in given.set)}
+    sizes["measured"] = sizes["tasks"] * (4 + len(given.published))
     (out / "data").mkdir(parents=True, exist_ok=True)
     stages, started = Stages(out), time.monotonic()
     key = f"model.dialect={given.dialect}"
     stages.run("answers", "answer", model, str(out / "answers.json"), key, script="plain_chat.py")
     plain = [tuple(pair) for pair in json.loads((out / "answers.json").read_text())]
     wanted = Sizes(sizes["rows"], sizes["grpo"], sizes["tasks"])
-    files = make_data(out / "data", wanted, given.seed, plain)
+    files = make_data(out / "data", wanted, given.seed, plain, given.published)
     sft, grpo = experiments(sizes, model, files, out, given.seed, given.dialect)
     stages.run("doctor", "doctor", "--model", model, "--data", str(files["rows"]), key)
     stages.run("before", "measure", model, str(out / "before.json"), key, script="plain_chat.py")

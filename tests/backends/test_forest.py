@@ -239,6 +239,32 @@ def test_checkpointed_layers_give_the_same_gradients_on_a_forest(tmp_path: Path)
         assert torch.allclose(one.grad, other.grad, atol=1e-6), name
 
 
+@pytest.mark.parametrize("shared", [False, True], ids=["own layers", "one layer in two places"])
+def test_attention_of_checkpointed_layers_is_computed_once(
+    shared: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, runs = save_model(CONFIGS["qwen3"], tmp_path), list[int]()
+    real = kernels.CpuKernel.forward
+
+    def counted(*inputs: Any) -> Any:
+        runs.append(1)
+        return real(*inputs)
+
+    monkeypatch.setattr(kernels.CpuKernel, "forward", counted)
+    slopes, counts = [], []
+    for on in (False, True):
+        trainer = open_trainer(folder, None, replace(CPU, gradient_checkpointing=on))
+        layers = trainer.engine.model.base_model.layers
+        if shared:
+            layers[1] = layers[0]
+        runs.clear()
+        trainer.forward_backward(groups_of_rows(), cross_entropy())
+        counts.append(len(runs))
+        slopes.append(layers[0].self_attn.q_proj.weight.grad.clone())
+    assert counts[0] == counts[1] > 0
+    assert torch.allclose(*slopes, atol=1e-6)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc is what keeps the holes")
 def test_checkpointed_layers_give_their_holes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -2,14 +2,23 @@
 stands run on pico.
 """
 
+import platform
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 
 from toolhone.api import train
 from toolhone.config.experiment import load_experiment
-from toolhone.config.presets import PICO_STEPS, differences, preset_comment, preset_names
+from toolhone.config.presets import (
+    PICO_STEPS,
+    bfloat16_is_slow,
+    differences,
+    preset_comment,
+    preset_names,
+    processor_has_bfloat16,
+)
 from toolhone.config.sections import Experiment
 from toolhone.dialects.choose import open_dialect
 from toolhone.errors import ConfigError
@@ -228,6 +237,17 @@ def test_bfloat16_of_a_preset_is_kept_only_where_it_is_fast(
         assert any("no fast bfloat16" in line for line in told) is slow
     asked = load_experiment(Path("dpo"), ["model.torch_dtype=float16"]).model.torch_dtype
     assert (chosen, asked) == ({False: "bfloat16", True: "float32"}, "float16")
+
+
+@pytest.mark.parametrize("has", ["_is_avx512_bf16_supported", "_is_amx_tile_supported", ""])
+def test_a_processor_is_fast_in_bfloat16_by_its_own_instructions(
+    has: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda name=name: name == has, raising=False)
+    assert processor_has_bfloat16() is bool(has)
+    assert bfloat16_is_slow("cpu") is (not has)
 
 
 @pytest.mark.parametrize("name", ["sft-json", "ppo-json"])

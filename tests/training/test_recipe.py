@@ -54,7 +54,6 @@ def test_what_is_left_open_is_chosen_by_size_and_said_with_its_reason(other):
     training = plan.training
     assert (training.learning_rate, training.schedule.warmup_ratio) == (1e-3, 0.05)
     assert training.lora is not None
-    assert plan.model.torch_dtype == "float32"
     assert any("training.learning_rate 0.001 (LoRA of" in line for line in lines)
     assert set(training.recipe.chosen) == {
         *("training.lora", "training.learning_rate", "training.max_length"),
@@ -66,6 +65,16 @@ def test_what_is_left_open_is_chosen_by_size_and_said_with_its_reason(other):
         assert found.training.learning_rate == pytest.approx(rate)
     full = chosen({"model": {"name": str(other)}, "training": {"lora": None}})[0]
     assert (full.training.learning_rate, full.training.lora) == (1e-4, None)
+
+
+@pytest.mark.usefixtures("counts_as_large")
+@pytest.mark.parametrize("has", [False, True])
+def test_precision_is_what_this_processor_does_fast(other, has, monkeypatch):
+    monkeypatch.setattr("toolhone.backends.open.processor_has_bfloat16", lambda: has)
+    plan, lines = chosen({"model": {"name": str(other), "device_map": "cpu"}})
+    why = "this CPU is fast in it" if has else "this CPU has no fast bfloat16"
+    assert plan.model.torch_dtype == ("bfloat16" if has else "float32")
+    assert f"recipe: model.torch_dtype {plan.model.torch_dtype} ({why})" in lines
 
 
 @pytest.mark.usefixtures("counts_as_large")

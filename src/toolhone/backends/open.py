@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolhone.backends.base import Capabilities, Lora, Sampler, Trainer
+from toolhone.config.presets import processor_has_bfloat16
 from toolhone.config.sections import Experiment, LoraSection, ModelSection, TrainingSection
 from toolhone.config.user_code import import_callable
 from toolhone.errors import CapabilityError, ConfigError
@@ -166,8 +167,10 @@ def size_up(name: str, model: ModelSection, full: bool) -> ModelSize:
     weights = sum(value.numel() for value in skeleton.parameters())
     device, _ = devices.find_device(model.device_map)
     fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    fast = fast or (device.type == "cpu" and processor_has_bfloat16())
     dtype = "bfloat16" if fast else "float32"
-    why = f"this {device.type.upper()} is fast in it" if fast else "safe on every processor"
+    slow = "has no fast bfloat16" if device.type == "cpu" else "is not known to be fast in bfloat16"
+    why = f"this {device.type.upper()} {'is fast in it' if fast else slow}"
     size = 2 if fast else 4
     tokens = devices.default_micro_batch(skeleton.config, device, size)
     kept = tokens * devices.token_bytes(skeleton.config, size, gradient_checkpointing=False)

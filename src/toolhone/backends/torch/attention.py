@@ -43,6 +43,26 @@ class Part:
     causal: bool
 
 
+@dataclass
+class KeptAttention:
+    """The attention of checkpointed layers, which the backward pass takes instead of computing it
+    again: they keep one output more each.
+    """
+
+    by_layer: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = field(default_factory=dict)
+    forward_ended: bool = False
+    """From then on a layer that runs is one that runs again."""
+
+    def take(self, layer: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Output and log-sum-exp of the layer's last run; None while the forward pass runs."""
+        runs = self.by_layer.get(layer)
+        return runs.pop() if self.forward_ended and runs else None
+
+    def put(self, layer: int, found: tuple[torch.Tensor, torch.Tensor]) -> None:
+        if not self.forward_ended:
+            self.by_layer.setdefault(layer, []).append(found)
+
+
 @dataclass(frozen=True)
 class AttentionPlan:
     """The parts of a forest's attention: first each node's own, then those of its descendants.
@@ -56,6 +76,8 @@ class AttentionPlan:
     windows: dict[int, int | None] = field(default_factory=dict)
     """The sliding window that each layer asked for."""
     masks: dict[tuple[int, int, torch.dtype], torch.Tensor | None] = field(default_factory=dict)
+    kept: KeptAttention | None = None
+    """Where layers are checkpointed."""
 
     @staticmethod
     def of(
@@ -144,13 +166,14 @@ def forest_attention(
         raise TypeError(f"attention with {', '.join(odd) or 'dropout'} is not that of a forest")
     scale = options.get("scaling")
     window = options.get("sliding_window")
-    plan.windows[getattr(module, "layer_idx", 0)] = window
     if torch.is_autocast_enabled(query.device.type):
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     scale = query.shape[-1] ** -0.5 if scale is None else scale
+    layer, cap = getattr(module, "layer_idx", 0), options.get("softcap")
+    plan.windows[layer] = window
     result: torch.Tensor = ForestAttention.apply(  # type: ignore[no-untyped-call]
-        query, key, value, plan, scale, window, options.get("softcap")
+        query, key, value, plan, scale, window, cap, layer
     )
     return result
 
@@ -165,6 +188,8 @@ def run_forest(model: Any, forest: Forest, plan: AttentionPlan) -> torch.Tensor:
         use_cache=False,
         forest=plan,
     ).last_hidden_state[0]
+    if plan.kept:
+        plan.kept.forward_ended = True
     if plan.wanted is None or len(states) == len(plan.wanted):
         return states
     return states.index_select(0, plan.wanted)
@@ -341,8 +366,13 @@ class ForestAttention(torch.autograd.Function):
         scale: float,
         window: int | None,
         cap: float | None,
+        layer: int = 0,
     ) -> torch.Tensor:
         kernel = kernel_of(query, value, scale, cap)
+        ctx.plan, ctx.kernel, ctx.window = plan, kernel, window
+        if plan.kept and (found := plan.kept.take(layer)):
+            ctx.save_for_backward(query, key, value, *found)
+            return found[0][None]
         q, k, v = _by_kv_head(query, key, value)
         heads, repeats, count, _ = q.shape
         joint = q.new_empty(count, heads * repeats, v.shape[-1])
@@ -361,7 +391,8 @@ class ForestAttention(torch.autograd.Function):
             out[:, :, at] = out[:, :, at] * before + own * now
             total[:, :, at] = both
         ctx.save_for_backward(query, key, value, joint, total)
-        ctx.plan, ctx.kernel, ctx.window = plan, kernel, window
+        if plan.kept:
+            plan.kept.put(layer, (joint, total))
         return joint[None]
 
     @staticmethod
@@ -384,7 +415,7 @@ class ForestAttention(torch.autograd.Function):
             q_sum[:, :, at] += own[0]
             k_sum[:, of] += own[1].sum(1)
             v_sum[:, of] += own[2].sum(1)
-        return dq, dk, dv, None, None, None, None
+        return dq, dk, dv, None, None, None, None, None
 
 
 def _by_kv_head(

@@ -34,7 +34,7 @@ from toolhone.backends.torch.cascade import (
 )
 from toolhone.backends.torch.draw import SampleRow
 from toolhone.backends.torch.engine import Engine
-from toolhone.backends.torch.lora import merge_adapters
+from toolhone.backends.torch.lora import join_adapters, merge_adapters
 from toolhone.backends.torch.prefix_cache import SHORTEST, PrefixCache, PrefixNode
 from toolhone.config.experiment import to_stderr
 
@@ -53,13 +53,15 @@ def decoding_engine(engine: Engine, merges: bool) -> Engine:
     """A twin of the engine, with cascade attention, that shares its weights.
 
     merges: whether float32 adapters are merged into weights of the twin's own. In lower precision
-    the rounding of merged weights would change the policy.
+    the rounding of merged weights would change the policy; there they stand side by side.
     """
     AttentionInterface.register(NAME, cascade_attention)
     engine.set_learning(False)
     twin = engine.with_weights(dict(engine.trainable()))
-    if merges and merged_bytes(engine):
+    if merges and engine.model.dtype is torch.float32:
         merge_adapters(twin.model, twin.lora_layers)
+    elif merges:
+        join_adapters(twin.model, twin.lora_layers)
     twin.model.set_attn_implementation(NAME)
     return twin
 
@@ -108,8 +110,8 @@ def _agrees(engine: Engine, error: float) -> bool:
 
 
 def merged_bytes(engine: Engine) -> int:
-    """Bytes of the weights that adapters are merged into to decode; 0 where they stay apart."""
-    if engine.lora is None or engine.model.dtype is not torch.float32:
+    """Bytes of the copies of weights that hold the adapters to decode; 0 without adapters."""
+    if engine.lora is None:
         return 0
     weights = [engine.model.get_submodule(name).weight for name in engine.lora_layers]
     return sum(weight.numel() * weight.element_size() for weight in weights)

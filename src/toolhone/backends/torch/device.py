@@ -45,11 +45,14 @@ TRAINED_BYTES = 4 + 8
 
 
 def token_bytes(config: Any, size: int, gradient_checkpointing: bool) -> int:
-    """Bytes kept per token for the backward pass; `size`: bytes of one activation."""
+    """Bytes kept per token for the backward pass; `size`: bytes of one activation.
+
+    A checkpointed layer keeps its input and its attention.
+    """
     width, layers = _number(config, "hidden_size"), _number(config, "num_hidden_layers")
     inner = _number(config, "intermediate_size", 4 * width)
     layer = size * (LAYER_WIDTHS[0] * width + LAYER_WIDTHS[1] * inner)
-    return layer + layers * size * width if gradient_checkpointing else layers * layer
+    return layer + 2 * layers * size * width if gradient_checkpointing else layers * layer
 
 
 def _number(config: Any, name: str, default: int = 1) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,13 @@ from safetensors import SafetensorError
 from torch import nn
 
 from toolhone.backends.base import Lora, ModelInfo, pad_rows
-from toolhone.backends.torch.attention import AttentionPlan, prepare, run_forest, widened
+from toolhone.backends.torch.attention import (
+    AttentionPlan,
+    KeptAttention,
+    prepare,
+    run_forest,
+    widened,
+)
 from toolhone.backends.torch.device import (
     cache_tokens,
     checkpoint_layers,
@@ -203,8 +209,11 @@ class Engine:
             torch.from_numpy(found).to(self.device)
             for found in np.unique(places, return_inverse=True)
         )
+        plan = AttentionPlan.of(forest, self.device, wanted)
+        if torch.is_grad_enabled() and self.model.training and self.options.gradient_checkpointing:
+            plan = replace(plan, kept=KeptAttention())
         with self.autocast():
-            states = run_forest(self.model, forest, AttentionPlan.of(forest, self.device, wanted))
+            states = run_forest(self.model, forest, plan)
         return states.index_select(0, at)
 
     def _padded_logprobs(self, rows: Sequence[Row], temperature: float) -> torch.Tensor:

@@ -10,6 +10,7 @@ A preset is an experiment file like any other; `$comment` describes it.
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -132,8 +133,21 @@ def bfloat16_is_slow(device_map: object) -> bool:
         on_cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
     else:
         on_cpu = device_map == "cpu"
-    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
-    return on_cpu and not (supported is not None and supported())
+    return on_cpu and not processor_has_bfloat16()
+
+
+def processor_has_bfloat16() -> bool:
+    """Whether this processor multiplies in bfloat16; others take many times as long as in float32.
+
+    torch's own question, `_is_mkldnn_bf16_supported`, is also true of AVX-512 without them.
+    """
+    import torch
+
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+        return supported is not None and bool(supported())
+    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in asked)
 
 
 def differences(before: Any, after: Any, key: str = "") -> list[str]:
