@@ -205,7 +205,7 @@ def test_attention_of_a_forest_is_exact_in_float64(
     )
     inputs = [each.requires_grad_() for each in (query, key, value)]
     plan = AttentionPlan.of(forest, torch.device("cpu"))
-    ours = ForestAttention.apply(*inputs, plan, 0.3, window, cap)
+    ours = ForestAttention.apply(*inputs, plan, (0.3, cap), window)
     found = torch.autograd.grad(ours, inputs, slope.transpose(1, 2))
 
     sees = torch.zeros(count, count, dtype=torch.bool)

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.backends.test_torch_models import CONFIGS, learn, save_model, some_rows
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from tests.backends.test_torch_models import CONFIGS, learn, save_model, some_rows
 from toolhone.backends.base import Adam, Lora, SamplingParams
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.lora import JoinedLinear, LoraLayer
 from toolhone.backends.torch.trainer import open_trainer
-from toolhone.training.losses import Variant, cross_entropy, policy_loss, preference_loss
+from toolhone.training.losses import cross_entropy
 
 OPTIONS = {
     name: EngineOptions(device_map="cpu", torch_dtype=name) for name in ("float32", "bfloat16")

@@ -170,10 +170,10 @@ def forest_attention(
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     scale = query.shape[-1] ** -0.5 if scale is None else scale
-    layer, cap = getattr(module, "layer_idx", 0), options.get("softcap")
+    layer = getattr(module, "layer_idx", 0)
     plan.windows[layer] = window
     result: torch.Tensor = ForestAttention.apply(  # type: ignore[no-untyped-call]
-        query, key, value, plan, scale, window, cap, layer
+        query, key, value, plan, (scale, options.get("softcap")), window, layer
     )
     return result
 
@@ -363,12 +363,12 @@ class ForestAttention(torch.autograd.Function):
         key: torch.Tensor,
         value: torch.Tensor,
         plan: AttentionPlan,
-        scale: float,
+        scores: tuple[float, float | None],
         window: int | None,
-        cap: float | None,
         layer: int = 0,
     ) -> torch.Tensor:
-        kernel = kernel_of(query, value, scale, cap)
+        """`scores`: their scale and their soft cap."""
+        kernel = kernel_of(query, value, *scores)
         ctx.plan, ctx.kernel, ctx.window = plan, kernel, window
         if plan.kept and (found := plan.kept.take(layer)):
             ctx.save_for_backward(query, key, value, *found)
@@ -415,7 +415,7 @@ class ForestAttention(torch.autograd.Function):
             q_sum[:, :, at] += own[0]
             k_sum[:, of] += own[1].sum(1)
             v_sum[:, of] += own[2].sum(1)
-        return dq, dk, dv, None, None, None, None, None
+        return dq, dk, dv, None, None, None, None
 
 
 def _by_kv_head(
