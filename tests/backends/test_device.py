@@ -36,7 +36,10 @@ def test_a_token_of_135m_parameters_keeps_1_8_megabytes_in_float32() -> None:
     whole = device.token_bytes(config(), 4, False)
     assert whole == 30 * 4 * (13 * 576 + 5 * 1536)
     assert device.token_bytes(config(), 2, False) * 2 == whole
-    assert device.token_bytes(config(), 4, True) < whole / 9
+    kept = 30 * (4 * 576 + 4 * 576 + 9 * 4)
+    assert device.token_bytes(config(), 4, True) == whole // 30 + kept
+    wide = device.token_bytes(config(head_dim=128), 4, True)
+    assert wide == whole // 30 + 30 * (4 * 576 + 4 * 9 * 128 + 9 * 4)
     assert device.token_bytes(config(intermediate_size=None), 4, False) == 30 * 4 * 33 * 576
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 from transformers import (
     BloomConfig,
+    DiffLlamaConfig,
     Gemma2Config,
     Gemma3TextConfig,
     Lfm2Config,
@@ -261,8 +262,24 @@ def test_attention_of_checkpointed_layers_is_computed_once(
         trainer.forward_backward(groups_of_rows(), cross_entropy())
         counts.append(len(runs))
         slopes.append(layers[0].self_attn.q_proj.weight.grad.clone())
-    assert counts[0] == counts[1] > 0
     assert torch.allclose(*slopes, atol=1e-6)
+    assert (counts[0] == counts[1]) is not shared
+    assert counts[0] > 0
+
+
+def test_a_layer_that_attends_twice_has_the_same_gradients_where_it_is_checkpointed(
+    tmp_path: Path,
+) -> None:
+    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 3}
+    folder, slopes = save_model(DiffLlamaConfig(**sizes, **heads), tmp_path), []
+    for on in (False, True):
+        trainer = open_trainer(folder, None, replace(CPU, gradient_checkpointing=on))
+        assert trainer.engine.shares_prefixes
+        trainer.forward_backward(groups_of_rows(), cross_entropy())
+        slopes.append([value.grad for _, value in trainer.engine.trainable()])
+    for one, other in zip(*slopes, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc is what keeps the holes")

@@ -49,18 +49,18 @@ class KeptAttention:
     again: they keep one output more each.
     """
 
-    by_layer: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = field(default_factory=dict)
+    by_layer: dict[int, tuple[torch.Tensor, torch.Tensor] | None] = field(default_factory=dict)
+    """None: of several attentions (DiffLlama has two in a layer) none can be told from another."""
     forward_ended: bool = False
     """From then on a layer that runs is one that runs again."""
 
     def take(self, layer: int) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Output and log-sum-exp of the layer's last run; None while the forward pass runs."""
-        runs = self.by_layer.get(layer)
-        return runs.pop() if self.forward_ended and runs else None
+        """Output and log-sum-exp of the layer; None while the forward pass runs."""
+        return self.by_layer.pop(layer, None) if self.forward_ended else None
 
     def put(self, layer: int, found: tuple[torch.Tensor, torch.Tensor]) -> None:
         if not self.forward_ended:
-            self.by_layer.setdefault(layer, []).append(found)
+            self.by_layer[layer] = None if layer in self.by_layer else found
 
 
 @dataclass(frozen=True)
@@ -391,7 +391,7 @@ class ForestAttention(torch.autograd.Function):
             out[:, :, at] = out[:, :, at] * before + own * now
             total[:, :, at] = both
         ctx.save_for_backward(query, key, value, joint, total)
-        if plan.kept:
+        if plan.kept and any(ctx.needs_input_grad):
             plan.kept.put(layer, (joint, total))
         return joint[None]
 

@@ -113,8 +113,10 @@ def merged_bytes(engine: Engine) -> int:
     """Bytes of the copies of weights that hold the adapters to decode; 0 without adapters."""
     if engine.lora is None:
         return 0
-    weights = [engine.model.get_submodule(name).weight for name in engine.lora_layers]
-    return sum(weight.numel() * weight.element_size() for weight in weights)
+    layers = [engine.model.get_submodule(name) for name in engine.lora_layers]
+    joined = engine.model.dtype is not torch.float32
+    numbers = (layer.weight.numel() + joined * layer.lora_B.weight.numel() for layer in layers)
+    return sum(numbers) * engine.model.dtype.itemsize
 
 
 @dataclass(eq=False)

@@ -52,11 +52,19 @@ def token_bytes(config: Any, size: int, gradient_checkpointing: bool) -> int:
     width, layers = _number(config, "hidden_size"), _number(config, "num_hidden_layers")
     inner = _number(config, "intermediate_size", 4 * width)
     layer = size * (LAYER_WIDTHS[0] * width + LAYER_WIDTHS[1] * inner)
-    return layer + 2 * layers * size * width if gradient_checkpointing else layers * layer
+    heads = _number(config, "num_attention_heads")
+    attention = heads * (size * _head_width(config) + 4)  # its output, and a float32 norm
+    kept = size * width + attention
+    return layer + layers * kept if gradient_checkpointing else layers * layer
 
 
 def _number(config: Any, name: str, default: int = 1) -> int:
     return int(getattr(config, name, None) or default)
+
+
+def _head_width(config: Any) -> int:
+    width = _number(config, "hidden_size") // _number(config, "num_attention_heads")
+    return _number(config, "head_dim", width)
 
 
 def find_device(device_map: str | dict[str, Any]) -> tuple[torch.device, bool]:
@@ -111,8 +119,7 @@ def _power_of_two(most: int) -> int:
 def cache_tokens(config: Any, device: torch.device, size: int) -> int:
     """Prompt and new tokens, over all rows, that are decoded at once (bounds the cache)."""
     heads = _number(config, "num_attention_heads")
-    head = _number(config, "head_dim", _number(config, "hidden_size") // heads)
-    keys = _number(config, "num_key_value_heads", heads) * head
+    keys = _number(config, "num_key_value_heads", heads) * _head_width(config)
     each = 2 * _number(config, "num_hidden_layers") * keys * size
     limit = CPU_CACHE_BYTES if device.type == "cpu" else device_bytes(device) // 4
     return max(1, min(MAX_CACHE_TOKENS, limit // max(1, each)))

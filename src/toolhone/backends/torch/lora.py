@@ -58,7 +58,7 @@ class LoraLayer(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         dtype = self.weight.dtype
-        if dtype.itemsize < 4:
+        if self.joins:
             x = x.to(dtype)
             low = nn.functional.linear(self.dropout(x), self.lora_A.weight.to(dtype))
             b = (self.lora_B.weight * self.scale).to(dtype)
@@ -68,9 +68,23 @@ class LoraLayer(nn.Module):
             return joined
         result: torch.Tensor = self.base(x)
         low = self.lora_A(self.dropout(x).to(self.lora_A.weight.dtype))
-        flat, low = result.reshape(-1, result.shape[-1]), low.reshape(-1, low.shape[-1])
-        flat = flat.addmm_(low.to(dtype), self.lora_B.weight.T.to(dtype), alpha=self.scale)
-        return flat.view(result.shape)
+        if result.dtype is low.dtype is self.lora_B.weight.dtype:  # in place: 3 tensors less
+            flat = result.reshape(-1, result.shape[-1])
+            low = low.reshape(-1, low.shape[-1])
+            return flat.addmm_(low, self.lora_B.weight.T, alpha=self.scale).view(result.shape)
+        change: torch.Tensor = self.lora_B(low) * self.scale
+        return result + change.to(result.dtype)
+
+    @property
+    def joins(self) -> bool:
+        """Whether layer and adapter are one product: in half precision, where the layer is plain.
+
+        A layer with a forward pass of its own, as quantised ones have, gives its own result.
+        """
+        base = self.base
+        plain = type(base).forward in (nn.Linear.forward, Conv1D.forward)
+        hooked = "forward" in vars(base) or base._forward_hooks or base._forward_pre_hooks
+        return plain and not hooked and self.weight.dtype in (torch.bfloat16, torch.float16)
 
     @property
     def outputs_first(self) -> torch.Tensor:
@@ -79,9 +93,9 @@ class LoraLayer(nn.Module):
 
     def join(self) -> None:
         """Keep W and B side by side, where neither changes any more: decoding reads them often."""
-        dtype = self.weight.dtype
-        b = (self.lora_B.weight.data * self.scale).to(dtype)
-        self.joined = torch.cat((self.outputs_first, b), 1)
+        if self.joins:
+            b = (self.lora_B.weight.data * self.scale).to(self.weight.dtype)
+            self.joined = torch.cat((self.outputs_first, b), 1)
 
 
 class JoinedLinear(torch.autograd.Function):
@@ -110,7 +124,8 @@ class JoinedLinear(torch.autograd.Function):
     def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
         low, weight, b = ctx.saved_tensors
         of_b = slope.flatten(0, -2).T @ low.flatten(0, -2)
-        return slope @ weight, slope @ b, None, of_b, None, None
+        of_x = slope @ weight if ctx.needs_input_grad[0] else None
+        return of_x, slope @ b, None, of_b, None, None
 
 
 def initial_a(rank: int, inputs: int, generator: torch.Generator) -> torch.Tensor:

@@ -29,7 +29,7 @@ from toolhone.rows import Array, Row, Tokens
 
 
 class TorchSampler:
-    """`merges`: whether float32 adapters may be merged into a copy of their layers to decode."""
+    """`merges`: whether adapters may be put into a copy of their layers to decode."""
 
     def __init__(self, engine: Engine, merges: bool = True) -> None:
         self._live, self.info, self._merges = engine, engine.info, merges
