@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.backends.test_torch_models import CONFIGS, learn, save_model
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from backends.test_torch_models import CONFIGS, learn, save_model
 from toolhone.backends.base import Lora, SamplingParams
 from toolhone.backends.torch.cascade_decoder import merged_bytes
 from toolhone.backends.torch.engine import EngineOptions

@@ -121,7 +121,7 @@ class JoinedLinear(torch.autograd.Function):
         return nn.functional.linear(torch.cat((x, low), -1), both, bias)
 
     @staticmethod
-    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         low, weight, b = ctx.saved_tensors
         of_b = slope.flatten(0, -2).T @ low.flatten(0, -2)
         of_x = slope @ weight if ctx.needs_input_grad[0] else None
