@@ -116,7 +116,7 @@ def merged_bytes(engine: Engine) -> int:
     layers = [engine.model.get_submodule(name) for name in engine.lora_layers]
     joined = engine.model.dtype is not torch.float32
     numbers = (layer.weight.numel() + joined * layer.lora_B.weight.numel() for layer in layers)
-    return int(sum(numbers)) * engine.model.dtype.itemsize
+    return int(sum(numbers) * engine.model.dtype.itemsize)
 
 
 @dataclass(eq=False)
