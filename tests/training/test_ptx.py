@@ -23,6 +23,7 @@ from toolhone.errors import DataError
 from toolhone.rewards.reward_registry import RewardResult
 from toolhone.rows import Row
 from toolhone.runs.run import FINAL, Run, read_json
+from toolhone.training.dataset import load_data
 from toolhone.training.grpo import grpo
 from toolhone.training.losses import cross_entropy
 from toolhone.training.ppo import ppo
@@ -183,6 +184,39 @@ def test_a_file_of_tasks_alone_has_nothing_to_learn_beside_the_reward(tmp_path: 
     with pytest.raises(DataError, match=r"ptx\.coef .* labelled .*tasks\.jsonl holds only tasks"):
         train(experiment(values), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("coef", [0.0, 0.5])
+@pytest.mark.parametrize("order", [1, -1], ids=["tasks first", "conversations first"])
+@pytest.mark.parametrize("counts", [(30, 6), (6, 30)])
+def test_tasks_and_conversations_of_one_file_are_all_used_in_any_order(
+    counts: tuple[int, int], order: int, coef: float, tmp_path: Path
+) -> None:
+    values, path = small(tmp_path), tmp_path / "mixed.jsonl"
+    made = Templates(0, ["calculator"])
+    played = [replace(one, id=f"alone-{one.id}") for one in made.tasks(counts[0], "rl")]
+    parts = [played, made.conversations(counts[1])][::order]
+    path.write_text("".join(json.dumps(one.to_dict()) + "\n" for part in parts for one in part))
+    values["data"] = {"path": str(path), "validation_fraction": 0.2}
+    values["training"]["rl"]["ptx"]["coef"] = coef
+    data = load_data(experiment(values))
+    alone = [task.id for task in (*data.play, *data.tasks) if task.id.startswith("alone-")]
+    assert sorted(alone) == sorted(task.id for task in played)
+    assert 0 < sum(task.id in alone for task in data.tasks) < len(alone)
+    assert len(data.train) + len(data.held_out) == counts[1]
+    assert len(data.play) > sum(task.id in alone for task in data.play)
+    values["training"]["method"] = "sft"
+    values["training"].pop("rl")
+    assert load_data(experiment(values)).report["only_tasks"] == counts[0]
+
+
+def test_a_task_that_cannot_be_read_is_counted_among_conversations(tmp_path: Path) -> None:
+    values, path = small(tmp_path), tmp_path / "mixed.jsonl"
+    rows = [one.to_dict() for one in Templates(0, ["calculator"]).conversations(6)]
+    rows.append({**rows[0], "messages": rows[0]["messages"][:1], "expect": {"calls": 5}})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    values["data"] = {"path": str(path)}
+    assert load_data(experiment(values)).report["skipped"] == {"not a task": 1}
 
 
 def test_too_long_rows_count_among_labelled_rows_and_not_among_held_out_ones(

@@ -59,10 +59,12 @@ def tasks_from_any(
 
 
 def gives_only_tasks(source: str | Path | RecordStream) -> bool:
-    """Tell whether a file holds tasks alone: our own form, or a format made for evaluation."""
+    """Tell whether a file holds tasks alone: our own form to its end, or a format made for
+    evaluation."""
     stream = open_records(source)
     if is_own_form(stream):
-        return True
+        rows = (row for _, row in RecordStream(stream.path))
+        return all("expect" in row for row in rows if isinstance(row, dict))
     name = detect_format(stream)
     if name != toolbench.TOOLBENCH.name:
         return ABOUT[name].only_tasks

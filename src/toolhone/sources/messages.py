@@ -103,6 +103,8 @@ def is_own_form(record: Record) -> bool:
 
 def convert(record: Record, context: Context) -> Converted:
     line = context.line
+    if _is_task(record):
+        return Converted(tasks=[_task(record, context)])
     try:
         row = {key: value for key, value in record.items() if key not in _TOOLS}
         row["tools"] = decode_text(first_value(record, _TOOLS, "the row"), "'tools'")
@@ -127,6 +129,25 @@ def convert(record: Record, context: Context) -> Converted:
     if messages is not conversation.messages or source != conversation.source:
         conversation = replace(conversation, messages=messages, source=source)
     return Converted(conversation, tasks_of(conversation))
+
+
+def _is_task(record: Record) -> bool:
+    """Return whether a row among conversations is a task in our own form."""
+    turns = record.get("messages")
+    ends = isinstance(turns, list) and turns and isinstance(turns[-1], dict)
+    return "expect" in record and not (ends and turns[-1].get("role") == "assistant")
+
+
+def _task(record: Record, context: Context) -> Task:
+    try:
+        task = _at(context.line, fill_tools(record, context), Task.from_dict, context.unread)
+    except DataError as error:
+        raise Skip("not a task", str(error).removeprefix(f"{context.line}: ")) from None
+    offered = context.options.get("tools")
+    if offered and record.get("tools") is None:
+        context.repairs.add(WITHOUT_TOOLS)
+        return replace(task, tools=tuple(offered))
+    return task
 
 
 def _is_current(turn: Json) -> bool:

@@ -98,8 +98,8 @@ def load_data(experiment: Experiment, progress: Progress | None = None) -> Datas
         dataset = _with_new_phrasings(dataset, experiment)
     elif strategy not in ("world", "agent"):
         play = [task for conversation in dataset.train for task in tasks_of(conversation)]
-        play = distinct(environments(play, dataset.train, experiment.world))
-        dataset = replace(dataset, play=play)
+        play = environments(play, dataset.train, experiment.world)
+        dataset = replace(dataset, play=distinct([*play, *dataset.play]))
     return _playable(dataset, experiment)
 
 
@@ -246,10 +246,18 @@ def _from_file(experiment: Experiment, rows: RecordStream | None) -> Dataset:
         tasks = tasks_beside(other.tasks, held_out)
     else:
         train, held_out, report["dropped_by_split"] = _split(train, experiment)
-        openings = {opening(conversation) for conversation in loaded.conversations}
-        alone = [task for task in loaded.tasks if opening(task) not in openings]
-        tasks = [*tasks_beside(loaded.tasks, held_out), *alone]
-    return _counted(Dataset(train, held_out, tasks, report))
+        tasks = tasks_beside(loaded.tasks, held_out)
+    openings = {opening(conversation) for conversation in loaded.conversations}
+    alone = [task for task in loaded.tasks if opening(task) not in openings]
+    play = list[Task]()
+    if plays_tasks(experiment):
+        play, alone = alone[: data.max_samples], []
+        if len(play) > 1 and data.validation is None and experiment.evaluation.tasks is None:
+            split = split_rows(play, data.held_out_share, data.split_seed)
+            play, alone = split.train, split.validation
+    if data.validation is None:
+        tasks += alone
+    return _counted(Dataset(train, held_out, tasks, report, play=play))
 
 
 def _split(
