@@ -21,7 +21,7 @@ from toolhone.data.templates import Templates
 
 DESK = json.loads(Path(__file__).with_name("desk.json").read_text(encoding="utf-8"))
 CHAT = json.loads(Path(__file__).with_name("chat.json").read_text(encoding="utf-8"))
-SHARES = {"desk": 0.55, "missing": 0.2, "builtin": 0.1, "plain": 0.15}
+SHARES = {"desk": 0.58, "missing": 0.2, "builtin": 0.06, "plain": 0.16}
 """Of the rows of SFT."""
 INVENTED = 0.5
 """Share of SFT's streets and cities that are made of syllables: a name has to be read, letter by
@@ -85,8 +85,12 @@ def one_of(text: str, rng: random.Random) -> str:
 
 
 def desk_request(rng: random.Random, kind: str) -> tuple[str, str, Record]:
-    """A request with its tool (each as often) and arguments: the slots that occur in its text."""
-    tool = rng.choice(list(DESK["slots"]))
+    """A request with its tool and arguments: the slots that occur in its text.
+
+    Tools with many arguments are trained on more often; measured and played are all alike.
+    """
+    hardness = [len(slots) ** 2 if kind == "sft" else 1 for slots in DESK["slots"].values()]
+    tool = rng.choices(list(DESK["slots"]), hardness)[0]
     text = rng.choice([text for text, of in DESK["requests"][kind] if of == tool])
     values = slots(rng, "held" if kind == "held" else "train")
     text, arguments = one_of(text, rng), {"filter": {}} if tool == "find_orders" else Record()
