@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from support.checkpoints import write_certificate
@@ -19,7 +20,7 @@ from toolhone.config.experiment import experiment_of
 from toolhone.dialects.choose import open_syntax
 from toolhone.dialects.probe.certificate import Certificate, check_same
 from toolhone.errors import CapabilityError, DialectError, RunError, UserError
-from toolhone.export.merged import ExportFormat, check_place, export, to_of
+from toolhone.export.merged import ExportFormat, check_place, export, precision_of_weights, to_of
 from toolhone.export.replay import LEAST, Replay, replay, replay_tasks
 from toolhone.schema import Conversation
 from toolhone.sources.files import write_jsonl
@@ -122,6 +123,21 @@ def test_an_adapter_folder_is_merged_as_its_run_is(
     )
     assert one.keys() == two.keys()
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_run_in_bfloat16_on_float32_weights_is_merged_in_float32(tmp_path: Path) -> None:
+    values = {**RUN, "model": {"torch_dtype": "bfloat16"}}
+    run = train(experiment_of(values, "the test"), tmp_path / "run")[0]
+    words = ["export", str(run.folder), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    weights = load_file(tmp_path / "out" / "model.safetensors")
+    assert {value.dtype for value in weights.values()} == {torch.float32}
+    wide = open_model(run.folder, overrides=["model.torch_dtype=float32"])
+    assert export(wide, tmp_path / "same").replay.tolerance is not None
+    again = load_file(tmp_path / "same" / "model.safetensors")
+    assert all(torch.equal(weights[name], again[name]) for name in again)
+    assert precision_of_weights(str(tmp_path / "out")) == []
 
 
 def test_in_a_lower_precision_the_ids_decide(runs: Path, tmp_path: Path) -> None:

@@ -179,6 +179,14 @@ def size_up(name: str, model: ModelSection, full: bool) -> ModelSize:
     return ModelSize(weights, dtype, why, tight, device.type == "cpu")
 
 
+def stored_dtype(name: str, model: ModelSection) -> str | None:
+    """The precision that the config of a model folder or hub name gives for its weights."""
+    from toolhone.backends.torch.lora import open_skeleton
+
+    dtype = getattr(open_skeleton(name, model.trust_remote_code).config, "dtype", None)
+    return None if dtype is None else str(dtype).removeprefix("torch.")
+
+
 def longest_row(trainer: Trainer) -> int | None:
     """Return the tokens of a row that fills `MEMORY_SHARE` of the device; None where unknown."""
     from toolhone.backends.torch.device import device_bytes, peak_bytes

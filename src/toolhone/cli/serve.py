@@ -15,7 +15,7 @@ from toolhone.api import open_model
 from toolhone.cli import flags
 from toolhone.cli.console import print_note
 from toolhone.errors import ConfigError
-from toolhone.export.merged import check_place, to_of
+from toolhone.export.merged import ExportFormat, check_place, precision_of_weights, to_of
 from toolhone.export.merged import export as write_export
 from toolhone.rewards.reward_registry import Reward, load_rewards
 from toolhone.serve.app import ModelService
@@ -167,7 +167,8 @@ def export(
     Exit code 1: a replay differs."""
     form = to_of(to)
     check_place(out, run, overwrite)
-    opened = open_model(run, checkpoint, flags.with_options(None, dialect))
+    precision = precision_of_weights(run, checkpoint) if form is ExportFormat.MERGED else []
+    opened = open_model(run, checkpoint, flags.with_options(precision, dialect))
     result = write_export(opened, out, form, overwrite)
     if as_json:
         print(json.dumps(result.to_dict()))

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from toolhone.api import Model, open_model
 from toolhone.backends.base import WeightSampler
+from toolhone.backends.open import stored_dtype
 from toolhone.config.experiment import to_stderr
 from toolhone.dialects.probe.certificate import FILE, check_same, open_certified
 from toolhone.errors import CapabilityError, RunError, nearest
@@ -109,6 +110,20 @@ def export(
     result = replay(model, _reopen(model, out, to), tasks)
     files, verdict = sorted(path.name for path in out.iterdir()), model.certificate.verdict.value
     return Export(out, to, tuple(files), verdict, result, _notes(model, to, out))
+
+
+def precision_of_weights(ref: str, checkpoint: str | None = None) -> list[str]:
+    """The overrides that open a model for `merged` in the precision that its weights are stored in.
+
+    A run may compute in bfloat16 on a base in float32; merged in bfloat16, W + B A would lose most
+    of a small change.
+    """
+    plan, weights = find(ref, checkpoint)
+    if plan.model.backend != "torch" or plan.model.torch_dtype == "float32":
+        return []
+    whole = weights is not None and (weights / "config.json").is_file()
+    stored = stored_dtype(str(weights) if whole else resolve_model(plan), plan.model)
+    return ["model.torch_dtype=float32"] if stored == "float32" else []
 
 
 def check_place(out: Path, source: str, overwrite: bool) -> None:
