@@ -195,8 +195,9 @@ def test_tasks_and_conversations_of_one_file_are_all_used_in_any_order(
     values, path = small(tmp_path), tmp_path / "mixed.jsonl"
     made = Templates(0, ["calculator"])
     played = [replace(one, id=f"alone-{one.id}") for one in made.tasks(counts[0], "rl")]
-    parts = [played, made.conversations(counts[1])][::order]
-    path.write_text("".join(json.dumps(one.to_dict()) + "\n" for part in parts for one in part))
+    tasks = [one.to_dict() for one in played]
+    parts = [tasks, [one.to_dict() for one in made.conversations(counts[1])]][::order]
+    path.write_text("".join(json.dumps(row) + "\n" for part in parts for row in part))
     values["data"] = {"path": str(path), "validation_fraction": 0.2}
     values["training"]["rl"]["ptx"]["coef"] = coef
     data = load_data(experiment(values))

@@ -134,8 +134,9 @@ def convert(record: Record, context: Context) -> Converted:
 def _is_task(record: Record) -> bool:
     """Return whether a row among conversations is a task in our own form."""
     turns = record.get("messages")
-    ends = isinstance(turns, list) and turns and isinstance(turns[-1], dict)
-    return "expect" in record and not (ends and turns[-1].get("role") == "assistant")
+    last = turns[-1] if isinstance(turns, list) and turns else None
+    answered = isinstance(last, dict) and last.get("role") == "assistant"
+    return "expect" in record and not answered
 
 
 def _task(record: Record, context: Context) -> Task:
