@@ -63,7 +63,7 @@ def gives_only_tasks(source: str | Path | RecordStream) -> bool:
     evaluation."""
     stream = open_records(source)
     if is_own_form(stream):
-        rows = (row for _, row in RecordStream(stream.path))
+        rows = (row for _, row in stream.read_ahead())
         return all("expect" in row for row in rows if isinstance(row, dict))
     name = detect_format(stream)
     if name != toolbench.TOOLBENCH.name:

@@ -98,6 +98,12 @@ class RecordStream:
             records += not isinstance(row[1], BadLine)
         return rows
 
+    def read_ahead(self) -> list[tuple[FileLine, Record | BadLine]]:
+        """All rows of a file; iterating gives them as well."""
+        first, rest = self.first, list(self._rest)
+        self._rest = (row for row in rest)
+        return [*first, *rest]
+
     def __iter__(self) -> Iterator[tuple[FileLine, Record | BadLine]]:
         if not self.path.is_dir():
             return chain(self.first, self._rest)

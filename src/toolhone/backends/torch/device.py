@@ -23,6 +23,10 @@ from torch.utils.checkpoint import checkpoint
 
 from toolhone.errors import ModelError
 
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
+# oneDNN keeps about 1 MB of code for each shape that it has multiplied in bfloat16, 1,024 of them;
+# every batch has its own number of tokens, so a long run grows by a gigabyte.
+
 TRIMMED = 5
 """Checkpointed layers after which glibc gives freed memory back."""
 CPU_MICRO_BATCHES = (1024, 4096)
