@@ -28,7 +28,8 @@ from backends.test_torch_models import CONFIGS, CPU, SIZES, save_model
 from toolhone.backends.base import Lora
 from toolhone.backends.torch import attention, device, kernels
 from toolhone.backends.torch import engine as engines
-from toolhone.backends.torch.attention import AttentionPlan, ForestAttention
+from toolhone.backends.torch.attention import ForestAttention
+from toolhone.backends.torch.attention_plan import AttentionPlan
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.forest import SHORTEST, Forest, inputs_of, split
 from toolhone.backends.torch.shared import SharedBase

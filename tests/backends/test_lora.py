@@ -13,7 +13,8 @@ from backends.test_torch_models import CONFIGS, learn, save_model
 from toolhone.backends.base import Lora, SamplingParams
 from toolhone.backends.torch.cascade_decoder import merged_bytes
 from toolhone.backends.torch.engine import EngineOptions
-from toolhone.backends.torch.lora import JoinedLinear, LoraLayer
+from toolhone.backends.torch.kernels import JoinedLinear
+from toolhone.backends.torch.lora import LoraLayer
 from toolhone.backends.torch.trainer import open_trainer
 
 OPTIONS = {

@@ -50,10 +50,8 @@ _TRIED: weakref.WeakKeyDictionary[Engine, bool] = weakref.WeakKeyDictionary()
 
 
 def decoding_engine(engine: Engine, merges: bool) -> Engine:
-    """A twin of the engine, with cascade attention, that shares its weights.
-
-    merges: whether float32 adapters are merged into weights of the twin's own. In lower precision
-    the rounding of merged weights would change the policy; there they stand side by side.
+    """A twin of the engine, with cascade attention, that shares its weights; where it `merges`,
+    adapters go into weights of its own, or beside them where merging would round.
     """
     AttentionInterface.register(NAME, cascade_attention)
     engine.set_learning(False)

@@ -22,13 +22,8 @@ from safetensors import SafetensorError
 from torch import nn
 
 from toolhone.backends.base import Lora, ModelInfo, pad_rows
-from toolhone.backends.torch.attention import (
-    AttentionPlan,
-    KeptAttention,
-    prepare,
-    run_forest,
-    widened,
-)
+from toolhone.backends.torch.attention import prepare, run_forest, widened
+from toolhone.backends.torch.attention_plan import AttentionPlan, KeptAttention
 from toolhone.backends.torch.device import (
     cache_tokens,
     checkpoint_layers,

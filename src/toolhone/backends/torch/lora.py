@@ -23,6 +23,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from toolhone.backends.base import Lora
+from toolhone.backends.torch.kernels import JoinedLinear
 from toolhone.errors import ConfigError, ModelError, nearest
 from toolhone.runs.run import read_json, write_json
 
@@ -96,36 +97,6 @@ class LoraLayer(nn.Module):
         if self.joins:
             b = (self.lora_B.weight.data * self.scale).to(self.weight.dtype)
             self.joined = torch.cat((self.outputs_first, b), 1)
-
-
-class JoinedLinear(torch.autograd.Function):
-    """x W^T + low B^T + bias as one product, rounded once; W is frozen.
-
-    Added to a product that is already rounded, as PEFT adds it, a change below half a step of
-    bfloat16 (0.2 to 0.4 % of the number) is lost, each time: a young adapter has no effect there.
-    joined: W and B side by side, where somebody keeps them.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        low: torch.Tensor,
-        weight: torch.Tensor,
-        b: torch.Tensor,
-        bias: torch.Tensor | None,
-        joined: torch.Tensor | None,
-    ) -> torch.Tensor:
-        ctx.save_for_backward(low, weight, b)
-        both = torch.cat((weight, b), 1) if joined is None else joined
-        return nn.functional.linear(torch.cat((x, low), -1), both, bias)
-
-    @staticmethod
-    def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        low, weight, b = ctx.saved_tensors
-        of_b = slope.flatten(0, -2).T @ low.flatten(0, -2)
-        of_x = slope @ weight if ctx.needs_input_grad[0] else None
-        return of_x, slope @ b, None, of_b, None, None
 
 
 def initial_a(rank: int, inputs: int, generator: torch.Generator) -> torch.Tensor:
