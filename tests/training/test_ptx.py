@@ -23,6 +23,7 @@ from toolhone.errors import DataError
 from toolhone.rewards.reward_registry import RewardResult
 from toolhone.rows import Row
 from toolhone.runs.run import FINAL, Run, read_json
+from toolhone.sources.formats import open_source
 from toolhone.training.dataset import load_data
 from toolhone.training.grpo import grpo
 from toolhone.training.losses import cross_entropy
@@ -209,6 +210,78 @@ def test_tasks_and_conversations_of_one_file_are_all_used_in_any_order(
     values["training"]["method"] = "sft"
     values["training"].pop("rl")
     assert load_data(experiment(values)).report["only_tasks"] == counts[0]
+
+
+def rows_of_both(tmp_path: Path, *rows: Any) -> dict[str, Any]:
+    """An experiment on a file of 24 tasks, four conversations and these rows."""
+    values, path = small(tmp_path), tmp_path / "mixed.jsonl"
+    made = Templates(0, ["calculator"])
+    both = [*made.tasks(24, "rl"), *made.conversations(4)]
+    lines = [*(one.to_dict() for one in both), *rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in lines))
+    values["data"] = {"path": str(path), "validation_fraction": 0.25}
+    values["training"]["rl"]["ptx"]["coef"] = 0.0
+    return values
+
+
+def test_a_task_with_the_question_of_a_conversation_is_played_or_held_out_with_it(
+    tmp_path: Path,
+) -> None:
+    made = Templates(0, ["calculator"])
+    twins = [
+        {"id": f"twin-{row.id}", "messages": row.to_dict()["messages"][:1], "expect": {"calls": []}}
+        for row in made.conversations(4)
+    ]
+    twins = [{**twin, "expect": {"no_call": True}} for twin in twins]
+    data = load_data(experiment(rows_of_both(tmp_path, *twins)))
+    played, held = (
+        {task.messages[0].content for task in part if task.id.startswith("twin-")}
+        for part in (data.play, data.tasks)
+    )
+    assert len(played) + len(held) == 4
+    assert held == {row.messages[0].content for row in data.held_out}
+    assert sum(data.report["alone"].values()) == 28
+
+
+def test_tasks_beyond_the_samples_are_counted(tmp_path: Path) -> None:
+    values = rows_of_both(tmp_path)
+    values["data"]["max_samples"] = 10
+    told = load_data(experiment(values)).report["alone"]
+    assert (told["beyond"], told["play"] + told["held_out"]) == (14, 10)
+
+
+def test_a_row_that_is_neither_costs_no_task_of_the_file(tmp_path: Path) -> None:
+    values, path = small(tmp_path), tmp_path / "tasks.jsonl"
+    values["training"]["rl"]["ptx"]["coef"] = 0.0
+    rows = [task.to_dict() for task in Templates(0, ["calculator"]).tasks(24)]
+    for other in ({"note": "made by hand"}, {"messages": rows[0]["messages"]}):
+        path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, other]))
+        values["data"] = {"path": str(path)}
+        data = load_data(experiment(values))
+        assert len(data.play) + len(data.tasks) == 24
+
+
+def test_empty_columns_of_a_joined_table_make_no_task_of_a_conversation(tmp_path: Path) -> None:
+    values, path = small(tmp_path), tmp_path / "mixed.jsonl"
+    made = Templates(0, ["calculator"])
+    rows = [{**row.to_dict(), "expect": None} for row in made.conversations(20)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    values["data"] = {"path": str(path)}
+    data = load_data(experiment(values))
+    assert len(data.train) + len(data.held_out) == 20
+
+
+def test_tasks_stay_where_conversations_are_joined(tmp_path: Path) -> None:
+    said = [("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d")]
+    turns = [{"role": role, "content": text} for role, text in said]
+    task = {"messages": [{"role": "user", "content": "e"}], "expect": {"no_call": True}}
+    path = tmp_path / "joined.jsonl"
+    rows = [{"messages": turns[:2]}, {"messages": turns}, {"id": "alone", **task}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    loaded = open_source(path, "messages")
+    loaded.join()
+    assert (loaded.merged, [task.id for task in loaded.alone]) == (1, ["alone"])
+    assert loaded.tasks[-1].id == "alone"
 
 
 def test_a_task_that_cannot_be_read_is_counted_among_conversations(tmp_path: Path) -> None:

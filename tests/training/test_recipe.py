@@ -75,6 +75,8 @@ def test_precision_is_what_this_processor_does_fast(other, has, monkeypatch):
     why = "this CPU is fast in it" if has else "this CPU has no fast bfloat16"
     assert plan.model.torch_dtype == ("bfloat16" if has else "float32")
     assert f"recipe: model.torch_dtype {plan.model.torch_dtype} ({why})" in lines
+    full = {"model": {"name": str(other), "device_map": "cpu"}, "training": {"lora": None}}
+    assert chosen(full)[0].model.torch_dtype == "float32"
 
 
 @pytest.mark.usefixtures("counts_as_large")

@@ -167,9 +167,12 @@ def size_up(name: str, model: ModelSection, full: bool) -> ModelSize:
     weights = sum(value.numel() for value in skeleton.parameters())
     device, _ = devices.find_device(model.device_map)
     fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    fast = fast or (device.type == "cpu" and processor_has_bfloat16())
+    able = device.type == "cpu" and processor_has_bfloat16()
+    fast = fast or (able and not full)  # with float32 weights to learn it gains next to nothing
     dtype = "bfloat16" if fast else "float32"
-    slow = "has no fast bfloat16" if device.type == "cpu" else "is not known to be fast in bfloat16"
+    slow = "is not known to be fast in bfloat16"
+    if device.type == "cpu":
+        slow = "gains little by bfloat16 in full training" if able else "has no fast bfloat16"
     why = f"this {device.type.upper()} {'is fast in it' if fast else slow}"
     size = 2 if fast else 4
     tokens = devices.default_micro_batch(skeleton.config, device, size)

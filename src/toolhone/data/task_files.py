@@ -23,6 +23,9 @@ from toolhone.sources.formats import ABOUT, SOURCES, detect_format, open_source
 from toolhone.sources.messages import read_tasks
 from toolhone.sources.source import SourceOptions, tasks_of
 
+_SPOKEN = {"messages", "prompt", "completion"}
+"""Keys of a conversation in the form of messages."""
+
 
 def tasks_from_any(
     source: str | Path | RecordStream,
@@ -59,12 +62,12 @@ def tasks_from_any(
 
 
 def gives_only_tasks(source: str | Path | RecordStream) -> bool:
-    """Tell whether a file holds tasks alone: our own form to its end, or a format made for
-    evaluation."""
+    """Tell whether a file holds tasks alone: our own form without a row of messages that expects
+    nothing, or a format made for evaluation."""
     stream = open_records(source)
     if is_own_form(stream):
-        rows = (row for _, row in stream.read_ahead())
-        return all("expect" in row for row in rows if isinstance(row, dict))
+        rows = [row for _, row in stream.read_ahead() if isinstance(row, dict)]
+        return all(row.get("expect") is not None for row in rows if _SPOKEN & row.keys())
     name = detect_format(stream)
     if name != toolbench.TOOLBENCH.name:
         return ABOUT[name].only_tasks
@@ -78,7 +81,8 @@ def is_own_form(stream: RecordStream) -> bool:
     if stream.path.is_dir() or is_table(stream.path):
         return False
     records = [row for _, row in stream.first if isinstance(row, dict)]
-    return bool(records) and 2 * sum("expect" in row for row in records) >= len(records)
+    expecting = sum(row.get("expect") is not None for row in records)
+    return bool(records) and 2 * expecting >= len(records)
 
 
 def distinct(tasks: Sequence[Task]) -> list[Task]:

@@ -119,7 +119,8 @@ def precision_of_weights(ref: str, checkpoint: str | None = None) -> list[str]:
     of a small change.
     """
     plan, weights = find(ref, checkpoint)
-    if plan.model.backend != "torch" or plan.model.torch_dtype == "float32":
+    model = plan.model
+    if model.backend != "torch" or model.torch_dtype == "float32" or model.model_class is not None:
         return []
     whole = weights is not None and (weights / "config.json").is_file()
     stored = stored_dtype(str(weights) if whole else resolve_model(plan), plan.model)

@@ -108,11 +108,13 @@ class RowCounts:
 
 @dataclass
 class Loaded(RowCounts):
-    """What a source read from a file, in memory. places: of each conversation or pair."""
+    """What a source read from a file, in memory. places: of each conversation or pair. alone: the
+    tasks of rows that gave tasks alone, which are among `tasks` as well."""
 
     conversations: list[Conversation] = field(default_factory=list)
     places: list[FileLine] = field(default_factory=list)
     tasks: list[Task] = field(default_factory=list)
+    alone: list[Task] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
     preferences: list[Preference] = field(default_factory=list)
 
@@ -126,6 +128,8 @@ class Loaded(RowCounts):
         self.preferences += [] if row.preference is None else [row.preference]
         if row.conversation is not None or row.preference is not None:
             self.places.append(line)
+        else:
+            self.alone += row.tasks
         self.tasks += row.tasks
 
     def skip(self, line: FileLine, skip: Skip, row: Json = None) -> None:
@@ -144,7 +148,7 @@ class Loaded(RowCounts):
         self.repaired += Counter({BRANCH: trails.branches} if trails.branches else {})
         self.places = [self.places[n] for n, _ in kept]
         self.conversations = [row for _, row in kept]
-        self.tasks = [task for row in self.conversations for task in tasks_of(row)]
+        self.tasks = [task for row in self.conversations for task in tasks_of(row)] + self.alone
 
 
 _COUNTED = {

@@ -136,7 +136,7 @@ def _is_task(record: Record) -> bool:
     turns = record.get("messages")
     last = turns[-1] if isinstance(turns, list) and turns else None
     answered = isinstance(last, dict) and last.get("role") == "assistant"
-    return "expect" in record and not answered
+    return record.get("expect") is not None and not answered
 
 
 def _task(record: Record, context: Context) -> Task:
