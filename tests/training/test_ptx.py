@@ -216,8 +216,8 @@ def rows_of_both(tmp_path: Path, *rows: Any) -> dict[str, Any]:
     """An experiment on a file of 24 tasks, four conversations and these rows."""
     values, path = small(tmp_path), tmp_path / "mixed.jsonl"
     made = Templates(0, ["calculator"])
-    both = [*made.tasks(24, "rl"), *made.conversations(4)]
-    lines = [*(one.to_dict() for one in both), *rows]
+    tasks = [one.to_dict() for one in made.tasks(24, "rl")]
+    lines = [*tasks, *(one.to_dict() for one in made.conversations(4)), *rows]
     path.write_text("".join(json.dumps(row) + "\n" for row in lines))
     values["data"] = {"path": str(path), "validation_fraction": 0.25}
     values["training"]["rl"]["ptx"]["coef"] = 0.0

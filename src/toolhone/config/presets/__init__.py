@@ -144,8 +144,8 @@ def processor_has_bfloat16() -> bool:
     import torch
 
     if platform.machine().lower() in ("arm64", "aarch64"):
-        supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
-        return torch.backends.mkldnn.is_available() and supported is not None and bool(supported())
+        supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+        return bool(torch._C._has_mkldnn and supported())
     asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, name, lambda: False)() for name in asked)
 
