@@ -227,7 +227,8 @@ def _from_file(experiment: Experiment, rows: RecordStream | None) -> Dataset:
     loaded = _open(data.path, rows, experiment)
     source = data.format if rows is None else str(rows.path)
     report: dict[str, Any] = {"source": source, **_counts(loaded)}
-    if not loaded.conversations and not (plays_tasks(experiment) and loaded.alone):
+    alone = loaded.alone if plays_tasks(experiment) else []
+    if not loaded.conversations and not alone:
         raise DataError(
             f"{data.path or data.format}: no row gives a conversation to train on; "
             f"{loaded.summary(examples=True)}"
@@ -245,28 +246,22 @@ def _from_file(experiment: Experiment, rows: RecordStream | None) -> Dataset:
         held_out = list(other.conversations)
         tasks = tasks_beside(other.tasks, held_out)
     else:
-        train, held_out, report["dropped_by_split"] = _split(train, experiment)
+        parts = _split(train, experiment) if train else ([], [], 0)
+        train, held_out, report["dropped_by_split"] = parts
         tasks = tasks_beside(loaded.tasks, held_out)
         openings = {opening(conversation) for conversation in loaded.conversations}
         tasks += [task for task in loaded.tasks if opening(task) not in openings]
     dataset = _counted(Dataset(train, held_out, tasks, report))
-    return _with_tasks_alone(dataset, loaded.alone, experiment) if loaded.alone else dataset
+    return _with_tasks_alone(dataset, alone, experiment) if alone else dataset
 
 
 def _with_tasks_alone(dataset: Dataset, alone: Sequence[Task], experiment: Experiment) -> Dataset:
-    """The dataset with the tasks of rows that hold no conversation, where the method plays tasks.
-
-    A part of them is held out, and those that begin like a held-out conversation are.
-    """
-    if not plays_tasks(experiment):
-        return dataset
-    data = experiment.data
-    hidden = {opening(conversation) for conversation in dataset.held_out}
+    """Let the tasks of rows without a conversation be played, but for a part that is held out."""
+    data, hidden = experiment.data, {opening(conversation) for conversation in dataset.held_out}
     shown = [task for task in alone if opening(task) not in hidden]
     places = {id(task) for task in shown}
     tasks = [task for task in dataset.tasks if id(task) not in places]
-    play = shown[: data.max_samples]
-    beyond = len(shown) - len(play)
+    play, beyond = shown[: data.max_samples], max(0, len(shown) - (data.max_samples or len(shown)))
     if data.validation is None and experiment.evaluation.tasks is None and len(play) > 1:
         split = split_rows(play, data.held_out_share, data.split_seed)
         play, tasks = split.train, [*tasks, *split.validation]
@@ -278,8 +273,6 @@ def _split(
     rows: list[Conversation], experiment: Experiment
 ) -> tuple[list[Conversation], list[Conversation], int]:
     """Training part, held-out part, and how many rows belong to neither."""
-    if not rows:
-        return [], [], 0
     data = experiment.data
     by = split_by_tools if data.split == "tools" else split_rows
     split = by(rows, data.held_out_share, data.split_seed)
