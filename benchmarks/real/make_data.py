@@ -21,7 +21,7 @@ from toolhone.data.templates import Templates
 
 DESK = json.loads(Path(__file__).with_name("desk.json").read_text(encoding="utf-8"))
 CHAT = json.loads(Path(__file__).with_name("chat.json").read_text(encoding="utf-8"))
-SHARES = {"desk": 0.58, "missing": 0.2, "builtin": 0.06, "plain": 0.16}
+SHARES = {"desk": 0.58, "missing": 0.18, "builtin": 0.04, "plain": 0.2}
 """Of the rows of SFT."""
 INVENTED = 0.5
 """Share of SFT's streets and cities that are made of syllables: a name has to be read, letter by
@@ -195,7 +195,7 @@ def published_tasks(file: Path, count: int, seed: int) -> Iterator[Record]:
     """Tasks drawn from a file that `toolhone data import` wrote, in a category of their own."""
     lines = file.read_text(encoding="utf-8").splitlines()
     tasks = [record for record in map(json.loads, lines) if "expect" in record]
-    for record in random.Random(seed).sample(tasks, min(count, len(tasks))):
+    for record in random.Random(seed).sample(tasks, min(count // 2, len(tasks))):
         name = file.name.partition(".")[0]
         yield {**record, "id": f"{name}-{record['id']}", "category": name}
 
@@ -210,7 +210,7 @@ def make_data(
     """Write rows.jsonl, grpo.jsonl and tasks.jsonl (measured); return them.
 
     grpo.jsonl: tasks to play, and a quarter as many rows of SFT, which are played as well, and
-    whose gradient goes beside the reward. published: files of tasks that are only measured.
+    whose gradient goes beside the reward. published: files of tasks that are only measured, half as many.
     """
     builtin = [one.to_dict() for one in Templates(seed).tasks(sizes.tasks, "held_out_fillers")]
     for one in builtin:

@@ -19,14 +19,19 @@ from toolhone import evaluate, open_model
 from toolhone.rows import Row
 from toolhone.schema import Expect, Message, Task
 
+SAMPLED = ("evaluation.temperature=1", "evaluation.max_new_tokens=64")
+"""Answers to learn from are drawn from the model as it is: where it still has its own distribution
+their gradient is zero on average. Greedy ones, repeated, sharpen it, and text is forgotten."""
+TRIES = 2
 
-def answers(model: Any, questions: list[str]) -> list[str]:
-    """What the model answers, without tools, greedily."""
+
+def answers(model: Any, questions: list[str], tries: int = 1) -> list[str]:
+    """What the model answers, without tools: to every question once, then once more, and so on."""
     tasks = [
         Task(f"q{number:03d}", (Message("user", text),), (), Expect(no_call=True))
         for number, text in enumerate(questions)
     ]
-    return [sample.text for sample in evaluate(model, tasks).samples]
+    return [sample.text for sample in evaluate(model, tasks, tries=tries).samples]
 
 
 def whole_sentences(text: str) -> str:
@@ -48,10 +53,10 @@ def perplexity(model: Any, texts: list[str]) -> float:
 def main() -> None:
     verb, ref, out, *keys = sys.argv[1:]
     keys = [*keys, "evaluation.max_new_tokens=48", "tools=[]"]
-    model = open_model(ref, overrides=keys)
+    model = open_model(ref, overrides=[*keys, *(SAMPLED if verb == "answer" else ())])
     if verb == "answer":
-        said = answers(model, CHAT["trained"])
-        pairs = zip(CHAT["trained"], map(whole_sentences, said), strict=True)
+        said = answers(model, CHAT["trained"], TRIES)
+        pairs = zip(CHAT["trained"] * TRIES, map(whole_sentences, said), strict=True)
         found: Any = [pair for pair in pairs if pair[1] and not {"{", "[", "<"} & set(pair[1])]
     else:
         said = answers(model, CHAT["asked"])

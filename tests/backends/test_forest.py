@@ -26,7 +26,7 @@ from transformers import (
 
 from backends.test_torch_models import CONFIGS, CPU, SIZES, save_model
 from toolhone.backends.base import Lora
-from toolhone.backends.torch import attention, device, kernels
+from toolhone.backends.torch import attention, kernels, recompute
 from toolhone.backends.torch import engine as engines
 from toolhone.backends.torch.attention import ForestAttention
 from toolhone.backends.torch.attention_plan import AttentionPlan
@@ -264,8 +264,7 @@ def test_attention_of_checkpointed_layers_is_computed_once(
         counts.append(len(runs))
         slopes.append(layers[0].self_attn.q_proj.weight.grad.clone())
     assert torch.allclose(*slopes, atol=1e-6)
-    assert (counts[0] == counts[1]) is not shared
-    assert counts[0] > 0
+    assert counts[0] == counts[1] > 0
 
 
 def test_a_layer_that_attends_twice_has_the_same_gradients_where_it_is_checkpointed(
@@ -283,6 +282,48 @@ def test_a_layer_that_attends_twice_has_the_same_gradients_where_it_is_checkpoin
         assert torch.allclose(one, other, atol=1e-6)
 
 
+def test_checkpointed_layers_keep_the_products_of_adapters_that_have_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, rooms, runs, slopes = save_model(CONFIGS["qwen3"], tmp_path), [], [0], []
+    linear, make = torch.nn.functional.linear, recompute.Room
+    monkeypatch.setattr(recompute, "Room", lambda free: rooms.append(make(free)) or rooms[-1])
+
+    def counted(*inputs: Any) -> Any:
+        runs[-1] += inputs[1].shape[0] > 4  # products by frozen weights, not by A
+        return linear(*inputs)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", counted)
+    for room in (None, 10**9, 20_000, 0):
+        monkeypatch.setattr(recompute, "kept_bytes", lambda _, room=room: room)
+        options = replace(CPU, gradient_checkpointing=room is not None)
+        runs.append(0)
+        trainer = open_trainer(folder, Lora(4), options)
+        runs[-1] = 0
+        trainer.forward_backward(groups_of_rows(), cross_entropy())
+        slopes.append([value.grad for _, value in trainer.engine.trainable()])
+        assert room is None or rooms[-1].free == room
+    plain, every, some, none = runs[1:]
+    assert plain == every < some < none
+    for found, exact in zip(slopes[1:], (False, True, True), strict=True):
+        for one, other in zip(found, slopes[1 if exact else 0], strict=True):
+            assert torch.equal(one, other) if exact else torch.allclose(one, other, atol=1e-6)
+
+
+def test_a_kept_result_that_was_changed_in_place_is_computed_again() -> None:
+    calls = list[int]()
+
+    def run(change: bool) -> torch.Tensor:
+        (made,) = recompute.kept_result(lambda: (calls.append(1), (torch.ones(3),))[1])
+        return made.mul_(2) if change else made
+
+    for change, times in ((False, 1), (True, 2)):
+        calls.clear()
+        layer = recompute.LayerPass(recompute.Room(10**6))
+        assert layer(run, change).tolist() == layer(run, change).tolist()
+        assert len(calls) == times
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc is what keeps the holes")
 def test_checkpointed_layers_give_their_holes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -290,7 +331,7 @@ def test_checkpointed_layers_give_their_holes_back(
     trims: list[int] = []
     library = SimpleNamespace(malloc_trim=trims.append)
     monkeypatch.setattr(ctypes, "CDLL", lambda _: library)
-    monkeypatch.setattr(device, "TRIMMED", 2)
+    monkeypatch.setattr(recompute, "TRIMMED", 2)
     options = replace(CPU, gradient_checkpointing=True)
     engine = open_trainer(save_model(CONFIGS["llama"], tmp_path), Lora(2), options).engine
     engine.set_learning(True)

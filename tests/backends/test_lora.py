@@ -13,7 +13,7 @@ from backends.test_torch_models import CONFIGS, learn, save_model
 from toolhone.backends.base import Lora, SamplingParams
 from toolhone.backends.torch.cascade_decoder import merged_bytes
 from toolhone.backends.torch.engine import EngineOptions
-from toolhone.backends.torch.kernels import JoinedLinear
+from toolhone.backends.torch.kernels import AdaptedLinear
 from toolhone.backends.torch.lora import LoraLayer
 from toolhone.backends.torch.trainer import open_trainer
 
@@ -124,10 +124,12 @@ def test_the_joined_product_has_the_gradients_of_its_formula() -> None:
         )
     )
     assert torch.autograd.gradcheck(
-        lambda x, low, b: JoinedLinear.apply(x, low, weight, b, bias, None), (x, low, b)
+        lambda x, low, b: AdaptedLinear.apply(x, low, weight, b, bias, None), (x, low, b)
     )
     expected = x @ weight.T + low @ b.T + bias
-    assert torch.allclose(JoinedLinear.apply(x, low, weight, b, bias, None), expected)
+    assert torch.allclose(AdaptedLinear.apply(x, low, weight, b, bias, None), expected)
+    single = AdaptedLinear.apply(*(one.float() for one in (x, low, weight, b, bias)), None)
+    assert torch.allclose(single, expected.float(), atol=1e-6)
 
 
 def test_what_is_kept_side_by_side_gives_the_same_bits() -> None:

@@ -23,6 +23,7 @@ from torch import nn
 from toolhone.backends.torch.attention_plan import AttentionPlan
 from toolhone.backends.torch.forest import Forest
 from toolhone.backends.torch.kernels import kernel_of
+from toolhone.backends.torch.recompute import kept_result
 
 ERROR = 1e-4
 """How far hidden states of a forest may be from those of padded rows, relative to their norm."""
@@ -97,7 +98,7 @@ def forest_attention(
     layer = getattr(module, "layer_idx", 0)
     plan.windows[layer] = window
     result: torch.Tensor = ForestAttention.apply(  # type: ignore[no-untyped-call]
-        query, key, value, plan, (scale, options.get("softcap")), window, layer
+        query, key, value, plan, (scale, options.get("softcap")), window
     )
     return result
 
@@ -112,8 +113,6 @@ def run_forest(model: Any, forest: Forest, plan: AttentionPlan) -> torch.Tensor:
         use_cache=False,
         forest=plan,
     ).last_hidden_state[0]
-    if plan.kept:
-        plan.kept.forward_ended = True
     if plan.wanted is None or len(states) == len(plan.wanted):
         return states
     return states.index_select(0, plan.wanted)
@@ -289,34 +288,11 @@ class ForestAttention(torch.autograd.Function):
         plan: AttentionPlan,
         scores: tuple[float, float | None],
         window: int | None,
-        layer: int = 0,
     ) -> torch.Tensor:
         """`scores`: their scale and their soft cap."""
-        kernel = kernel_of(query, value, *scores)
-        ctx.plan, ctx.kernel, ctx.window = plan, kernel, window
-        if plan.kept and (found := plan.kept.take(layer)):
-            ctx.save_for_backward(query, key, value, *found)
-            return found[0][None]
-        q, k, v = _by_kv_head(query, key, value)
-        heads, repeats, count, _ = q.shape
-        joint = q.new_empty(count, heads * repeats, v.shape[-1])
-        out = joint.view(count, heads, repeats, -1).permute(1, 2, 0, 3)
-        total = q.new_empty(
-            (heads, repeats, count), dtype=torch.promote_types(q.dtype, torch.float32)
-        )
-        for part, mask in plan.masked(window, q.dtype):
-            at, of = part.queries, part.keys
-            own, norm = kernel.forward(q[:, :, at], k[:, :, of], v[:, :, of], part.causal, mask)
-            if part.causal:
-                out[:, :, at], total[:, :, at] = own, norm
-                continue
-            both = torch.logaddexp(total[:, :, at], norm)
-            before, now = (each.sub(both).exp_()[..., None] for each in (total[:, :, at], norm))
-            out[:, :, at] = out[:, :, at] * before + own * now
-            total[:, :, at] = both
+        ctx.plan, ctx.window, ctx.kernel = plan, window, kernel_of(query, value, *scores)
+        joint, total = kept_result(lambda: _attend(query, key, value, ctx), always=True)
         ctx.save_for_backward(query, key, value, joint, total)
-        if plan.kept and any(ctx.needs_input_grad):
-            plan.kept.put(layer, (joint, total))
         return joint[None]
 
     @staticmethod
@@ -339,7 +315,29 @@ class ForestAttention(torch.autograd.Function):
             q_sum[:, :, at] += own[0]
             k_sum[:, of] += own[1].sum(1)
             v_sum[:, of] += own[2].sum(1)
-        return dq, dk, dv, None, None, None, None
+        return dq, dk, dv, None, None, None
+
+
+def _attend(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, ctx: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Output [tokens, heads, width] and log-sum-exp [kv heads, repeats, tokens] of all parts."""
+    q, k, v = _by_kv_head(query, key, value)
+    heads, repeats, count, _ = q.shape
+    joint = q.new_empty(count, heads * repeats, v.shape[-1])
+    out = joint.view(count, heads, repeats, -1).permute(1, 2, 0, 3)
+    total = q.new_empty((heads, repeats, count), dtype=torch.promote_types(q.dtype, torch.float32))
+    for part, mask in ctx.plan.masked(ctx.window, q.dtype):
+        at, of = part.queries, part.keys
+        own, norm = ctx.kernel.forward(q[:, :, at], k[:, :, of], v[:, :, of], part.causal, mask)
+        if part.causal:
+            out[:, :, at], total[:, :, at] = own, norm
+            continue
+        both = torch.logaddexp(total[:, :, at], norm)
+        before, now = (each.sub(both).exp_()[..., None] for each in (total[:, :, at], norm))
+        out[:, :, at] = out[:, :, at] * before + own * now
+        total[:, :, at] = both
+    return joint, total
 
 
 def _by_kv_head(

@@ -1,4 +1,4 @@
-"""Which tokens of a prefix forest attend to which, and what checkpointed layers keep of it.
+"""Which tokens of a prefix forest attend to which.
 
 plan = AttentionPlan.of(Forest.of(rows), device)
 for part, mask in plan.masked(window=None, dtype=torch.float32): ...
@@ -25,26 +25,6 @@ class Part:
     causal: bool
 
 
-@dataclass
-class KeptAttention:
-    """The attention of checkpointed layers, which the backward pass takes instead of computing it
-    again: they keep one output more each.
-    """
-
-    by_layer: dict[int, tuple[torch.Tensor, torch.Tensor] | None] = field(default_factory=dict)
-    """None: of several attentions (DiffLlama has two in a layer) none can be told from another."""
-    forward_ended: bool = False
-    """From then on a layer that runs is one that runs again."""
-
-    def take(self, layer: int) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Output and log-sum-exp of the layer; None while the forward pass runs."""
-        return self.by_layer.pop(layer, None) if self.forward_ended else None
-
-    def put(self, layer: int, found: tuple[torch.Tensor, torch.Tensor]) -> None:
-        if not self.forward_ended:
-            self.by_layer[layer] = None if layer in self.by_layer else found
-
-
 @dataclass(frozen=True)
 class AttentionPlan:
     """The parts of a forest's attention: first each node's own, then those of its descendants.
@@ -58,8 +38,6 @@ class AttentionPlan:
     windows: dict[int, int | None] = field(default_factory=dict)
     """The sliding window that each layer asked for."""
     masks: dict[tuple[int, int, torch.dtype], torch.Tensor | None] = field(default_factory=dict)
-    kept: KeptAttention | None = None
-    """Where layers are checkpointed."""
 
     @staticmethod
     def of(

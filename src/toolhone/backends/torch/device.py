@@ -8,27 +8,23 @@ A prediction counts weights, optimizer and hidden states, and on a CPU a tenth o
 
 from __future__ import annotations
 
-import ctypes
-import itertools
 import os
 import resource
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from toolhone.errors import ModelError
 
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "256")
 # oneDNN keeps about 1 MB of code for each shape that it has multiplied in bfloat16, 1,024 of them;
 # every batch has its own number of tokens, so a long run grows by a gigabyte.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+# Large tensors in pages of 2 MB, where Linux gives them: a step of SmolLM2 takes 7 % less.
 
-TRIMMED = 5
-"""Checkpointed layers after which glibc gives freed memory back."""
 CPU_MICRO_BATCHES = (1024, 4096)
 CPU_BATCH_BYTES = 256 * 2**20
 """Hidden states of one forward pass on a CPU, where that is more than 1,024 tokens."""
@@ -44,6 +40,8 @@ Measured by LoRA on a Llama of 135M parameters in float32: 1.6 MB a token in bat
 tokens, 2.3 MB in one row of 700 (docs/log.md); this gives 1.8 MB."""
 CPU_SLACK = 1.1
 """Resident bytes by bytes of hidden states: a heap keeps more than is in use (docs/log.md)."""
+CPU_KEPT_BYTES = 768 * 2**20
+"""Products that checkpointed layers keep on a CPU; at most a sixteenth of any device."""
 TRAINED_BYTES = 4 + 8
 """Gradient and two float32 moments of each trained weight."""
 
@@ -120,6 +118,12 @@ def _power_of_two(most: int) -> int:
     return 1 << max(0, most.bit_length() - 1)
 
 
+def kept_bytes(device: torch.device) -> int:
+    """Bytes of the products that checkpointed layers keep, beside their inputs and attention."""
+    share = device_bytes(device) // 16
+    return min(CPU_KEPT_BYTES, share) if device.type == "cpu" else share
+
+
 def cache_tokens(config: Any, device: torch.device, size: int) -> int:
     """Prompt and new tokens, over all rows, that are decoded at once (bounds the cache)."""
     heads = _number(config, "num_attention_heads")
@@ -161,32 +165,3 @@ def empty_cache(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
-
-
-def checkpoint_layers(model: Any) -> None:
-    """Recompute the layers of a transformers model in the backward pass.
-
-    glibc cannot use the aligned holes that a layer leaves for the next one, and keeps them (2.5 GB
-    in place of 1.5 for 2,000 tokens of SmolLM2): they are given back every `TRIMMED` layers.
-    """
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
-    # transformers 5 renamed the method
-    enable = getattr(model, "activation_checkpointing_enable", None)
-    (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is None or model.device.type != "cpu":
-        return
-    calls = itertools.count()
-
-    def run(function: Callable[..., Any], *inputs: Any) -> Any:
-        def trimmed(*given: Any) -> Any:
-            if next(calls) % TRIMMED == 0:
-                trim(0)
-            return function(*given)
-
-        return checkpoint(trimmed, *inputs, use_reentrant=False)
-
-    for part in model.modules():
-        if isinstance(part, GradientCheckpointingLayer):
-            part._gradient_checkpointing_func = run

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,9 @@ from torch import nn
 
 from toolhone.backends.base import Lora, ModelInfo, pad_rows
 from toolhone.backends.torch.attention import prepare, run_forest, widened
-from toolhone.backends.torch.attention_plan import AttentionPlan, KeptAttention
+from toolhone.backends.torch.attention_plan import AttentionPlan
 from toolhone.backends.torch.device import (
     cache_tokens,
-    checkpoint_layers,
     default_micro_batch,
     find_device,
     token_bytes,
@@ -44,6 +43,7 @@ from toolhone.backends.torch.lora import (
     read_peft,
     save_model,
 )
+from toolhone.backends.torch.recompute import checkpoint_layers
 from toolhone.errors import CapabilityError, ModelError
 from toolhone.rows import Row, different_rows, micro_batches, padded_targets
 from toolhone.runs.run import read_json
@@ -205,8 +205,6 @@ class Engine:
             for found in np.unique(places, return_inverse=True)
         )
         plan = AttentionPlan.of(forest, self.device, wanted)
-        if torch.is_grad_enabled() and self.model.training and self.options.gradient_checkpointing:
-            plan = replace(plan, kept=KeptAttention())
         with self.autocast():
             states = run_forest(self.model, forest, plan)
         return states.index_select(0, at)

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
+from toolhone.backends.torch.recompute import kept_result
+
 SCORE_BYTES = 64 * 2**20
 """Scores that are in memory at once where no kernel of torch keeps them out of it."""
 HIDDEN_SCORE = -1e30
@@ -173,12 +175,12 @@ def chunked(
     return torch.cat(parts)
 
 
-class JoinedLinear(torch.autograd.Function):
-    """x W^T + low B^T + bias as one product, rounded once; W is frozen.
+class AdaptedLinear(torch.autograd.Function):
+    """x W^T + low B^T + bias, rounded once; W is frozen.
 
-    Added to a product that is already rounded, as PEFT adds it, a change below half a step of
-    bfloat16 (0.2 to 0.4 % of the number) is lost, each time: a young adapter has no effect there.
-    joined: W and B side by side, where somebody keeps them.
+    In half precision it is one product: added to one that is already rounded, as PEFT adds it, a
+    change below half a step of bfloat16 (0.2 to 0.4 % of the number) is lost, each time: a young
+    adapter has no effect there. joined: W and B side by side, where somebody keeps them.
     """
 
     @staticmethod
@@ -192,8 +194,16 @@ class JoinedLinear(torch.autograd.Function):
         joined: torch.Tensor | None,
     ) -> torch.Tensor:
         ctx.save_for_backward(low, weight, b)
-        both = torch.cat((weight, b), 1) if joined is None else joined
-        return torch.nn.functional.linear(torch.cat((x, low), -1), both, bias)
+
+        def product() -> tuple[torch.Tensor]:
+            if weight.dtype is torch.float32:
+                out = torch.nn.functional.linear(x, weight, bias)
+                out.view(-1, out.shape[-1]).addmm_(low.flatten(0, -2), b.T)
+                return (out,)
+            both = torch.cat((weight, b), 1) if joined is None else joined
+            return (torch.nn.functional.linear(torch.cat((x, low), -1), both, bias),)
+
+        return kept_result(product)[0]
 
     @staticmethod
     def backward(ctx: Any, slope: torch.Tensor) -> tuple[torch.Tensor | None, ...]:

@@ -23,11 +23,12 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from toolhone.backends.base import Lora
-from toolhone.backends.torch.kernels import JoinedLinear
+from toolhone.backends.torch.kernels import AdaptedLinear
 from toolhone.errors import ConfigError, ModelError, nearest
 from toolhone.runs.run import read_json, write_json
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PLAIN = (torch.float32, torch.bfloat16, torch.float16)
 _PREFIX = "base_model.model."
 
 
@@ -63,29 +64,26 @@ class LoraLayer(nn.Module):
             x = x.to(dtype)
             low = nn.functional.linear(self.dropout(x), self.lora_A.weight.to(dtype))
             b = (self.lora_B.weight * self.scale).to(dtype)
-            joined: torch.Tensor = JoinedLinear.apply(  # type: ignore[no-untyped-call]
+            joined: torch.Tensor = AdaptedLinear.apply(  # type: ignore[no-untyped-call]
                 x, low, self.outputs_first, b, self.base.bias, self.joined
             )
             return joined
         result: torch.Tensor = self.base(x)
         low = self.lora_A(self.dropout(x).to(self.lora_A.weight.dtype))
-        if result.dtype is low.dtype is self.lora_B.weight.dtype:  # in place: 3 tensors less
-            flat = result.reshape(-1, result.shape[-1])
-            low = low.reshape(-1, low.shape[-1])
-            return flat.addmm_(low, self.lora_B.weight.T, alpha=self.scale).view(result.shape)
         change: torch.Tensor = self.lora_B(low) * self.scale
         return result + change.to(result.dtype)
 
     @property
     def joins(self) -> bool:
-        """Whether layer and adapter are one product: in half precision, where the layer is plain.
+        """Whether layer and adapter are one product: where the layer is plain.
 
         A layer with a forward pass of its own, as quantised ones have, gives its own result.
         """
         base = self.base
         plain = type(base).forward in (nn.Linear.forward, Conv1D.forward)
         hooked = "forward" in vars(base) or base._forward_hooks or base._forward_pre_hooks
-        return plain and not hooked and self.weight.dtype in (torch.bfloat16, torch.float16)
+        dtype = torch.float32 if torch.is_autocast_enabled(self.weight.device.type) else None
+        return plain and not hooked and self.weight.dtype in PLAIN and self.weight.dtype != dtype
 
     @property
     def outputs_first(self) -> torch.Tensor:
@@ -94,7 +92,7 @@ class LoraLayer(nn.Module):
 
     def join(self) -> None:
         """Keep W and B side by side, where neither changes any more: decoding reads them often."""
-        if self.joins:
+        if self.joins and self.weight.dtype is not torch.float32:
             b = (self.lora_B.weight.data * self.scale).to(self.weight.dtype)
             self.joined = torch.cat((self.outputs_first, b), 1)
 
