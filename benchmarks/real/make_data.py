@@ -210,7 +210,7 @@ def make_data(
     """Write rows.jsonl, grpo.jsonl and tasks.jsonl (measured); return them.
 
     grpo.jsonl: tasks to play, and a quarter as many rows of SFT, which are played as well, and
-    whose gradient goes beside the reward. published: files of tasks that are only measured, half as many.
+    whose gradient goes beside the reward. published: files of tasks, half as many, only measured.
     """
     builtin = [one.to_dict() for one in Templates(seed).tasks(sizes.tasks, "held_out_fillers")]
     for one in builtin:

@@ -190,6 +190,10 @@ def stored_dtype(name: str, model: ModelSection) -> str | None:
     return None if dtype is None else str(dtype).removeprefix("torch.")
 
 
+LONG = 4096
+"""Tokens of a row whose bytes for each token stand for those of any long one."""
+
+
 def longest_row(trainer: Trainer) -> int | None:
     """Return the tokens of a row that fills `MEMORY_SHARE` of the device; None where unknown."""
     from toolhone.backends.torch.device import device_bytes, peak_bytes
@@ -198,9 +202,9 @@ def longest_row(trainer: Trainer) -> int | None:
     if not isinstance(trainer, TorchTrainer):
         return None
     engine = trainer.engine
-    empty = peak_bytes(engine.model, engine.device, 0, engine.token_bytes, 0)
+    empty = peak_bytes(engine.model, engine.device, 0, 0)
     free = MEMORY_SHARE * device_bytes(engine.device) - empty
-    return max(64, int(free / engine.token_bytes))
+    return max(64, int(free * LONG / engine.hidden_bytes(LONG)))
 
 
 def check_memory(
@@ -227,7 +231,7 @@ def check_memory(
     rows = [*rows, *(played() if plays else ())]
     longest = max(map(len, rows), default=0)
     tokens = trainer.kept_tokens(rows, whole_groups=plan.training.method == "dpo")
-    peak = peak_bytes(engine.model, engine.device, tokens, engine.token_bytes, copies)
+    peak = peak_bytes(engine.model, engine.device, engine.hidden_bytes(tokens), copies)
     needed = (peak + (merged_bytes(engine) if plays else 0)) / 1e9
     there = device_bytes(engine.device) / 1e9
     figures = f"about {needed:.1f} GB of the {there:.1f} GB of this device"

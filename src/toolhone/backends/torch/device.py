@@ -133,14 +133,14 @@ def cache_tokens(config: Any, device: torch.device, size: int) -> int:
     return max(1, min(MAX_CACHE_TOKENS, limit // max(1, each)))
 
 
-def peak_bytes(model: nn.Module, device: torch.device, tokens: int, each: int, copies: int) -> int:
+def peak_bytes(model: nn.Module, device: torch.device, hidden: int, copies: int) -> int:
     """Predicted peak of a training step: what is in use now, optimizer, copies, hidden states.
 
-    `tokens` of one forward pass keep `each` bytes. `copies`: further copies of the trained weights,
-    as a snapshot and a reference policy hold them.
+    hidden: bytes that a forward pass keeps. `copies`: further copies of the trained weights, as a
+    snapshot and a reference policy hold them.
     """
     trained = sum(value.numel() for value in model.parameters() if value.requires_grad)
-    hidden = round(tokens * each * (CPU_SLACK if device.type == "cpu" else 1))
+    hidden = round(hidden * (CPU_SLACK if device.type == "cpu" else 1))
     return in_use(device) + trained * (TRAINED_BYTES + 4 * copies) + hidden
 
 

@@ -28,6 +28,7 @@ from toolhone.backends.torch.device import (
     cache_tokens,
     default_micro_batch,
     find_device,
+    kept_bytes,
     token_bytes,
 )
 from toolhone.backends.torch.forest import Forest, Ids, inputs_of, split
@@ -92,7 +93,9 @@ class Engine:
         self.max_context = int(getattr(config, "max_position_embeddings", 0) or 0)
         size = 4 if self.compute_dtype is torch.float32 else 2
         rule = default_micro_batch(config, self.device, size)
-        self.token_bytes = token_bytes(config, size, options.gradient_checkpointing)
+        saves = options.gradient_checkpointing
+        self._token_bytes = [token_bytes(config, size, one) for one in (saves, False)]
+        self._kept_bytes = kept_bytes(self.device) if lora and saves else 0
         self.cache_tokens = cache_tokens(config, self.device, size)
         self.micro_batch_tokens = options.micro_batch_tokens or rule
         vocabulary, tokens = int(embedding.shape[0]), self.micro_batch_tokens
@@ -232,6 +235,11 @@ class Engine:
             return micro_batches(rows, int(limit), whole_groups)
         groups = [row.group if whole_groups else None for row in rows]
         return split([inputs_of(row) for row in rows], limit, groups, share=not self._drops)
+
+    def hidden_bytes(self, tokens: int) -> int:
+        """Bytes that a forward pass of so many tokens keeps for the backward pass."""
+        least, most = (tokens * each for each in self._token_bytes)
+        return min(most, least + self._kept_bytes)
 
     def count(self, rows: Sequence[Row]) -> int:
         """Tokens of a forward pass on these rows: distinct in a forest, padded without."""
