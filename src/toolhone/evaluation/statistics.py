@@ -16,8 +16,7 @@ from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import brentq
-from scipy.stats import binom, norm
+import scipy  # its parts are loaded when they are used
 
 Z95 = 1.959963984540054
 """The 97.5 % point of the normal distribution."""
@@ -168,7 +167,7 @@ def tango(gained: float, lost: float, n: float) -> tuple[float, float]:
         inner, outer = observed, end * (1 - 1e-12)
         if beyond(inner) * beyond(outer) >= 0:
             return end
-        return float(brentq(beyond, inner, outer, xtol=1e-14, rtol=1e-13))
+        return float(scipy.optimize.brentq(beyond, inner, outer, xtol=1e-14, rtol=1e-13))
 
     return min(root(Z95, -1.0), observed), max(root(-Z95, 1.0), observed)
 
@@ -209,7 +208,7 @@ def paired_p_value(
     if binary and not margin:
         return mcnemar(gained, lost, side, mid)
     if binary:
-        return float(norm.cdf(tango_score(gained, lost, len(differences), -margin)))
+        return float(scipy.stats.norm.cdf(tango_score(gained, lost, len(differences), -margin)))
     values = np.round(np.asarray(differences, dtype=np.float64) + margin, 3)
     return _sign_flips(_cluster_sums(values, clusters)[0], side, mid)
 
@@ -219,8 +218,8 @@ def mcnemar(gained: int, lost: int, side: Side = Side.ANY, mid: bool = False) ->
     (Fagerland et al. 2013, doi:10.1186/1471-2288-13-91)."""
     changed = gained + lost
     fewer = {Side.ANY: min(gained, lost), Side.LOSS: gained, Side.GAIN: lost}[side]
-    tail = float(binom.cdf(fewer, changed, 0.5))
-    half = float(binom.pmf(fewer, changed, 0.5)) / 2 if mid else 0.0
+    tail = float(scipy.stats.binom.cdf(fewer, changed, 0.5))
+    half = float(scipy.stats.binom.pmf(fewer, changed, 0.5)) / 2 if mid else 0.0
     return min(1.0, 2 * (tail - half)) if side is Side.ANY else tail - half
 
 
@@ -242,7 +241,7 @@ def _sign_flips(sums: Vector, side: Side, mid: bool) -> float:
         chances[reach] = 1.0
         for size, count in zip(sizes, counts, strict=True):
             before, chances = chances, np.zeros(2 * reach + 1)
-            for ups, chance in enumerate(binom.pmf(np.arange(count + 1), count, 0.5)):
+            for ups, chance in enumerate(scipy.stats.binom.pmf(np.arange(count + 1), count, 0.5)):
                 shift = int(size * (2 * ups - count))
                 target = chances[max(0, shift) : len(chances) + min(0, shift)]
                 target += chance * before[max(0, -shift) : len(chances) - max(0, shift)]
@@ -291,13 +290,13 @@ def detectable_loss(
         return None
     n = len(differences) / design_effect(differences, clusters)
     changed = math.fsum(d * d for d in differences) / len(differences)
-    alarm, found = float(norm.isf(level)), float(norm.ppf(power))
+    alarm, found = float(scipy.stats.norm.isf(level)), float(scipy.stats.norm.ppf(power))
 
     def surplus(loss: float) -> float:
         share = max(changed, loss)
         return loss * math.sqrt(n) - alarm * math.sqrt(share) - found * math.sqrt(share - loss**2)
 
-    return float(brentq(surplus, 1e-12, 1.0)) if surplus(1.0) > 0 else None
+    return float(scipy.optimize.brentq(surplus, 1e-12, 1.0)) if surplus(1.0) > 0 else None
 
 
 def seed_spread(values: Mapping[int, float]) -> tuple[float, float | None]:

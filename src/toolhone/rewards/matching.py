@@ -17,7 +17,7 @@ from itertools import chain
 from typing import Final, NamedTuple
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
+import scipy  # its parts are loaded when they are used
 
 from toolhone.rewards.values import (
     ANYTHING,
@@ -271,7 +271,9 @@ def assign(gain: Gains) -> list[tuple[int, int]]:
         return [(0, 0)][: table.size]
     rows, columns = table.shape
     place = np.arange(columns) if columns >= rows else np.arange(rows)[:, None]
-    chosen = linear_sum_assignment(table * max(table.shape) ** 2 - place, maximize=True)
+    chosen = scipy.optimize.linear_sum_assignment(
+        table * max(table.shape) ** 2 - place, maximize=True
+    )
     return [(int(row), int(column)) for row, column in zip(*chosen, strict=True)]
 
 
