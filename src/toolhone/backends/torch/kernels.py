@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -22,14 +23,44 @@ SCORE_BYTES = 64 * 2**20
 HIDDEN_SCORE = -1e30
 """Score of a key that a query does not see; finite, so that a query may see none of a part."""
 
+FLASH_ERROR = 0.02
+"""How far flash attention in half precision may be from float32, relative to the norm."""
+
 
 def kernel_of(
     query: torch.Tensor, value: torch.Tensor, scale: float, cap: float | None
-) -> CpuKernel | PlainKernel:
-    alike = query.shape[-1] == value.shape[-1]
-    if query.device.type == "cpu" and alike and not cap:
+) -> CpuKernel | GpuKernel | PlainKernel:
+    alike = query.shape[-1] == value.shape[-1] and not cap
+    if alike and query.device.type == "cpu":
         return CpuKernel(scale)
+    half = query.dtype in (torch.bfloat16, torch.float16)
+    if alike and half and query.is_cuda and proven(query.device, query.dtype, query.shape[-1]):
+        return GpuKernel(scale)
     return PlainKernel(scale, cap or 0.0)
+
+
+@lru_cache
+def proven(device: torch.device, dtype: torch.dtype, width: int) -> bool:
+    """Whether flash attention of this device gives what `PlainKernel` gives in float32."""
+    made = torch.Generator().manual_seed(0)
+    shapes = ((2, 3, 70, width), *((2, 1, 70, width),) * 2, (2, 3, 70, width))
+    q, k, v, slope = (torch.randn(shape, generator=made).to(device, dtype) for shape in shapes)
+    k, v = (each.expand(-1, 3, -1, -1) for each in (k, v))
+    flash, plain = GpuKernel(width**-0.5), PlainKernel(width**-0.5, 0.0)
+    try:
+        for keys, causal in ((70, True), (40, False)):
+            own, exact = (q, k[:, :, :keys], v[:, :, :keys]), list[torch.Tensor]()
+            wide = tuple(each.float() for each in own)
+            exact += (joint := plain.forward(*wide, causal, None))
+            exact += plain.backward((slope.float(), *joint), wide, causal, None)
+            found = [*(joint := flash.forward(*own, causal, None))]
+            found += flash.backward((slope, *joint), own, causal, None)
+            gaps = zip(found, exact, strict=True)
+            if not all((a.float() - b).norm() <= FLASH_ERROR * b.norm() for a, b in gaps):
+                return False
+    except (RuntimeError, NotImplementedError):  # not built for this device, or for this width
+        return False
+    return True
 
 
 Tensors = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -58,6 +89,35 @@ class CpuKernel:
         found: Tensors = run(
             slope, *inputs, out, norm, 0.0, causal, attn_mask=mask, scale=self.scale
         )
+        return found
+
+
+@dataclass(frozen=True)
+class GpuKernel:
+    """torch's flash attention for a GPU, in half precision; parts with a mask run as products."""
+
+    scale: float
+
+    def forward(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool, mask: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Output [.., queries, width] and log-sum-exp [.., queries] of the scores."""
+        if mask is not None:
+            return PlainKernel(self.scale, 0.0).forward(q, k, v, causal, mask)
+        run = torch.ops.aten._scaled_dot_product_flash_attention
+        out, norm = run(q, k, v, 0.0, causal, scale=self.scale)[:2]
+        return out, norm
+
+    def backward(self, joint: Tensors, inputs: Tensors, causal: bool, mask: Any) -> Tensors:
+        """Gradients by q, k, v; `joint`: gradient of the output, output and log-sum-exp."""
+        if mask is not None:
+            return PlainKernel(self.scale, 0.0).backward(joint, inputs, causal, mask)
+        run = torch.ops.aten._scaled_dot_product_flash_attention_backward
+        slope, out, norm = joint
+        lengths = None, None, *(each.shape[2] for each in inputs[:2])
+        unused = (torch.zeros(n, dtype=torch.uint64, device=slope.device) for n in ((2,), ()))
+        of = *inputs, out.contiguous(), norm.contiguous(), *lengths, 0.0, causal, *unused
+        found: Tensors = run(slope.contiguous(), *of, scale=self.scale)
         return found
 
 
