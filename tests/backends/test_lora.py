@@ -102,7 +102,6 @@ def test_a_layer_with_its_own_forward_pass_or_a_hook_gives_its_own_result() -> N
     for base in (Doubled(64, 48), hooked):
         part = layer(torch.bfloat16, base)
         nn.init.zeros_(part.lora_B.weight)
-        part.join()
         assert torch.equal(part(x), base(x))
 
 
@@ -124,23 +123,15 @@ def test_the_joined_product_has_the_gradients_of_its_formula() -> None:
         )
     )
     assert torch.autograd.gradcheck(
-        lambda x, low, b: AdaptedLinear.apply(x, low, weight, b, bias, None), (x, low, b)
+        lambda x, low, b: AdaptedLinear.apply(x, low, weight, b, bias), (x, low, b)
     )
     expected = x @ weight.T + low @ b.T + bias
-    assert torch.allclose(AdaptedLinear.apply(x, low, weight, b, bias, None), expected)
-    single = AdaptedLinear.apply(*(one.float() for one in (x, low, weight, b, bias)), None)
+    assert torch.allclose(AdaptedLinear.apply(x, low, weight, b, bias), expected)
+    single = AdaptedLinear.apply(*(one.float() for one in (x, low, weight, b, bias)))
     assert torch.allclose(single, expected.float(), atol=1e-6)
 
 
-def test_what_is_kept_side_by_side_gives_the_same_bits() -> None:
-    part, x = layer(torch.bfloat16), torch.randn(7, 64).to(torch.bfloat16)
-    before = part(x)
-    part.join()
-    assert part.joined is not None
-    assert torch.equal(part(x), before)
-
-
-def test_sampling_in_bfloat16_keeps_adapters_side_by_side_and_apart_from_the_trainer(
+def test_sampling_in_bfloat16_shares_all_weights_and_stays_apart_from_the_trainer(
     qwen: Path,
 ) -> None:
     trainer = open_trainer(qwen, Lora(rank=4), OPTIONS["bfloat16"])
@@ -151,10 +142,9 @@ def test_sampling_in_bfloat16_keeps_adapters_side_by_side_and_apart_from_the_tra
     again = sampler.sample([[3, 4]], params, [1])[0][0]
     assert (again.tokens, again.logprobs) == (before.tokens, before.logprobs)
     assert sampler._decoding is not None
-    for model, kept in ((trainer.engine.model, False), (sampler._decoding[1].model, True)):
-        layers = [part for part in model.modules() if isinstance(part, LoraLayer)]
-        assert layers
-        assert all((part.joined is not None) is kept for part in layers)
-    assert merged_bytes(trainer.engine) == sum(
-        part.joined.nbytes for part in layers if part.joined is not None
-    )
+    ours, theirs = trainer.engine.model, sampler._decoding[1].model
+    layers = [name for name, part in ours.named_modules() if isinstance(part, LoraLayer)]
+    assert layers
+    for name in layers:
+        assert theirs.get_submodule(name).weight is ours.get_submodule(name).weight
+    assert merged_bytes(trainer.engine) == 0

@@ -34,7 +34,7 @@ from toolhone.backends.torch.cascade import (
 )
 from toolhone.backends.torch.draw import SampleRow
 from toolhone.backends.torch.engine import Engine
-from toolhone.backends.torch.lora import join_adapters, merge_adapters
+from toolhone.backends.torch.lora import merge_adapters
 from toolhone.backends.torch.prefix_cache import SHORTEST, PrefixCache, PrefixNode
 from toolhone.config.experiment import to_stderr
 
@@ -51,15 +51,13 @@ _TRIED: weakref.WeakKeyDictionary[Engine, bool] = weakref.WeakKeyDictionary()
 
 def decoding_engine(engine: Engine, merges: bool) -> Engine:
     """A twin of the engine, with cascade attention, that shares its weights; where it `merges`,
-    adapters go into weights of its own, or beside them where merging would round.
+    float32 adapters go into weights of its own. In lower precision merging would round.
     """
     AttentionInterface.register(NAME, cascade_attention)
     engine.set_learning(False)
     twin = engine.with_weights(dict(engine.trainable()))
     if merges and engine.model.dtype is torch.float32:
         merge_adapters(twin.model, twin.lora_layers)
-    elif merges:
-        join_adapters(twin.model, twin.lora_layers)
     twin.model.set_attn_implementation(NAME)
     return twin
 
@@ -108,13 +106,11 @@ def _agrees(engine: Engine, error: float) -> bool:
 
 
 def merged_bytes(engine: Engine) -> int:
-    """Bytes of the copies of weights that hold the adapters to decode; 0 without adapters."""
-    if engine.lora is None:
+    """Bytes of the weights that adapters are merged into to decode; 0 where none are."""
+    if engine.lora is None or engine.model.dtype is not torch.float32:
         return 0
     layers = [engine.model.get_submodule(name) for name in engine.lora_layers]
-    joined = engine.model.dtype is not torch.float32
-    numbers = (layer.weight.numel() + joined * layer.lora_B.weight.numel() for layer in layers)
-    return int(sum(numbers) * engine.model.dtype.itemsize)
+    return sum(layer.weight.nbytes for layer in layers)
 
 
 @dataclass(eq=False)

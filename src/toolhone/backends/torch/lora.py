@@ -49,7 +49,6 @@ class LoraLayer(nn.Module):
             self.lora_B.weight.zero_()
         self.lora_A.to(weight.device)
         self.lora_B.to(weight.device)
-        self.joined: torch.Tensor | None = None
 
     @property
     def weight(self) -> torch.Tensor:
@@ -64,10 +63,11 @@ class LoraLayer(nn.Module):
             x = x.to(dtype)
             low = nn.functional.linear(self.dropout(x), self.lora_A.weight.to(dtype))
             b = (self.lora_B.weight * self.scale).to(dtype)
-            joined: torch.Tensor = AdaptedLinear.apply(  # type: ignore[no-untyped-call]
-                x, low, self.outputs_first, b, self.base.bias, self.joined
+            weight = self.weight.T if isinstance(self.base, Conv1D) else self.weight
+            found: torch.Tensor = AdaptedLinear.apply(  # type: ignore[no-untyped-call]
+                x, low, weight, b, self.base.bias
             )
-            return joined
+            return found
         result: torch.Tensor = self.base(x)
         low = self.lora_A(self.dropout(x).to(self.lora_A.weight.dtype))
         change: torch.Tensor = self.lora_B(low) * self.scale
@@ -84,17 +84,6 @@ class LoraLayer(nn.Module):
         hooked = "forward" in vars(base) or base._forward_hooks or base._forward_pre_hooks
         dtype = torch.float32 if torch.is_autocast_enabled(self.weight.device.type) else None
         return plain and not hooked and self.weight.dtype in PLAIN and self.weight.dtype != dtype
-
-    @property
-    def outputs_first(self) -> torch.Tensor:
-        """The frozen weight as [outputs, inputs]."""
-        return self.weight.T if isinstance(self.base, Conv1D) else self.weight
-
-    def join(self) -> None:
-        """Keep W and B side by side, where neither changes any more: decoding reads them often."""
-        if self.joins and self.weight.dtype is not torch.float32:
-            b = (self.lora_B.weight.data * self.scale).to(self.weight.dtype)
-            self.joined = torch.cat((self.outputs_first, b), 1)
 
 
 def initial_a(rank: int, inputs: int, generator: torch.Generator) -> torch.Tensor:
@@ -185,14 +174,6 @@ def merge_adapters(model: nn.Module, layers: list[str]) -> None:
         layer.base.weight = nn.Parameter(merged, requires_grad=False)
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, layer.base)
-
-
-def join_adapters(model: nn.Module, layers: list[str]) -> None:
-    """Let each adapted layer of a model that learns no more keep its weights side by side."""
-    for name in layers:
-        layer = model.get_submodule(name)
-        assert isinstance(layer, LoraLayer)
-        layer.join()
 
 
 def lora_state(model: nn.Module) -> dict[str, torch.Tensor]:
