@@ -25,7 +25,11 @@ from toolhone.training.losses import cross_entropy
 
 pytest.importorskip("mlx_lm", reason="the extra mlx is not installed")
 
+import mlx.core as mx
+from mlx import nn
+
 from toolhone.backends.mlx import open_sampler, open_trainer
+from toolhone.backends.mlx_engine import MlxLora
 from toolhone.backends.mlx_stream import MlxSampler
 
 RUN: dict[str, Any] = {
@@ -200,6 +204,25 @@ REFUSED = {
     "model.model_class": EngineOptions(loader=lambda name, dtype: (name, dtype)),
     "model.device_map 'cuda:1'": EngineOptions(device_map="cuda:1"),
 }
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("dtype", [mx.bfloat16, mx.float16])
+def test_a_change_below_half_a_step_of_the_precision_is_kept_on_average(
+    dtype: Any, bias: bool
+) -> None:
+    mx.random.seed(0)
+    base, step = nn.Linear(64, 512, bias=bias), 2.0 ** (-8 if dtype is mx.bfloat16 else -11)
+    part = MlxLora(base, mx.full((4, 64), 1e-3), 512, Lora(rank=4, alpha=4))
+    base.set_dtype(dtype)
+    x = mx.random.uniform(shape=(256, 64)).astype(dtype)
+    plain = part(x).astype(mx.float32)
+    part.lora_B = mx.full((512, 4), step / 20)
+    wanted = 4 * 1e-3 * step / 20 * x.astype(mx.float32).sum(1).mean()
+    kept = (part(x).astype(mx.float32) - plain).mean() / wanted
+    assert float(kept) == pytest.approx(1, rel=0.15)
+    assert float(wanted) < 0.2 * step * float(mx.abs(plain).mean())
+    assert mx.allclose(plain, base(x).astype(mx.float32), atol=8 * step)
 
 
 @pytest.mark.parametrize("what", REFUSED)

@@ -47,6 +47,9 @@ DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 class MlxLora(nn.Module):  # type: ignore[misc]
     """base(x) + alpha / rank * B A dropout(x); A is [rank, in], B [out, rank], as PEFT has them.
 
+    A plain layer's product is added to the adapter's while it is still wide; the other way round
+    half precision loses small changes (`kernels.AdaptedLinear`).
+
     `key`: the random key of dropout; None is off. It is fixed for a pass, since gradient
     checkpointing runs the layer twice.
     """
@@ -61,11 +64,16 @@ class MlxLora(nn.Module):  # type: ignore[misc]
         self.unfreeze(recurse=False, keys=["lora_A", "lora_B"])
 
     def __call__(self, x: Any) -> Any:
-        result, inputs = self.base(x), x.astype(self.lora_A.dtype)
+        inputs = x.astype(self.lora_A.dtype)
         if self._key is not None:
             kept = mx.random.bernoulli(self._keep, inputs.shape, key=self._key)
             inputs = mx.where(kept, inputs / self._keep, 0.0)
-        return result + (inputs @ self.lora_A.T @ self.lora_B.T * self._scale).astype(result.dtype)
+        change = inputs @ self.lora_A.T @ self.lora_B.T * self._scale
+        if type(self.base) is not nn.Linear or self.base.weight.dtype != x.dtype:
+            result = self.base(x)
+            return result + change.astype(result.dtype)
+        result = mx.addmm(change.astype(x.dtype), x, self.base.weight.T)
+        return result + self.base.bias if "bias" in self.base else result
 
 
 class MlxEngine:
