@@ -134,7 +134,11 @@ def test_a_run_in_bfloat16_on_float32_weights_is_merged_in_float32(tmp_path: Pat
     weights = load_file(tmp_path / "out" / "model.safetensors")
     assert {value.dtype for value in weights.values()} == {torch.float32}
     wide = open_model(run.folder, overrides=["model.torch_dtype=float32"])
-    assert export(wide, tmp_path / "same").replay.tolerance is not None
+    merged = export(wide, tmp_path / "same")
+    assert merged.replay.tolerance is not None
+    narrow = export(open_model(run.folder), tmp_path / "narrow")
+    rounds = [any("loses small changes" in note for note in one.notes) for one in (merged, narrow)]
+    assert rounds == [False, True]
     again = load_file(tmp_path / "same" / "model.safetensors")
     assert all(torch.equal(weights[name], again[name]) for name in again)
     assert precision_of_weights(str(tmp_path / "out")) == []

@@ -29,7 +29,7 @@ from toolhone.tokenizer import TextTokenizer
 from toolhone.training.prefill import format_request
 
 LATER = ("mlx", "gguf")
-GENERATION = "generation_config.json"
+GENERATION, WIDE = "generation_config.json", "float32"
 
 
 class ExportFormat(StrEnum):
@@ -120,11 +120,11 @@ def precision_of_weights(ref: str, checkpoint: str | None = None) -> list[str]:
     """
     plan, weights = find(ref, checkpoint)
     model = plan.model
-    if model.backend != "torch" or model.torch_dtype == "float32" or model.model_class is not None:
+    if model.backend != "torch" or model.torch_dtype == WIDE or model.model_class is not None:
         return []
     whole = weights is not None and (weights / "config.json").is_file()
     stored = stored_dtype(str(weights) if whole else resolve_model(plan), plan.model)
-    return ["model.torch_dtype=float32"] if stored == "float32" else []
+    return [f"model.torch_dtype={WIDE}"] if stored == WIDE else []
 
 
 def check_place(out: Path, source: str, overwrite: bool) -> None:
@@ -171,6 +171,11 @@ def _notes(model: Model, to: ExportFormat, out: Path) -> tuple[str, ...]:
     if to is ExportFormat.PEFT:
         base = read_json(out / ADAPTER)["base_model_name_or_path"]
         notes.append(f"the adapter belongs to the base model {base}")
+    elif model.sampler.info.has_adapter and (kept := model.experiment.model.torch_dtype) != WIDE:
+        wide = f"opened with model.torch_dtype={WIDE} the model is merged without that"
+        notes.append(
+            f"weights and adapters were added in {kept}, which loses small changes; {wide}"
+        )
     if name != "native":
         wrong = f"calls use the dialect {name}, not the folder's chat template"
         right = f"toolhone chat {out} and toolhone serve {out} do, by its certificate"
