@@ -80,10 +80,10 @@ def test_the_peak_counts_optimizer_copies_and_hidden_states(tmp_path: Path) -> N
     engine = open_trainer(tiny_qwen3(tmp_path), None, EngineOptions(device_map="cpu")).engine
     trained = sum(value.numel() for _, value in engine.trainable())
     few, many, copied = (
-        device.peak_bytes(engine.model, CPU, engine.hidden_bytes(tokens), copies)
+        device.peak_bytes(engine.model, CPU, engine.pass_bytes.of(tokens), copies)
         for tokens, copies in ((0, 0), (1000, 0), (0, 2))
     )
-    assert many - few == pytest.approx(engine.hidden_bytes(1000) * device.CPU_SLACK)
+    assert many - few == pytest.approx(engine.pass_bytes.of(1000) * device.CPU_SLACK)
     assert copied - few == 8 * trained
     assert few == device.in_use(CPU) + 12 * trained
 
@@ -96,10 +96,12 @@ def test_hidden_states_of_checkpointed_layers_count_what_they_keep_of_their_prod
     for lora, saves in ((None, False), (None, True), (Lora(2), True)):
         options = EngineOptions(device_map="cpu", gradient_checkpointing=saves)
         engine = open_trainer(tiny_qwen3(tmp_path), lora, options).engine
-        found.append([engine.hidden_bytes(tokens) for tokens in (10, 10_000)])
+        found.append([engine.pass_bytes.of(tokens) for tokens in (10, 10_000)])
     (whole, long_whole), (saved, long_saved), (kept, long_kept) = found
     assert saved < kept == whole, "a few tokens keep everything"
     assert long_kept == long_saved + 10**6 < long_whole, "many keep what there is room for"
+    for tokens in (1, 10, 500, 10_000):
+        assert engine.pass_bytes.tokens(engine.pass_bytes.of(tokens)) == tokens
 
 
 def test_the_tokens_of_a_forward_pass_are_counted_as_they_are_batched(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from transformers import (
     Gemma3TextConfig,
     Lfm2Config,
     LlamaConfig,
+    OlmoConfig,
     PreTrainedConfig,
     Qwen3MoeConfig,
 )
@@ -30,8 +31,9 @@ from toolhone.backends.torch import attention, kernels, recompute
 from toolhone.backends.torch import engine as engines
 from toolhone.backends.torch.attention import ForestAttention
 from toolhone.backends.torch.attention_plan import AttentionPlan
-from toolhone.backends.torch.engine import EngineOptions
+from toolhone.backends.torch.engine import Engine, EngineOptions
 from toolhone.backends.torch.forest import SHORTEST, Forest, inputs_of, split
+from toolhone.backends.torch.lora import LoraLayer
 from toolhone.backends.torch.shared import SharedBase
 from toolhone.backends.torch.trainer import open_trainer
 from toolhone.rows import Row
@@ -286,14 +288,14 @@ def test_checkpointed_layers_keep_the_products_of_adapters_that_have_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, rooms, runs, slopes = save_model(CONFIGS["qwen3"], tmp_path), [], [0], []
-    linear, make = torch.nn.functional.linear, recompute.Room
+    product, make = torch.Tensor.addmm_, recompute.Room
     monkeypatch.setattr(recompute, "Room", lambda free: rooms.append(make(free)) or rooms[-1])
 
-    def counted(*inputs: Any) -> Any:
-        runs[-1] += inputs[1].shape[0] > 4  # products by frozen weights, not by A
-        return linear(*inputs)
+    def counted(*inputs: Any) -> Any:  # the products by frozen weights
+        runs[-1] += 1
+        return product(*inputs)
 
-    monkeypatch.setattr(torch.nn.functional, "linear", counted)
+    monkeypatch.setattr(torch.Tensor, "addmm_", counted)
     for room in (None, 10**9, 20_000, 0):
         monkeypatch.setattr(recompute, "kept_bytes", lambda _, room=room: room)
         options = replace(CPU, gradient_checkpointing=room is not None)
@@ -304,10 +306,53 @@ def test_checkpointed_layers_keep_the_products_of_adapters_that_have_room(
         slopes.append([value.grad for _, value in trainer.engine.trainable()])
         assert room is None or rooms[-1].free == room
     plain, every, some, none = runs[1:]
-    assert plain == every < some < none
+    assert 0 < plain == every < some < none
     for found, exact in zip(slopes[1:], (False, True, True), strict=True):
         for one, other in zip(found, slopes[1 if exact else 0], strict=True):
             assert torch.equal(one, other) if exact else torch.allclose(one, other, atol=1e-6)
+
+
+def test_where_memory_runs_out_layers_keep_no_products_before_batches_are_halved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = replace(CPU, gradient_checkpointing=True)
+    trainer = open_trainer(save_model(CONFIGS["qwen3"], tmp_path), Lora(4), options)
+    engine, real, fails = trainer.engine, Engine.logprobs, [1]
+
+    def full(*inputs: Any) -> Any:
+        if fails and fails.pop():
+            raise MemoryError("out of memory")
+        return real(*inputs)
+
+    monkeypatch.setattr(Engine, "logprobs", full)
+    assert engine.room is not None
+    limit, size = engine.micro_batch_tokens, engine.room.size
+    trainer.forward_backward(groups_of_rows(), cross_entropy())
+    assert (engine.micro_batch_tokens, engine.room.size) == (limit, 0)
+    assert engine.room.free == size > 0
+    assert "layers recompute the products of adapters" in capsys.readouterr().err
+    fails.append(1)
+    trainer.forward_backward(groups_of_rows(), cross_entropy())
+    assert engine.micro_batch_tokens < limit
+
+
+@pytest.mark.parametrize("saves", [False, True])
+def test_queries_that_their_model_clips_in_place_have_adapters(saves: bool, tmp_path: Path) -> None:
+    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "clip_qkv": 0.02}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2}
+    folder = save_model(OlmoConfig(**sizes, **heads), tmp_path)
+    trainer = open_trainer(folder, Lora(4), replace(CPU, gradient_checkpointing=saves))
+    slopes = []
+    for joins in (True, False):
+        for part in trainer.engine.model.modules():
+            if isinstance(part, LoraLayer) and not joins:
+                part.base.register_forward_hook(lambda *_: None)
+        trainer.forward_backward(groups_of_rows(), cross_entropy())
+        slopes.append([value.grad.clone() for _, value in trainer.engine.trainable()])
+        for _, value in trainer.engine.trainable():
+            value.grad = None
+    for one, other in zip(*slopes, strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
 
 
 def test_a_kept_result_that_was_changed_in_place_is_computed_again() -> None:

@@ -60,6 +60,30 @@ def test_flash_attention_is_used_where_it_equals_products(
     monkeypatch.setattr(GpuKernel, "forward", forward)
     monkeypatch.setattr(GpuKernel, "backward", backward)
     assert proven(CPU, torch.bfloat16, 64) is (wrong == "")
+    exact = list[torch.dtype]()
+    real = PlainKernel.forward
+    monkeypatch.setattr(
+        PlainKernel, "forward", lambda *of: (found := real(*of), exact.append(found[0].dtype))[0]
+    )
+    proven.cache_clear()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert proven(CPU, torch.bfloat16, 64) is (wrong == "")
+    assert set(exact) == {torch.float32}
+
+
+def test_a_full_memory_is_no_verdict_on_flash_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("out of memory")
+
+    with monkeypatch.context() as during:
+        during.setattr(GpuKernel, "forward", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            proven(CPU, torch.bfloat16, 64)
+    monkeypatch.setattr(GpuKernel, "forward", lambda self, *of: CpuKernel(self.scale).forward(*of))
+    monkeypatch.setattr(
+        GpuKernel, "backward", lambda self, *of: CpuKernel(self.scale).backward(*of)
+    )
+    assert proven(CPU, torch.bfloat16, 64)
 
 
 def test_a_device_without_flash_attention_runs_products(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,16 +64,18 @@ def test_low_precision_has_the_output_and_gradients_of_float32(
     bases = {"linear": nn.Linear(64, 48), "Conv1D": Conv1D(48, 64)}
     part = layer(torch.float32, bases.get(kind, nn.Linear(64, 48, bias=False)))
     x, found = torch.randn(2, 5, 64), []
-    for precision in (torch.float32, dtype):
-        part.base.to(precision)
-        inputs = x.to(precision).requires_grad_()
-        result = part(inputs)
-        assert result.dtype is precision
+    for precision in (None, torch.float32, dtype):
+        part.base.to(precision or torch.float32)
+        inputs = x.to(precision or torch.float32).requires_grad_()
+        formula = part.base(inputs) + part.scale * part.lora_B(part.lora_A(inputs.float()))
+        result = part(inputs) if precision else formula
+        assert result.dtype is (precision or torch.float32)
         slopes = torch.autograd.grad(
             result.float().square().sum(), [inputs, part.lora_A.weight, part.lora_B.weight]
         )
         found.append([result.detach(), *slopes])
-    for exact, ours in zip(*found, strict=True):
+    for exact, single, ours in zip(*found, strict=True):
+        assert torch.allclose(single, exact, rtol=1e-4, atol=1e-4)
         assert (ours.float() - exact).norm() < 0.01 * exact.norm()
 
 
@@ -86,6 +88,11 @@ def test_dropout_drops_inputs_of_the_adapter_alone() -> None:
     whole = part(x).float()
     assert not torch.equal(dropped, whole)
     assert (dropped - whole).mean(0).abs().max() < 0.2 * whole.std()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *LOW])
+def test_no_tokens_give_no_results(dtype: torch.dtype) -> None:
+    assert layer(dtype)(torch.zeros(0, 64, dtype=dtype)).shape == (0, 48)
 
 
 class Doubled(nn.Linear):
@@ -113,7 +120,7 @@ def test_a_float32_layer_of_a_model_in_bfloat16_has_an_adapter() -> None:
     assert torch.allclose(found.float(), part(x), atol=0.1)
 
 
-def test_the_joined_product_has_the_gradients_of_its_formula() -> None:
+def test_an_adapted_product_has_the_gradients_of_its_formula() -> None:
     torch.manual_seed(0)
     x, low, weight, b, bias = (
         torch.randn(shape, dtype=torch.double, requires_grad=learns)

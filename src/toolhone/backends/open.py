@@ -190,10 +190,6 @@ def stored_dtype(name: str, model: ModelSection) -> str | None:
     return None if dtype is None else str(dtype).removeprefix("torch.")
 
 
-LONG = 4096
-"""Tokens of a row whose bytes for each token stand for those of any long one."""
-
-
 def longest_row(trainer: Trainer) -> int | None:
     """Return the tokens of a row that fills `MEMORY_SHARE` of the device; None where unknown."""
     from toolhone.backends.torch.device import device_bytes, peak_bytes
@@ -204,7 +200,7 @@ def longest_row(trainer: Trainer) -> int | None:
     engine = trainer.engine
     empty = peak_bytes(engine.model, engine.device, 0, 0)
     free = MEMORY_SHARE * device_bytes(engine.device) - empty
-    return max(64, int(free * LONG / engine.hidden_bytes(LONG)))
+    return max(64, engine.pass_bytes.tokens(free))
 
 
 def check_memory(
@@ -231,7 +227,7 @@ def check_memory(
     rows = [*rows, *(played() if plays else ())]
     longest = max(map(len, rows), default=0)
     tokens = trainer.kept_tokens(rows, whole_groups=plan.training.method == "dpo")
-    peak = peak_bytes(engine.model, engine.device, engine.hidden_bytes(tokens), copies)
+    peak = peak_bytes(engine.model, engine.device, engine.pass_bytes.of(tokens), copies)
     needed = (peak + (merged_bytes(engine) if plays else 0)) / 1e9
     there = device_bytes(engine.device) / 1e9
     figures = f"about {needed:.1f} GB of the {there:.1f} GB of this device"

@@ -15,7 +15,13 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from toolhone.backends.torch.kernels import HIDDEN_SCORE, CpuKernel, PlainKernel, kernel_of
+from toolhone.backends.torch.kernels import (
+    HIDDEN_SCORE,
+    CpuKernel,
+    GpuKernel,
+    PlainKernel,
+    kernel_of,
+)
 from toolhone.backends.torch.prefix_cache import PrefixNode
 
 NAME = "toolhone_cascade"
@@ -27,7 +33,7 @@ Array = np.ndarray[Any, np.dtype[np.int64]]
 class Kernel:
     """How a layer attends. window: the keys that a query sees, itself included; None: all."""
 
-    run: CpuKernel | PlainKernel
+    run: CpuKernel | GpuKernel | PlainKernel
     window: int | None
 
 

@@ -25,10 +25,10 @@ from toolhone.backends.base import Lora, ModelInfo, pad_rows
 from toolhone.backends.torch.attention import prepare, run_forest, widened
 from toolhone.backends.torch.attention_plan import AttentionPlan
 from toolhone.backends.torch.device import (
+    PassBytes,
     cache_tokens,
     default_micro_batch,
     find_device,
-    kept_bytes,
     token_bytes,
 )
 from toolhone.backends.torch.forest import Forest, Ids, inputs_of, split
@@ -44,7 +44,7 @@ from toolhone.backends.torch.lora import (
     read_peft,
     save_model,
 )
-from toolhone.backends.torch.recompute import checkpoint_layers
+from toolhone.backends.torch.recompute import Room, checkpoint_layers
 from toolhone.errors import CapabilityError, ModelError
 from toolhone.rows import Row, different_rows, micro_batches, padded_targets
 from toolhone.runs.run import read_json
@@ -78,14 +78,20 @@ class Engine:
 
     `split`: whether `trunk` gives hidden states and `logits` projects them, if that is exact.
     `shares_prefixes`: whether rows run as a prefix forest, if that is exact.
-    `workers`: micro-batches that run at once on the CPU.
+    `workers`: micro-batches that run at once on the CPU. `room`: what checkpointed layers share.
     """
 
     def __init__(
-        self, model: Any, name: str, options: EngineOptions, lora: Lora | None, layers: list[str]
+        self,
+        model: Any,
+        name: str,
+        options: EngineOptions,
+        lora: Lora | None,
+        layers: list[str],
+        room: Room | None = None,
     ) -> None:
         self.model, self.name, self.options = model, name, options
-        self.lora, self.lora_layers = lora, layers
+        self.lora, self.lora_layers, self.room = lora, layers, room
         config = model.config.get_text_config()
         embedding = model.get_input_embeddings().weight
         self.device: torch.device = embedding.device
@@ -93,9 +99,8 @@ class Engine:
         self.max_context = int(getattr(config, "max_position_embeddings", 0) or 0)
         size = 4 if self.compute_dtype is torch.float32 else 2
         rule = default_micro_batch(config, self.device, size)
-        saves = options.gradient_checkpointing
-        self._token_bytes = [token_bytes(config, size, one) for one in (saves, False)]
-        self._kept_bytes = kept_bytes(self.device) if lora and saves else 0
+        least, most = (token_bytes(config, size, one) for one in (room is not None, False))
+        self.pass_bytes = PassBytes(least, most, room.size if room and lora else 0)
         self.cache_tokens = cache_tokens(config, self.device, size)
         self.micro_batch_tokens = options.micro_batch_tokens or rule
         vocabulary, tokens = int(embedding.shape[0]), self.micro_batch_tokens
@@ -236,11 +241,6 @@ class Engine:
         groups = [row.group if whole_groups else None for row in rows]
         return split([inputs_of(row) for row in rows], limit, groups, share=not self._drops)
 
-    def hidden_bytes(self, tokens: int) -> int:
-        """Bytes that a forward pass of so many tokens keeps for the backward pass."""
-        least, most = (tokens * each for each in self._token_bytes)
-        return min(most, least + self._kept_bytes)
-
     def count(self, rows: Sequence[Row]) -> int:
         """Tokens of a forward pass on these rows: distinct in a forest, padded without."""
         if not self.shares_prefixes:
@@ -332,10 +332,9 @@ def open_engine(
     layers = add_lora(model, lora, options.seed) if lora else []
     if adapter is not None:
         read_peft(model, adapter)
-    if options.gradient_checkpointing:
-        checkpoint_layers(model)
+    room = checkpoint_layers(model) if options.gradient_checkpointing else None
     model.eval()
-    return Engine(model, name, options, lora, layers)
+    return Engine(model, name, options, lora, layers, room)
 
 
 def load_causal_model(name: str, options: EngineOptions, dtype: torch.dtype) -> Any:

@@ -75,15 +75,17 @@ class LoraLayer(nn.Module):
 
     @property
     def joins(self) -> bool:
-        """Whether layer and adapter are one product: where the layer is plain.
+        """Whether the layer's product is added to the adapter's, in place of a pass of its own.
 
-        A layer with a forward pass of its own, as quantised ones have, gives its own result.
+        Not in layers with a forward pass of their own, as quantised ones have, or with hooks, nor
+        in float64 or where autocast rounds float32.
         """
         base = self.base
         plain = type(base).forward in (nn.Linear.forward, Conv1D.forward)
-        hooked = "forward" in vars(base) or base._forward_hooks or base._forward_pre_hooks
-        dtype = torch.float32 if torch.is_autocast_enabled(self.weight.device.type) else None
-        return plain and not hooked and self.weight.dtype in PLAIN and self.weight.dtype != dtype
+        own = (base._forward_hooks, base._forward_pre_hooks, base._backward_hooks)
+        kinds = PLAIN[1:] if torch.is_autocast_enabled(self.weight.device.type) else PLAIN
+        plain = plain and not any(own) and "forward" not in vars(base)
+        return plain and self.weight.dtype in kinds
 
 
 def initial_a(rank: int, inputs: int, generator: torch.Generator) -> torch.Tensor:

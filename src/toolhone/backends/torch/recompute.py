@@ -1,7 +1,7 @@
 """Activation checkpointing: layers run again in the backward pass, without their products.
 
-    checkpoint_layers(model)                    # once, when the model is opened
-    out = kept_result(lambda: x @ w.T)          # in an autograd function of a layer
+    room = checkpoint_layers(model)             # once, when the model is opened
+    (out,) = kept_result(lambda: (x @ w.T,))    # in an autograd function of a layer
 
 A layer that runs again takes the results that `kept_result` stored in its first pass: the outputs
 of attention always, those of linear layers with adapters while there is room (`kept_bytes`). The
@@ -30,15 +30,21 @@ Results = tuple[torch.Tensor, ...]
 class Room:
     """Bytes that are free for results; layers of several threads take from it."""
 
-    def __init__(self, free: int) -> None:
-        self.free, self._lock = free, threading.Lock()
+    def __init__(self, size: int) -> None:
+        self.size = self.free = size
+        self._lock = threading.RLock()  # a collector may free a layer anywhere
 
     def take(self, size: int) -> bool:
         """Take so many bytes, if they are there."""
         with self._lock:
-            fits = size <= self.free
+            fits = size <= 0 or size <= min(self.free, self.size)
             self.free -= size if fits else 0
         return fits
+
+    def close(self) -> bool:
+        """Give nothing away from now on; whether there was anything to give."""
+        before, self.size = self.size, 0
+        return before > 0
 
 
 class LayerPass:
@@ -101,8 +107,8 @@ def kept_result(compute: Callable[[], Results], always: bool = False) -> Results
     return compute() if layer is None else layer.result(compute, always)
 
 
-def checkpoint_layers(model: Any) -> None:
-    """Recompute the layers of a transformers model in the backward pass.
+def checkpoint_layers(model: Any) -> Room:
+    """Recompute the layers of a transformers model in the backward pass; returns what they share.
 
     glibc cannot use the aligned holes that a layer leaves for the next one, and keeps them (2.5 GB
     in place of 1.5 for 2,000 tokens of SmolLM2): they are given back every `TRIMMED` layers.
@@ -117,6 +123,8 @@ def checkpoint_layers(model: Any) -> None:
     calls, room = itertools.count(), Room(kept_bytes(model.device))
 
     def run(function: Callable[..., Any], *inputs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return function(*inputs)
         layer = LayerPass(room)
 
         def one_pass(*given: Any) -> Any:
@@ -129,3 +137,4 @@ def checkpoint_layers(model: Any) -> None:
     for part in model.modules():
         if isinstance(part, GradientCheckpointingLayer):
             part._gradient_checkpointing_func = run
+    return room

@@ -156,6 +156,13 @@ class TorchTrainer:
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
+            if self.engine.lora and self.engine.room and self.engine.room.close():
+                empty_cache(self.engine.device)
+                to_stderr(
+                    "out of memory: the step runs again, and layers recompute the products of "
+                    "adapters from now on"
+                )
+                continue
             self._halve(max(map(self.engine.count, batches)))
             parts = len(batches)
         for weight, earlier in zip(weights, before, strict=True):
