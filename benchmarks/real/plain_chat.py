@@ -21,7 +21,7 @@ from toolhone.schema import Expect, Message, Task
 
 SAMPLED = ("evaluation.temperature=1", "evaluation.max_new_tokens=64")
 """Answers to learn from are drawn from the model as it is: where it still has its own distribution
-their gradient is zero on average. Greedy ones, repeated, sharpen it, and text is forgotten."""
+their gradient is zero on average. With its greedy answers more text was forgotten (docs/log.md)."""
 TRIES = 2
 
 

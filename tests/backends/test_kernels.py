@@ -45,7 +45,7 @@ def test_parts_with_a_mask_run_as_products() -> None:
 
 @pytest.mark.parametrize("wrong", ["", "scale", "gradient", "causal", "error"])
 def test_flash_attention_is_used_where_it_equals_products(
-    wrong: str, monkeypatch: pytest.MonkeyPatch
+    wrong: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def forward(self: Any, q: Any, k: Any, v: Any, causal: bool, mask: Any) -> Any:
         if wrong == "error":
@@ -60,6 +60,7 @@ def test_flash_attention_is_used_where_it_equals_products(
     monkeypatch.setattr(GpuKernel, "forward", forward)
     monkeypatch.setattr(GpuKernel, "backward", backward)
     assert proven(CPU, torch.bfloat16, 64) is (wrong == "")
+    assert ("attention runs as products" in capsys.readouterr().err) is (wrong != "")
     exact = list[torch.dtype]()
     real = PlainKernel.forward
     monkeypatch.setattr(

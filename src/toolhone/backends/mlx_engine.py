@@ -47,7 +47,7 @@ DTYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 class MlxLora(nn.Module):  # type: ignore[misc]
     """base(x) + alpha / rank * B A dropout(x); A is [rank, in], B [out, rank], as PEFT has them.
 
-    A plain layer's product is added to the adapter's while it is still wide; the other way round
+    A plain layer's product is added to the adapter's before it is rounded; the other way round
     half precision loses small changes (`kernels.AdaptedLinear`).
 
     `key`: the random key of dropout; None is off. It is fixed for a pass, since gradient

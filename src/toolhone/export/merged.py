@@ -29,7 +29,8 @@ from toolhone.tokenizer import TextTokenizer
 from toolhone.training.prefill import format_request
 
 LATER = ("mlx", "gguf")
-GENERATION, WIDE = "generation_config.json", "float32"
+GENERATION = "generation_config.json"
+WIDE = "float32"
 
 
 class ExportFormat(StrEnum):

@@ -17,6 +17,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from toolhone.backends.torch.recompute import kept_result
+from toolhone.config.experiment import to_stderr
 
 SCORE_BYTES = 64 * 2**20
 """Scores that are in memory at once where no kernel of torch keeps them out of it."""
@@ -44,11 +45,15 @@ def proven(device: torch.device, dtype: torch.dtype, width: int) -> bool:
     """Whether flash attention of this device gives what `PlainKernel` gives in float32."""
     try:
         with torch.autocast(device.type, enabled=False):
-            return all(gap <= FLASH_ERROR for gap in _flash_gaps(device, dtype, width))
+            gaps = _flash_gaps(device, dtype, width)
+            wrong = "" if all(gap <= FLASH_ERROR for gap in gaps) else "it differs from float32"
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, NotImplementedError):  # not built for this device, or for this width
-        return False
+    except RuntimeError as error:  # not built for this device, or for this width
+        wrong = " ".join(str(error).split())[:80]
+    if wrong:
+        to_stderr(f"attention runs as products, which is slower: flash attention: {wrong}")
+    return not wrong
 
 
 def _flash_gaps(device: torch.device, dtype: torch.dtype, width: int) -> Iterator[float]:
@@ -121,7 +126,7 @@ class GpuKernel:
         run = torch.ops.aten._scaled_dot_product_flash_attention_backward
         slope, out, norm = joint
         lengths = None, None, *(each.shape[2] for each in inputs[:2])
-        unused = (torch.zeros(n, dtype=torch.uint64, device=slope.device) for n in ((2,), ()))
+        unused = (torch.empty(n, dtype=torch.uint64, device=slope.device) for n in ((2,), ()))
         of = *inputs, out.contiguous(), norm.contiguous(), *lengths, 0.0, causal, *unused
         found: Tensors = run(slope.contiguous(), *of, scale=self.scale)
         return found
@@ -244,7 +249,7 @@ def chunked(
 class AdaptedLinear(torch.autograd.Function):
     """low B^T + x W^T + bias; W is frozen.
 
-    The product by W is added to that of the adapter while it is still wide. The other way round, as
+    The product by W is added to that of the adapter before it is rounded. The other way round, as
     PEFT has it, a change below half a step of bfloat16 (0.2 to 0.4 % of the number) is added to a
     number that is rounded already, and lost, each time: a young adapter has no effect there.
     """
