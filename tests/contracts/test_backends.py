@@ -1019,7 +1019,7 @@ def test_the_tool_of_a_finished_row_runs_while_a_long_row_samples(
 ) -> None:
     bench.backend.skip_where_remote("decides which request ends first")
     policy = ShortAndLong(sampler)
-    look = Tool("look", "", {"type": "object"}, lambda: policy.continued.wait(20))
+    look = Tool("look", "", {"type": "object"}, lambda: policy.continued.wait(60))
     tasks = [
         Task(name, (Message("user", name),), (look,), Expect(answer="x"))
         for name in ("short", "long")

@@ -4,12 +4,12 @@ each tool has its bound.
 
 import json
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+import toolhone.tools.registry
 from contracts.test_backends import tiny_qwen3
 from support.hand_clock import HandClock
 from support.scripted import ScriptedSampler, ScriptedStream, last_user, scripted_policy, task
@@ -79,7 +79,7 @@ class FewAtOnce(ScriptedSampler):
 
 
 def test_as_many_calls_run_at_the_same_time_as_there_are_threads_and_no_more():
-    meeting, peak = threading.Barrier(TOOL_THREADS, timeout=20), Peak()
+    meeting, peak = threading.Barrier(TOOL_THREADS, timeout=60), Peak()
 
     def meet(n: int) -> str:  # noqa: ARG001
         with peak:
@@ -87,7 +87,7 @@ def test_as_many_calls_run_at_the_same_time_as_there_are_threads_and_no_more():
         return "met"
 
     episodes = run_episodes(
-        scripted_policy(asks_twice), tasks(TOOL_THREADS), Registry([tool_of(meet)], timeout=30)
+        scripted_policy(asks_twice), tasks(TOOL_THREADS), Registry([tool_of(meet)], timeout=120)
     )
     assert [result.content for episode in episodes for result in episode.results[0]] == [
         "met"
@@ -108,10 +108,10 @@ def test_other_rows_are_sampled_while_tools_run():
             everybody_spoke.set()
 
     def blocked(n: int) -> bool:  # noqa: ARG001
-        return everybody_spoke.wait(20)
+        return everybody_spoke.wait(60)
 
     policy = scripted_policy(asks_twice, sampler=FewAtOnce(asks_twice, sampled))
-    episodes = run_episodes(policy, tasks(20), Registry([tool_of(blocked)], timeout=30), FIRST_CALL)
+    episodes = run_episodes(policy, tasks(20), Registry([tool_of(blocked)], timeout=120), FIRST_CALL)
     assert [[result.value for result in episode.results[0]] for episode in episodes] == [
         [True, True]
     ] * 20
@@ -166,18 +166,23 @@ def test_an_episode_for_which_the_machine_had_no_time_fails_and_the_others_go_on
     assert episodes[0].reason == "BusyError: the machine gave a program too little time"
 
 
-def test_a_tool_may_bound_its_calls_at_once_and_waiting_is_no_part_of_its_time():
-    peak, two = Peak(), threading.Barrier(2, timeout=60)
+def test_a_tool_may_bound_its_calls_at_once_and_waiting_is_no_part_of_its_time(monkeypatch):
+    peak, timed, two = Peak(), Peak(), threading.Barrier(2, timeout=60)
+    in_thread = toolhone.tools.registry._in_thread
+
+    def with_time_running(work, timeout):
+        with timed:
+            return in_thread(work, timeout)
 
     def ask(n: int) -> int:
         with peak:
             two.wait()
-            time.sleep(0.1)  # of 16 pairs: the last waits longer than a call may take
         return n
 
-    registry = Registry([tool_of(ask, at_once=2, timeout=1.4)])
+    monkeypatch.setattr("toolhone.tools.registry._in_thread", with_time_running)
+    registry = Registry([tool_of(ask, at_once=2, timeout=120)])
     episodes = run_episodes(scripted_policy(asks_twice), tasks(16), registry, FIRST_CALL)
-    assert peak.most == 2
+    assert (peak.most, timed.most, timed.all) == (2, 2, 32)
     assert [result.outcome for episode in episodes for result in episode.results[0]] == [
         ToolStatus.OK
     ] * 32

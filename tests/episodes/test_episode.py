@@ -284,7 +284,7 @@ def test_error_results_are_fed_back_and_the_model_may_mend_its_call(first, outco
 
 
 def test_parallel_calls_of_one_turn_run_at_the_same_time_and_answer_in_their_order():
-    meeting = threading.Barrier(3, timeout=5)
+    meeting = threading.Barrier(3, timeout=60)
 
     def met(a: int, b: int) -> str:
         meeting.wait()
@@ -300,7 +300,7 @@ def test_parallel_calls_of_one_turn_run_at_the_same_time_and_answer_in_their_ord
 
 
 def test_tools_of_different_episodes_run_at_the_same_time():
-    meeting = threading.Barrier(4, timeout=5)
+    meeting = threading.Barrier(4, timeout=60)
     tool = Tool("add", "", NUMBERS, lambda **_: str(meeting.wait()))
     tasks = [a_task(f"t{i}") for i in range(4)]
     episodes = run_episodes(scripted_policy(adds_then_answers), tasks, Registry([tool]))
@@ -309,7 +309,7 @@ def test_tools_of_different_episodes_run_at_the_same_time():
 
 def test_a_row_whose_tool_is_slow_does_not_hold_up_the_others():
     others_are_done = threading.Event()
-    tool = Tool("add", "", NUMBERS, lambda **_: others_are_done.wait(5))
+    tool = Tool("add", "", NUMBERS, lambda **_: others_are_done.wait(60))
 
     def script(prompt: str) -> str:
         return ADD_2_3 if "slow" in last_user(prompt) else "quick"

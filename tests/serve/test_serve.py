@@ -87,7 +87,7 @@ class Script:
         self, prompts: Sequence[Any], params: SamplingParams, keys: Sequence[int] | None = None
     ) -> list[list[Sample]]:
         self.batches.append(len(prompts))
-        assert self.gate.wait(10)
+        assert self.gate.wait(60)
         return [
             [self._one(list(prompt), params, key)]
             for prompt, key in zip(prompts, keys or (), strict=True)
@@ -129,13 +129,13 @@ class Live:
 
     def close(self) -> None:
         self.server.should_exit = True
-        self.thread.join(10)
+        self.thread.join(60)
         self.sock.close()
 
     def send(
         self, method: str, path: str, body: bytes | None = None, **headers: str
     ) -> tuple[int, str]:
-        connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request(method, path, body, headers)
             answer = connection.getresponse()
@@ -436,7 +436,7 @@ def test_a_request_whose_client_has_gone_is_not_sampled() -> None:
             first = pool.submit(server.say, "text")
             while not mine.batches:
                 time.sleep(0.01)
-            leaving = HTTPConnection("127.0.0.1", server.port, timeout=20)
+            leaving = HTTPConnection("127.0.0.1", server.port, timeout=60)
             leaving.request(
                 "POST",
                 "/v1/chat/completions",
@@ -446,8 +446,10 @@ def test_a_request_whose_client_has_gone_is_not_sampled() -> None:
             worker = server.app.state.answerer.worker
             while not worker._waiting.qsize():
                 time.sleep(0.01)
+            _, _, future = worker._waiting.queue[0]
             leaving.close()
-            time.sleep(1.2)
+            while not future.cancelled():
+                time.sleep(0.01)
             mine.gate.set()
             assert first.result()
         assert server.say("text")
@@ -741,7 +743,7 @@ def test_the_verb_serves_until_it_is_interrupted_and_ends_without_a_traceback(
     try:
         line = next(line for line in running.stderr if " at http://" in line)
         host = line.split("http://")[1].split("/")[0]
-        connection = HTTPConnection(host, timeout=20)
+        connection = HTTPConnection(host, timeout=60)
         body = json.dumps({"messages": [{"role": "user", "content": "hi"}]})
         connection.request(
             "POST", "/v1/chat/completions", body, {"Content-Type": "application/json"}
@@ -750,7 +752,7 @@ def test_the_verb_serves_until_it_is_interrupted_and_ends_without_a_traceback(
         connection.close()
         running.send_signal(signal.SIGINT)
         rest = running.stderr.read()
-        assert running.wait(15) == 130
+        assert running.wait(60) == 130
     finally:
         running.kill()
         running.stderr.close()

@@ -40,7 +40,7 @@ def tinker_server(
         yield address_of(sock)
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(60)
         sock.close()
 
 

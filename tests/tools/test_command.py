@@ -282,7 +282,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def _gone(pid: int) -> bool:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while _is_alive(pid) and time.monotonic() < deadline:
         time.sleep(0.01)
     return not _is_alive(pid)
@@ -292,10 +292,10 @@ FAMILY = ["sh", "-c", 'sleep 60 & echo $!; sleep "$1"', "sh", "{s}"]
 
 
 def test_at_the_time_limit_the_program_and_what_it_started_are_killed():
-    result = load(FAMILY, schema(s={}), timeout=0.5).run(ToolCall("go", {"s": 60}))
+    result = load(FAMILY, schema(s={}), timeout=2).run(ToolCall("go", {"s": 60}))
     assert result.outcome is ToolStatus.TIMEOUT
     told, _, pid = result.content.rpartition(" ")
-    assert told == "the command did not end within 0.5 s and was killed; it wrote:"
+    assert told == "the command did not end within 2 s and was killed; it wrote:"
     assert _gone(int(pid))
 
 

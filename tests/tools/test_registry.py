@@ -130,7 +130,7 @@ def test_a_late_tool_times_out_and_the_caller_goes_on():
     release = threading.Event()
 
     def slow() -> str:
-        release.wait(30)
+        release.wait(120)
         return "late"
 
     started = time.perf_counter()
@@ -140,7 +140,7 @@ def test_a_late_tool_times_out_and_the_caller_goes_on():
         ToolStatus.TIMEOUT,
         "the tool did not answer within 0.05 s",
     )
-    assert time.perf_counter() - started < 5
+    assert time.perf_counter() - started < 60
 
 
 def test_a_timeout_error_of_the_tool_is_a_timeout():
@@ -270,7 +270,7 @@ def test_coroutine_functions_are_run():
 
 
 def test_calls_run_at_the_same_time_and_keep_their_order():
-    together = threading.Barrier(4, timeout=10)
+    together = threading.Barrier(4, timeout=60)
 
     def wait(i: int) -> int:
         together.wait()
