@@ -111,7 +111,9 @@ def test_other_rows_are_sampled_while_tools_run():
         return everybody_spoke.wait(60)
 
     policy = scripted_policy(asks_twice, sampler=FewAtOnce(asks_twice, sampled))
-    episodes = run_episodes(policy, tasks(20), Registry([tool_of(blocked)], timeout=120), FIRST_CALL)
+    episodes = run_episodes(
+        policy, tasks(20), Registry([tool_of(blocked)], timeout=120), FIRST_CALL
+    )
     assert [[result.value for result in episode.results[0]] for episode in episodes] == [
         [True, True]
     ] * 20

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -428,6 +428,18 @@ def test_requests_with_one_seed_are_not_in_one_batch_and_other_settings_make_ano
     assert mine.batches == [1, 2, 1, 1, 2]
 
 
+def noted_requests(worker) -> list[Future]:
+    """The futures of all requests from now on."""
+    submit, asked = worker.submit, []
+
+    def noted(*request):
+        asked.append(submit(*request))
+        return asked[-1]
+
+    worker.submit = noted
+    return asked
+
+
 def test_a_request_whose_client_has_gone_is_not_sampled() -> None:
     server = Live(scripted_model(mine := Script()))
     try:
@@ -436,6 +448,7 @@ def test_a_request_whose_client_has_gone_is_not_sampled() -> None:
             first = pool.submit(server.say, "text")
             while not mine.batches:
                 time.sleep(0.01)
+            asked = noted_requests(server.app.state.answerer.worker)
             leaving = HTTPConnection("127.0.0.1", server.port, timeout=60)
             leaving.request(
                 "POST",
@@ -443,12 +456,10 @@ def test_a_request_whose_client_has_gone_is_not_sampled() -> None:
                 json.dumps(GOOD),
                 {"Content-Type": "application/json"},
             )
-            worker = server.app.state.answerer.worker
-            while not worker._waiting.qsize():
+            while not asked:
                 time.sleep(0.01)
-            _, _, future = worker._waiting.queue[0]
             leaving.close()
-            while not future.cancelled():
+            while not asked[0].cancelled():
                 time.sleep(0.01)
             mine.gate.set()
             assert first.result()
