@@ -31,9 +31,8 @@ from toolhone.evaluation.folder import read_folder
 
 HERE = Path(__file__).parent
 QUICK = {"rows": 280, "batch": 12, "steps": 22, "grpo": 40, "grpo_steps": 3, "tasks": 16}
-FULL = {"rows": 1700, "batch": 16, "steps": 100, "grpo": 160, "grpo_steps": 32, "tasks": 50}
-RATE = 7e-4
-"""Below the recipe's: at 1e-3, 65 steps took the perplexity of plain text from 37 to 66."""
+FULL = {"rows": 1500, "batch": 16, "steps": 90, "grpo": 100, "grpo_steps": 20, "tasks": 50}
+RATE = 1e-3
 CODE = "from toolhone.cli.main import main; main()"
 
 

@@ -11,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from backends.test_torch_models import CONFIGS, learn, save_model
 from toolhone.backends.base import Lora, SamplingParams
-from toolhone.backends.torch.cascade_decoder import merged_bytes
+from toolhone.backends.torch.decoding_engine import decoding_bytes
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.kernels import AdaptedLinear
 from toolhone.backends.torch.lora import LoraLayer
@@ -154,4 +154,4 @@ def test_sampling_in_bfloat16_shares_all_weights_and_stays_apart_from_the_traine
     assert layers
     for name in layers:
         assert theirs.get_submodule(name).weight is ours.get_submodule(name).weight
-    assert merged_bytes(trainer.engine) == 0
+    assert decoding_bytes(trainer.engine) == 0

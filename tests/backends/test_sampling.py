@@ -24,7 +24,8 @@ from backends.test_torch_models import CONFIGS, CPU, SIZES, save_model
 from toolhone.backends.base import Adam, Lora, Sample, SamplingParams, train_step
 from toolhone.backends.torch import cascade_decoder
 from toolhone.backends.torch.cascade import DecodePass
-from toolhone.backends.torch.cascade_decoder import CascadeDecoder, decoding_engine
+from toolhone.backends.torch.cascade_decoder import CascadeDecoder
+from toolhone.backends.torch.decoding_engine import decoding_bytes, decoding_engine
 from toolhone.backends.torch.draw import BLOCK, SampleRow, _inverse
 from toolhone.backends.torch.padded_decoder import PaddedDecoder
 from toolhone.backends.torch.prefix_cache import PrefixCache, PrefixNode
@@ -281,7 +282,7 @@ def test_adapters_are_merged_to_decode_in_float32(qwen: Path, merges: bool) -> N
     adapted = [
         trainer.engine.model.get_submodule(name).weight for name in trainer.engine.lora_layers
     ]
-    assert cascade_decoder.merged_bytes(trainer.engine) == 4 * sum(map(torch.numel, adapted))
+    assert decoding_bytes(trainer.engine) == 4 * sum(map(torch.numel, adapted))
     ((sample,),) = sampler.sample([[3, 4]], params)
     row = Row.of([3, 4, *sample.tokens], [False] * 2 + [True] * 12)
     np.testing.assert_allclose(trainer.logprobs([row]).value[0][2:], sample.logprobs, atol=1e-5)

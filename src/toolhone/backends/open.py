@@ -216,7 +216,7 @@ def check_memory(
     """
     if plan.model.backend != "torch":
         return None
-    from toolhone.backends.torch.cascade_decoder import merged_bytes
+    from toolhone.backends.torch.decoding_engine import decoding_bytes
     from toolhone.backends.torch.device import device_bytes, peak_bytes
     from toolhone.backends.torch.trainer import TorchTrainer
 
@@ -228,7 +228,7 @@ def check_memory(
     longest = max(map(len, rows), default=0)
     tokens = trainer.kept_tokens(rows, whole_groups=plan.training.method == "dpo")
     peak = peak_bytes(engine.model, engine.device, engine.pass_bytes.of(tokens), copies)
-    needed = (peak + (merged_bytes(engine) if plays else 0)) / 1e9
+    needed = (peak + (decoding_bytes(engine) if plays else 0)) / 1e9
     there = device_bytes(engine.device) / 1e9
     figures = f"about {needed:.1f} GB of the {there:.1f} GB of this device"
     if needed > MEMORY_ERROR * there:

@@ -18,11 +18,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from transformers import AttentionInterface
 
 from toolhone.backends.base import SamplingParams
 from toolhone.backends.torch.cascade import (
-    NAME,
     Array,
     DecodePass,
     Level,
@@ -30,11 +28,10 @@ from toolhone.backends.torch.cascade import (
     PrefillPass,
     Segment,
     Slots,
-    cascade_attention,
 )
+from toolhone.backends.torch.decoding_engine import decoding_engine
 from toolhone.backends.torch.draw import SampleRow
 from toolhone.backends.torch.engine import Engine
-from toolhone.backends.torch.lora import merge_adapters
 from toolhone.backends.torch.prefix_cache import SHORTEST, PrefixCache, PrefixNode
 from toolhone.config.experiment import to_stderr
 
@@ -47,19 +44,6 @@ for so few costs more than reading them once for each row."""
 PREFILL_TOKENS = 4096
 """Tokens of one pass over prompts, unless one prompt alone has more."""
 _TRIED: weakref.WeakKeyDictionary[Engine, bool] = weakref.WeakKeyDictionary()
-
-
-def decoding_engine(engine: Engine, merges: bool) -> Engine:
-    """A twin of the engine, with cascade attention, that shares its weights; where it `merges`,
-    float32 adapters go into weights of its own. In lower precision merging would round.
-    """
-    AttentionInterface.register(NAME, cascade_attention)
-    engine.set_learning(False)
-    twin = engine.with_weights(dict(engine.trainable()))
-    if merges and engine.model.dtype is torch.float32:
-        merge_adapters(twin.model, twin.lora_layers)
-    twin.model.set_attn_implementation(NAME)
-    return twin
 
 
 def is_exact(engine: Engine) -> bool:
@@ -103,14 +87,6 @@ def _agrees(engine: Engine, error: float) -> bool:
     except (AttributeError, TypeError, RuntimeError, ValueError, LookupError):
         return False
     return True
-
-
-def merged_bytes(engine: Engine) -> int:
-    """Bytes of the weights that adapters are merged into to decode; 0 where none are."""
-    if engine.lora is None or engine.model.dtype is not torch.float32:
-        return 0
-    layers = [engine.model.get_submodule(name) for name in engine.lora_layers]
-    return sum(layer.weight.nbytes for layer in layers)
 
 
 @dataclass(eq=False)

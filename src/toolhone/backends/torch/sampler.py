@@ -18,7 +18,8 @@ import torch
 
 from toolhone.backends.base import Constraint, Sample, SamplingParams, sample_all
 from toolhone.backends.constraint import compile_grammar
-from toolhone.backends.torch.cascade_decoder import CascadeDecoder, decoding_engine, is_exact
+from toolhone.backends.torch.cascade_decoder import CascadeDecoder, is_exact
+from toolhone.backends.torch.decoding_engine import decoding_engine
 from toolhone.backends.torch.draw import SampleRow, draw, sample_row
 from toolhone.backends.torch.engine import Engine
 from toolhone.backends.torch.lora import write_peft
