@@ -39,7 +39,7 @@ def decoding_engine(engine: Engine, merges: bool) -> Engine:
     twin = engine.with_weights(dict(engine.trainable()))
     if merges and engine.model.dtype is torch.float32:
         merge_adapters(twin.model, twin.lora_layers)
-        if _packed_bytes(engine) is not None:
+        if _packed_bytes(engine) is not None and packs(twin):
             pack_layers(twin.model)
     twin.model.set_attn_implementation(NAME)
     return twin
@@ -62,6 +62,22 @@ def _packed_bytes(engine: Engine) -> int | None:
     own = (layer for name, layer in layers if name.rpartition(".")[0] not in adapted)
     size = sum(layer.weight.nbytes for layer in own)
     return size if size <= PACKED_SHARE * device_bytes(engine.device) else None
+
+
+def packs(engine: Engine) -> bool:
+    """Whether packed layers give this model's own logits, tried on its first layers: a model's
+    code may read the weight of a layer itself.
+    """
+    model = engine.widened().model
+    ids = torch.arange(1, 9)[None] % model.get_input_embeddings().weight.shape[0]
+    with torch.no_grad():
+        expected = model(input_ids=ids, use_cache=False).logits
+        pack_layers(model)
+        try:
+            ours = model(input_ids=ids, use_cache=False).logits
+        except (AttributeError, TypeError, RuntimeError, ValueError):
+            return False
+    return torch.allclose(ours, expected, rtol=0.0, atol=1e-3 * float(expected.abs().max()))
 
 
 class PackedLinear(nn.Module):
