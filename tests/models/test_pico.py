@@ -198,12 +198,21 @@ def test_calls_are_json_whatever_the_arguments_hold(tokenizer: Any) -> None:
 def test_the_cache_is_used_again_and_found_by_its_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    made = []
+
+    def make(draft: Path, seed: int) -> Path:
+        made.append(seed)
+        (draft / "model.safetensors").write_bytes(bytes([seed]))
+        return draft
+
+    monkeypatch.setattr("toolhone.models.pico.make_pico", make)
     monkeypatch.setenv("TOOLHONE_CACHE", str(tmp_path))
     first = pico_folder(0)
-    before = (first / "model.safetensors").stat().st_mtime_ns
     assert pico_folder(0) == first
-    assert (first / "model.safetensors").stat().st_mtime_ns == before
-    assert pico_folder(1) != first
+    assert made == [0]
+    second = pico_folder(1)
+    assert made == [0, 1]
+    assert [(one / "model.safetensors").read_bytes() for one in (first, second)] == [b"\0", b"\1"]
     assert [path.name.startswith("pico-") for path in tmp_path.iterdir()] == [True, True]
 
 
