@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(not can_pack(), reason="this torch has no packed
 
 @pytest.fixture
 def small_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding_engine, "SMALLEST", 1)
+    monkeypatch.setattr(decoding_engine, "SMALL_WEIGHT", 0)
 
 
 def packed(model: nn.Module) -> list[str]:
@@ -95,7 +95,7 @@ def test_what_cannot_be_packed_is_sampled_from_as_it_is(
 ) -> None:
     options: dict[str, Any] = {"device_map": "cpu"}
     if why != "too small":
-        monkeypatch.setattr(decoding_engine, "SMALLEST", 1)
+        monkeypatch.setattr(decoding_engine, "SMALL_WEIGHT", 0)
     if why == "no room":
         monkeypatch.setattr(decoding_engine, "PACKED_SHARE", 0.0)
     if why == "bfloat16":

@@ -21,8 +21,8 @@ from toolhone.backends.torch.device import device_bytes
 from toolhone.backends.torch.engine import Engine
 from toolhone.backends.torch.lora import merge_adapters
 
-SMALLEST = 2**18
-"""Numbers of a weight from which on it is packed: for less, a call costs more than it saves."""
+SMALL_WEIGHT = 2**18
+"""Numbers of a weight up to which it is not packed: a call costs more than it saves."""
 ROWS = 32
 """Rows that the layout is made for; others may come."""
 PACKED_SHARE = 1 / 8
@@ -104,7 +104,7 @@ def packable(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
         assert isinstance(layer, nn.Linear)
         weight = layer.weight
         fits = weight.device.type == "cpu" and weight.dtype is torch.float32
-        if fits and weight.numel() >= SMALLEST:
+        if fits and weight.numel() > SMALL_WEIGHT:
             yield name, layer
 
 
