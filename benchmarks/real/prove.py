@@ -32,7 +32,6 @@ from toolhone.evaluation.folder import read_folder
 HERE = Path(__file__).parent
 QUICK = {"rows": 280, "batch": 12, "steps": 22, "grpo": 40, "grpo_steps": 3, "tasks": 16}
 FULL = {"rows": 1500, "batch": 16, "steps": 90, "grpo": 100, "grpo_steps": 20, "tasks": 50}
-RATE = 1e-3
 CODE = "from toolhone.cli.main import main; main()"
 
 
@@ -94,7 +93,7 @@ def experiments(
         sizes,
         model,
         keys,
-        training={"steps": sizes["steps"], "batch_size": sizes["batch"], "learning_rate": RATE},
+        training={"steps": sizes["steps"], "batch_size": sizes["batch"]},
         data={"path": str(files["rows"].resolve()), "validation_fraction": 0.02},
         evaluation={**tasks, "baseline_examples": 2},
         seed=seed,

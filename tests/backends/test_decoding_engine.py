@@ -19,7 +19,7 @@ from toolhone.backends.torch.decoding_engine import (
     decoding_bytes,
     pack_layers,
 )
-from toolhone.backends.torch.engine import EngineOptions, open_engine
+from toolhone.backends.torch.engine import Engine, EngineOptions, open_engine
 from toolhone.backends.torch.sampler import TorchSampler
 from toolhone.backends.torch.trainer import open_trainer
 from toolhone.rows import Row
@@ -89,7 +89,9 @@ def test_only_large_plain_float32_layers_are_packed(monkeypatch: pytest.MonkeyPa
     assert packed(second) == []
 
 
-@pytest.mark.parametrize("why", ["no room", "bfloat16", "reads weights", "too small"])
+@pytest.mark.parametrize(
+    "why", ["no room", "bfloat16", "too small", "reads weights", "cannot be tried"]
+)
 def test_what_cannot_be_packed_is_sampled_from_as_it_is(
     why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +102,10 @@ def test_what_cannot_be_packed_is_sampled_from_as_it_is(
         monkeypatch.setattr(decoding_engine, "PACKED_SHARE", 0.0)
     if why == "bfloat16":
         options["torch_dtype"] = "bfloat16"
+    if why == "cannot be tried":
+        monkeypatch.setattr(Engine, "widened", lambda _: [][0])
+    if why in ("no room", "bfloat16", "too small"):
+        monkeypatch.setattr(decoding_engine, "packs", lambda _: pytest.fail("tried in vain"))
     engine = open_engine(save_model(CONFIGS["qwen3"], tmp_path), EngineOptions(**options))
     if why == "reads weights":
         reads = type(engine.model.model.layers[0].mlp)

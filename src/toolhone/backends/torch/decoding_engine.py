@@ -57,26 +57,26 @@ def _packed_bytes(engine: Engine) -> int | None:
     """Bytes of packed copies of weights without adapters; None where nothing is packed."""
     if engine.compute_dtype is not torch.float32:
         return None
-    adapted = set(engine.lora_layers)
-    layers = packable(engine.model)
+    adapted, layers = set(engine.lora_layers), list(packable(engine.model))
     own = (layer for name, layer in layers if name.rpartition(".")[0] not in adapted)
     size = sum(layer.weight.nbytes for layer in own)
-    return size if size <= PACKED_SHARE * device_bytes(engine.device) else None
+    fits = size <= PACKED_SHARE * device_bytes(engine.device)
+    return size if layers and fits else None
 
 
 def packs(engine: Engine) -> bool:
     """Whether packed layers give this model's own logits, tried on its first layers: a model's
     code may read the weight of a layer itself.
     """
-    model = engine.widened().model
-    ids = torch.arange(1, 9)[None] % model.get_input_embeddings().weight.shape[0]
-    with torch.no_grad():
-        expected = model(input_ids=ids, use_cache=False).logits
-        pack_layers(model)
-        try:
+    try:
+        model = engine.widened().model
+        ids = torch.arange(1, 9)[None] % model.get_input_embeddings().weight.shape[0]
+        with torch.no_grad():
+            expected = model(input_ids=ids, use_cache=False).logits
+            pack_layers(model)
             ours = model(input_ids=ids, use_cache=False).logits
-        except (AttributeError, TypeError, RuntimeError, ValueError):
-            return False
+    except (AttributeError, TypeError, RuntimeError, ValueError, LookupError):
+        return False
     return torch.allclose(ours, expected, rtol=0.0, atol=1e-3 * float(expected.abs().max()))
 
 
