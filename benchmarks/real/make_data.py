@@ -26,6 +26,9 @@ SHARES = {"desk": 0.58, "missing": 0.18, "builtin": 0.04, "plain": 0.2}
 INVENTED = 0.5
 """Share of SFT's streets and cities that are made of syllables: a name has to be read, letter by
 letter, where no list of names can be learned."""
+LEFT_OUT = 0.7
+"""How often SFT leaves an optional part of a request out. With each alternative alike, an argument
+that may be missing is in half of the calls, and the model adds it where nobody named it."""
 MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August")
 Record = dict[str, Any]
 
@@ -80,8 +83,15 @@ def invented(rng: random.Random) -> str:
 
 
 def one_of(text: str, rng: random.Random) -> str:
-    """Draw one alternative for each `[a|b|c]`."""
-    return re.sub(r"\[([^]]*)\]", lambda found: rng.choice(found[1].split("|")), text)
+    """Draw one alternative for each `[a|b|c]`; what `[|a {slot}]` adds is left out as `LEFT_OUT`."""
+
+    def drawn(found: re.Match[str]) -> str:
+        parts = found[1].split("|")
+        if "" in parts and "{" in found[1]:
+            parts = [""] if rng.random() < LEFT_OUT else [part for part in parts if part]
+        return rng.choice(parts)
+
+    return re.sub(r"\[([^]]*)\]", drawn, text)
 
 
 def desk_request(rng: random.Random, kind: str) -> tuple[str, str, Record]:

@@ -31,7 +31,7 @@ from toolhone.evaluation.folder import read_folder
 
 HERE = Path(__file__).parent
 QUICK = {"rows": 280, "batch": 12, "steps": 22, "grpo": 40, "grpo_steps": 3, "tasks": 16}
-FULL = {"rows": 1500, "batch": 16, "steps": 90, "grpo": 100, "grpo_steps": 20, "tasks": 50}
+FULL = {"rows": 2000, "batch": 16, "steps": 120, "grpo": 130, "grpo_steps": 26, "tasks": 50}
 CODE = "from toolhone.cli.main import main; main()"
 
 
