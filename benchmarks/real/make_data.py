@@ -83,7 +83,7 @@ def invented(rng: random.Random) -> str:
 
 
 def one_of(text: str, rng: random.Random) -> str:
-    """Draw one alternative for each `[a|b|c]`; what `[|a {slot}]` adds is left out as `LEFT_OUT`."""
+    """Draw one alternative for each `[a|b|c]`; `LEFT_OUT` goes for `[|a {slot}]`."""
 
     def drawn(found: re.Match[str]) -> str:
         parts = found[1].split("|")
