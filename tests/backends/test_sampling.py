@@ -23,6 +23,7 @@ from transformers import (
 from backends.test_torch_models import CONFIGS, CPU, SIZES, save_model
 from toolhone.backends.base import Adam, Lora, Sample, SamplingParams, train_step
 from toolhone.backends.torch import cascade_decoder
+from toolhone.backends.torch import trainer as torch_trainer
 from toolhone.backends.torch.cascade import DecodePass
 from toolhone.backends.torch.cascade_decoder import CascadeDecoder
 from toolhone.backends.torch.decoding_engine import decoding_bytes, decoding_engine
@@ -307,19 +308,38 @@ def test_half_precision_is_sampled_from_side_by_side_whatever_it_rounds(
     assert all(layer.mlp.up_proj.base.weight.dtype is torch.bfloat16 for layer in layers)
 
 
-def test_merged_weights_are_not_kept_while_gradients_are_made(qwen: Path) -> None:
+def test_a_sampler_keeps_nothing_while_gradients_are_made(
+    qwen: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_back: list[torch.device] = []
+    monkeypatch.setattr(torch_trainer, "trim_heap", given_back.append)
     trainer = open_trainer(qwen, Lora(rank=2), CPU)
     rows = [Row.of([3, 4, 5, 6, 7], [True] * 5).with_arrays(weights=1.0)]
     sampler, params = trainer.snapshot(), SamplingParams(max_tokens=12)
     before = sampler.sample([[3, 4]], params, [1])[0][0]
     assert sampler._decoding is not None
     merged = weakref.ref(sampler._decoding[1].model)
-    trainer.forward_backward(rows, cross_entropy())
+    assert sampler._cache.tokens > 0
+    for _ in range(2):
+        trainer.forward_backward(rows, cross_entropy())
     gc.collect()
     assert merged() is None
+    assert sampler._cache.tokens == 0
+    assert given_back == [trainer.engine.device]
     again = sampler.sample([[3, 4]], params, [1])[0][0]
     assert again.tokens == before.tokens
     assert np.array_equal(again.logprobs, before.logprobs)
+
+
+def test_what_running_rows_read_is_kept_while_gradients_are_made(qwen: Path) -> None:
+    sampler = open_sampler(qwen, CPU)
+    twin, prompt = decoding_engine(sampler._engine, False), (3, 4, 5, 6, 7)
+    decoder = CascadeDecoder(twin, sampler._cache, copied=0)
+    row = SampleRow(prompt, SamplingParams(), 2, None)
+    decoder.join([row, SampleRow(prompt, SamplingParams(), 2, None)])
+    kept = sampler._cache.tokens
+    sampler.rest()
+    assert sampler._cache.tokens == kept > 0
 
 
 def test_adapters_of_a_base_that_many_share_are_not_merged(qwen: Path, tmp_path: Path) -> None:

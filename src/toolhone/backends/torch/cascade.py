@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from toolhone.backends.torch.device import trim_heap
 from toolhone.backends.torch.kernels import (
     HIDDEN_SCORE,
     CpuKernel,
@@ -117,6 +118,8 @@ class Slots:
                 new = old.new_zeros(self.count, old.shape[1], self.room, old.shape[3])
                 new[: len(old), :, : old.shape[2]] = old
                 stored[layer] = new
+        if self.keys:
+            trim_heap(next(iter(self.keys.values())).device)
 
     def layer(
         self, layer: int, k: torch.Tensor, v: torch.Tensor

@@ -10,9 +10,7 @@ norms, products of gates and rotations between them cost little. The bits are th
 
 from __future__ import annotations
 
-import ctypes
 import itertools
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -20,10 +18,10 @@ from typing import Any
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from toolhone.backends.torch.device import kept_bytes
+from toolhone.backends.torch.device import kept_bytes, trim_heap
 
 TRIMMED = 5
-"""Checkpointed layers after which glibc gives freed memory back."""
+"""Checkpointed layers after which a heap gives freed memory back."""
 Results = tuple[torch.Tensor, ...]
 
 
@@ -108,18 +106,12 @@ def kept_result(compute: Callable[[], Results], always: bool = False) -> Results
 
 
 def checkpoint_layers(model: Any) -> Room:
-    """Recompute the layers of a transformers model in the backward pass; returns what they share.
-
-    glibc cannot use the aligned holes that a layer leaves for the next one, and keeps them (2.5 GB
-    in place of 1.5 for 2,000 tokens of SmolLM2): they are given back every `TRIMMED` layers.
-    """
+    """Recompute a transformers model's layers in the backward pass; returns what they share."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     # transformers 5 renamed the method
     enable = getattr(model, "activation_checkpointing_enable", None)
     (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
-    linux_cpu = sys.platform == "linux" and model.device.type == "cpu"
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if linux_cpu else None
     calls, room = itertools.count(), Room(kept_bytes(model.device))
 
     def run(function: Callable[..., Any], *inputs: Any) -> Any:
@@ -128,8 +120,8 @@ def checkpoint_layers(model: Any) -> Room:
         layer = LayerPass(room)
 
         def one_pass(*given: Any) -> Any:
-            if trim and next(calls) % TRIMMED == 0:
-                trim(0)
+            if next(calls) % TRIMMED == 0:
+                trim_heap(model.device)
             return layer(function, *given)
 
         return checkpoint(one_pass, *inputs, use_reentrant=False)

@@ -65,9 +65,14 @@ class TorchSampler:
         """Drop what is kept of former samples for prompts that go on with them."""
         self._cache.clear()
 
-    def drop_merged(self) -> None:
-        """Free the merged weights until the next sample; what was run with them is kept."""
+    def rest(self) -> bool:
+        """Free merged weights until the next sample, and former ones where no row runs; whether
+        there was anything."""
+        held = self._decoding is not None or self._cache.tokens > 0
         self._decoding = None
+        if not any(reader.nodes for reader in self._cache.readers):
+            self.forget()
+        return held
 
     def write_merged(self, folder: Path) -> None:
         """Write a plain transformers model into an existing folder, adapters merged."""

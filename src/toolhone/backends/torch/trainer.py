@@ -29,7 +29,7 @@ from toolhone.backends.base import (
     Optimizer,
     pad_rows,
 )
-from toolhone.backends.torch.device import empty_cache, is_out_of_memory
+from toolhone.backends.torch.device import empty_cache, is_out_of_memory, trim_heap
 from toolhone.backends.torch.engine import Engine, EngineOptions, load_causal_model, open_engine
 from toolhone.backends.torch.forest import Forest, split
 from toolhone.backends.torch.lora import read_peft, save_model, write_peft
@@ -127,8 +127,9 @@ class TorchTrainer:
         """Accumulate gradients over micro-batches of similar lengths."""
         drops = self.engine.set_learning(True, loss.dropout)
         self._passes += 1
-        for sampler in self._snapshots:
-            sampler.drop_merged()
+        rested = [sampler.rest() for sampler in self._snapshots]
+        if any(rested):
+            trim_heap(self.engine.device)
         # Dropout draws from one stream of random numbers, so its micro-batches run in order.
         run, workers = self._side_by_side, self.engine.workers
         if self._threads is None or drops:
