@@ -34,6 +34,14 @@ def write_inspect_log(evaluation: Evaluation, model: str, folder: Path) -> Path:
     epochs = {(sample.id, sample.seed): 0 for sample in evaluation.samples}
     for key in epochs:
         epochs[key] = 1 + sum(seed < key[1] for one, seed in epochs if one == key[0])
+    scores = []
+    for name, score in evaluation.metrics.items():
+        if score.value is not None:
+            values = {"mean": score.value, "low": score.low, "high": score.high}  # a 95 % interval
+            metrics = {key: {"name": key, "value": value} for key, value in values.items()}
+            named = {"name": name, "scorer": name, "scored_samples": score.n}
+            scores.append({**named, "metrics": metrics})
+    count = len(evaluation.samples)
     log = {
         "version": VERSION,
         "status": "success",
@@ -48,7 +56,7 @@ def write_inspect_log(evaluation: Evaluation, model: str, folder: Path) -> Path:
             "config": {"epochs": max(epochs.values(), default=1)},
         },
         "plan": {"name": "plan", "steps": []},
-        "results": _results(evaluation),
+        "results": {"total_samples": count, "completed_samples": count, "scores": scores},
         "stats": {"started_at": created, "completed_at": created},
         "samples": [
             _sample(sample, model, epochs[sample.id, sample.seed]) for sample in evaluation.samples
@@ -59,19 +67,6 @@ def write_inspect_log(evaluation: Evaluation, model: str, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(path, plain(log))
     return path
-
-
-def _results(evaluation: Evaluation) -> dict[str, Any]:
-    """Every measured score, with its mean and the ends of its 95 % interval."""
-    scores = []
-    for name, score in evaluation.metrics.items():
-        if score.value is not None:
-            values = {"mean": score.value, "low": score.low, "high": score.high}
-            metrics = {key: {"name": key, "value": value} for key, value in values.items()}
-            named = {"name": name, "scorer": name, "scored_samples": score.n}
-            scores.append({**named, "metrics": metrics})
-    count = len(evaluation.samples)
-    return {"total_samples": count, "completed_samples": count, "scores": scores}
 
 
 def _sample(sample: JudgedEpisode, model: str, epoch: int) -> dict[str, Any]:
