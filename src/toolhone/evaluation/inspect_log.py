@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,21 @@ def write_inspect_log(evaluation: Evaluation, model: str, folder: Path) -> Path:
 
 
 def _sample(sample: JudgedEpisode, model: str, epoch: int) -> dict[str, Any]:
-    messages = [{"role": "user", "content": sample.query, "source": "input"}, *_messages(sample)]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": sample.query, "source": "input"}]
+    calls = list(sample.calls)
+    turns: tuple[Mapping[str, Any], ...] = sample.turns
+    for turn in turns or ({"text": sample.text, "calls": len(calls), "results": []},):
+        own, calls = calls[: turn["calls"]], calls[turn["calls"] :]
+        ids = [call.id or f"{sample.id}-{len(calls)}-{number}" for number, call in enumerate(own)]
+        written = [
+            {"id": key, "function": call.name, "arguments": dict(call.arguments)}
+            for key, call in zip(ids, own, strict=True)
+        ]
+        message = {"role": "assistant", "content": turn["text"], "source": "generate"}
+        messages.append({**message, "tool_calls": written} if written else message)
+        for key, call, result in zip(ids, own, turn["results"], strict=False):
+            answer = {"role": "tool", "tool_call_id": key, "function": call.name}
+            messages.append({**answer, "content": result["content"]})
     last = next((one for one in reversed(messages) if one["role"] == "assistant"), None)
     last = last or {"role": "assistant", "content": ""}
     output = {
@@ -96,21 +110,3 @@ def _sample(sample: JudgedEpisode, model: str, epoch: int) -> dict[str, Any]:
             "rewards": dict(sample.rewards),
         },
     }
-
-
-def _messages(sample: JudgedEpisode) -> Iterator[dict[str, Any]]:
-    """The turns with their calls and results, as chat messages."""
-    calls = list(sample.calls)
-    turns: tuple[Mapping[str, Any], ...] = sample.turns
-    for turn in turns or ({"text": sample.text, "calls": len(calls), "results": []},):
-        own, calls = calls[: turn["calls"]], calls[turn["calls"] :]
-        ids = [call.id or f"{sample.id}-{len(calls)}-{number}" for number, call in enumerate(own)]
-        written = [
-            {"id": key, "function": call.name, "arguments": dict(call.arguments)}
-            for key, call in zip(ids, own, strict=True)
-        ]
-        message = {"role": "assistant", "content": turn["text"], "source": "generate"}
-        yield {**message, "tool_calls": written} if written else message
-        for key, call, result in zip(ids, own, turn["results"], strict=False):
-            answer = {"role": "tool", "tool_call_id": key, "function": call.name}
-            yield {**answer, "content": result["content"]}
