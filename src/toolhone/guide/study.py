@@ -123,7 +123,19 @@ def read_study(name: str, over: Sequence[str]) -> Study:
         near = nearest(name, study_names())
         known = f"studies that ship: {', '.join(study_names())}"
         raise ConfigError(f"there is no file and no study {name!r}{near}; {known}")
-    _check(found, name)
+    for key in found:
+        if key not in (*KEYS, "$comment"):
+            raise ConfigError(
+                f"{name}: a study has no key {key!r}{nearest(key, KEYS)}; it has {', '.join(KEYS)}"
+            )
+    for key in ("prepare", "variants", "over", "groups"):
+        value = found.get(key, {})
+        if not isinstance(value, Mapping):
+            kind = type(value).__name__
+            raise ConfigError(f"{name}: {key} must be an object, it is {kind}")
+    for key, value in found.get("over", {}).items():
+        if not isinstance(value, list) or not value:
+            raise ConfigError(f"{name}: over.{key} must be a list of values, it is {value!r}")
     chosen = {**found.get("over", {}), **dict(map(parse_values, over))}
     base = found["experiment"]
     return Study(
@@ -135,21 +147,6 @@ def read_study(name: str, over: Sequence[str]) -> Study:
         by_category=bool(found.get("by_category", False)),
         groups=found.get("groups", {}),
     )
-
-
-def _check(found: Mapping[str, Any], name: str) -> None:
-    for key in found:
-        if key not in (*KEYS, "$comment"):
-            raise ConfigError(
-                f"{name}: a study has no key {key!r}{nearest(key, KEYS)}; it has {', '.join(KEYS)}"
-            )
-    for key in ("prepare", "variants", "over", "groups"):
-        value, right = found.get(key, {}), "an object"
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{name}: {key} must be {right}, it is {type(value).__name__}")
-    for key, value in found.get("over", {}).items():
-        if not isinstance(value, list) or not value:
-            raise ConfigError(f"{name}: over.{key} must be a list of values, it is {value!r}")
 
 
 def parse_values(text: str) -> tuple[str, list[Any]]:
