@@ -71,8 +71,12 @@ def compose(steps: Sequence[tuple[str, str]], question: str) -> str:
 
     def substitute(number: re.Match[str]) -> str:
         value, before = _value(number[0]), number.string[: number.start()].rstrip()
-        sources = (i for i in reversed(range(len(composed))) if _gives(composed[i][1], value))
-        source = next(sources, None)
+        exponent, source = value.as_tuple().exponent, None
+        places = -exponent if isinstance(exponent, int) else 0
+        margin = Decimal(1).scaleb(-places) if places > 0 else Decimal(0)  # rounded or cut
+        for index, (_, result) in enumerate(composed):  # the last one that gave it
+            if result == value or abs(result - value) < margin:
+                source = index
         per_cent = number[0] == "100" and before.endswith("/") and "%" in question
         if source is None or (value in stated and source in used) or per_cent:
             return number[0]
@@ -104,13 +108,6 @@ def unexplained(expression: str, question: str) -> list[Decimal]:
 
 def _value(text: str) -> Decimal:
     return Decimal(text.replace(",", ""))
-
-
-def _gives(result: Decimal, value: Decimal) -> bool:
-    """Return whether a result is this value, or was rounded or cut to its decimals."""
-    exponent = value.as_tuple().exponent
-    places = -exponent if isinstance(exponent, int) else 0
-    return result == value or (places > 0 and abs(result - value) < Decimal(1).scaleb(-places))
 
 
 _ANSWERS: Mapping[str, Record] = {
