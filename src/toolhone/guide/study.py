@@ -68,7 +68,13 @@ class Study:
         found = []
         for (name, changes), values in product(self.variants.items(), product(*self.over.values())):
             chosen = dict(zip(self.over, values, strict=True))
-            words = [name, *(f"{key.rpartition('.')[2]}={_short(v)}" for key, v in chosen.items())]
+            words = [name]
+            for key, value in chosen.items():
+                if isinstance(value, list) and all(isinstance(one, str) for one in value):
+                    text = "+".join(value)
+                else:
+                    text = value if isinstance(value, str) else json.dumps(value)
+                words.append(f"{key.rpartition('.')[2]}={text}")
             rest = {k: v for k, v in changes.items() if k not in (UNTRAINED, IN_CONTEXT)}
             examples = int(changes.get(IN_CONTEXT, 0))
             trained = not (changes.get(UNTRAINED) or examples)
@@ -164,10 +170,3 @@ def parse_values(text: str) -> tuple[str, list[Any]]:
         except ValueError:
             values.append(part)
     return key, values
-
-
-def _short(value: Any) -> str:
-    """A value as a name: the text, the items of a list, or JSON."""
-    if isinstance(value, list) and all(isinstance(one, str) for one in value):
-        return "+".join(value)
-    return value if isinstance(value, str) else json.dumps(value)
