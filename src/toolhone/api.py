@@ -320,7 +320,11 @@ def open_model(
         plan = _with_settings(plan, settings, is_run=weights is not None)
     if overrides:
         plan = overridden(plan, overrides)
-    tasks_file = None if weights is None else _tasks_file(weights, original, plan)
+    tasks_file = None  # the held-out tasks of a run, unless other data or tasks were asked for
+    if weights is not None and weights.parent.name == "checkpoints":
+        path = weights.parent.parent / TASKS_FILE
+        then, now = ((one.data, one.evaluation.tasks, one.tools) for one in (original, plan))
+        tasks_file = path if then == now and path.is_file() else None
     if base:
         if weights is None:
             raise RunError(f"--base: {ref} is no run, so it is its own base; leave --base out")
@@ -347,13 +351,6 @@ def open_model(
         *(str(ref), sampler, tokenizer, dialect, registry, plan, context, certificate, tasks_file),
         agents="agent.command" in named,
     )
-
-
-def _tasks_file(weights: Path, original: Experiment, plan: Experiment) -> Path | None:
-    """The held-out tasks of the run of a checkpoint, unless other data or tasks were asked for."""
-    path = weights.parent.parent / TASKS_FILE
-    then, now = ((one.data, one.evaluation.tasks, one.tools) for one in (original, plan))
-    return path if then == now and weights.parent.name == "checkpoints" and path.is_file() else None
 
 
 def _with_settings(plan: Experiment, settings: Experiment, is_run: bool) -> Experiment:

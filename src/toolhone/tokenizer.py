@@ -59,11 +59,13 @@ class TextTokenizer:
             )
         self.wrapped = wrapped
         self._backend: Any = backend
-        self._control: dict[int, str] = {
-            index: token.content
-            for index, token in self._backend.get_added_tokens_decoder().items()
-            if _is_control(token.content, token.special)
-        }
+        self._control: dict[int, str] = {}
+        for index, token in self._backend.get_added_tokens_decoder().items():
+            # Added words and white space are none, nor a character that data cannot avoid.
+            text = token.content
+            is_word = text.replace("_", "").replace(" ", "").isalnum()
+            if len(text) > 1 and not text.isspace() and (token.special or not is_word):
+                self._control[index] = text
         self.control_texts = tuple(self._control.values())
         self.folds = backend.normalizer is not None
         """Whether characters are normalised before control tokens are looked for."""
@@ -333,9 +335,3 @@ def _why_not_loaded(path: Path, error: Exception) -> str:
         if name in kinds:
             return reason
     return str(error).strip().split("\n")[0][:200]
-
-
-def _is_control(text: str, special: bool) -> bool:
-    """Added words and white space are no control tokens, nor a character that data cannot avoid."""
-    word = text.replace("_", "").replace(" ", "").isalnum()
-    return len(text) > 1 and not text.isspace() and (special or not word)

@@ -56,22 +56,17 @@ def read_responses_request(body: Json, defaults: SamplingParams) -> ChatRequest:
     chat = {key: body[key] for key in SAME if key in body}
     if body.get("max_output_tokens") is not None:
         chat["max_tokens"] = body["max_output_tokens"]
-    if body.get("tools") is not None:
-        chat["tools"] = _tools(body["tools"])
+    if (tools := body.get("tools")) is not None:
+        if not isinstance(tools, list):
+            raise DataError(f"'tools' must be a list, got {tools!r:.60}")
+        chat["tools"] = []
+        for index, tool in enumerate(tools):
+            kind = tool.get("type") if isinstance(tool, dict) else tool
+            if kind != "function":
+                raise DataError(f"tools[{index}] must be of type 'function', got {kind!r:.60}")
+            function = {key: tool[key] for key in tool if key != "type"}
+            chat["tools"].append({"type": "function", "function": function})
     return read_request({**chat, "messages": _messages(body)}, defaults)
-
-
-def _tools(tools: Json) -> list[Json]:
-    """Tools in the form of chat completions, where name and parameters are one level down."""
-    if not isinstance(tools, list):
-        raise DataError(f"'tools' must be a list, got {tools!r:.60}")
-    found = []
-    for index, tool in enumerate(tools):
-        kind = tool.get("type") if isinstance(tool, dict) else tool
-        if kind != "function":
-            raise DataError(f"tools[{index}] must be of type 'function', got {kind!r:.60}")
-        found.append({"type": "function", "function": {k: tool[k] for k in tool if k != "type"}})
-    return found
 
 
 def _messages(body: Mapping[str, Json]) -> list[dict[str, Json]]:
@@ -93,18 +88,15 @@ def _messages(body: Mapping[str, Json]) -> list[dict[str, Json]]:
             continue
         part = _part_of_turn(item, kind, where)
         last = messages[-1] if messages else {}
-        if part["role"] == last.get("role") == "assistant" and not part.keys() & _taken(last):
+        # Text follows reasoning, then calls; a turn has each of the first two once.
+        taken = {key for key in ("content", "reasoning_content") if key in last}
+        taken |= {"content", "reasoning_content"} if "tool_calls" in last else set()
+        if part["role"] == last.get("role") == "assistant" and not part.keys() & taken:
             calls = [*last.get("tool_calls", ()), *part.get("tool_calls", ())]
             last |= part | ({"tool_calls": calls} if calls else {})
         else:
             messages.append(part)
     return messages
-
-
-def _taken(message: Mapping[str, Json]) -> set[str]:
-    """What a turn has already and cannot have twice: its text follows its reasoning, then calls."""
-    taken = {key for key in ("content", "reasoning_content") if key in message}
-    return taken | ({"content", "reasoning_content"} if "tool_calls" in message else set())
 
 
 def _part_of_turn(item: Mapping[str, Json], kind: str, where: str) -> dict[str, Json]:

@@ -72,17 +72,17 @@ class RecordedTurn:
     number: int
 
     def continues_in(self, messages: Sequence[Message]) -> bool:
-        """Whether messages begin with what was asked and answered here."""
-        count = len(self.asked)
-        same = tuple(messages[:count]) == self.asked and len(messages) > count
-        return same and is_same_reply(messages[count], self.given)
-
-
-def is_same_reply(sent: Message, given: Message) -> bool:
-    """Whether an agent sent a reply back as it was given; it may leave out the reasoning."""
-    words = (sent.content or "") == (given.content or "")
-    thought = sent.reasoning is None or sent.reasoning == given.reasoning
-    return sent.role == "assistant" and words and thought and sent.tool_calls == given.tool_calls
+        """Whether messages begin with what was asked and answered here; an agent may leave the
+        reasoning out."""
+        count, given = len(self.asked), self.given
+        if tuple(messages[:count]) != self.asked or len(messages) <= count:
+            return False
+        sent = messages[count]
+        words = (sent.content or "") == (given.content or "")
+        thought = sent.reasoning is None or sent.reasoning == given.reasoning
+        return (
+            sent.role == "assistant" and words and thought and sent.tool_calls == given.tool_calls
+        )
 
 
 @dataclass

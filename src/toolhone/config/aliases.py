@@ -32,7 +32,15 @@ def translate(values: Mapping[str, Any], where: str, tell: Callable[[str], None]
     does not change."""
     result: Values = _copy(values)
     _convert(result)
-    _convert_tools(result, tell)
+    tools = result.get("tools")
+    if isinstance(tools, dict) and tools:  # by name
+        result["tools"] = [
+            {"name": name, **spec} if isinstance(spec, dict) else spec
+            for name, spec in tools.items()
+        ]
+    elif tools == {}:
+        del result["tools"]
+        tell("tools is {}: the built-in tools calculator, python, weather and search are used")
     _convert_optim(result, tell)
     tokenizer, model = _take(result, "tokenizer.name"), result.get("model")
     model = model.get("name") if isinstance(model, dict) else model
@@ -47,7 +55,15 @@ def translate(values: Mapping[str, Any], where: str, tell: Callable[[str], None]
         value = _take(result, old)
         if value is not _ABSENT:
             _put(result, new, value, f"{where}: both {old} and {new} are given; keep one")
-    _apply_use_lora(result, tell)
+    uses_lora = _take_switch(result, "training.use_lora")
+    if uses_lora is False:  # trains every weight, whatever the settings of LoRA
+        training = result.setdefault("training", {})
+        lora, training["lora"] = training.get("lora"), None
+        if isinstance(lora, dict):
+            names = ", ".join(lora)
+            tell(f"training.lora_* ({names}) has no effect: training.use_lora is false")
+    elif uses_lora and result.setdefault("training", {}).setdefault("lora", {}) is None:
+        raise ConfigError("training.use_lora is true, but training.lora is null; keep one")
     return result
 
 
@@ -126,19 +142,6 @@ def _convert(values: Values) -> None:
         _put(values, "training.rl.ppo.kl_penalty", "adaptive" if adaptive else "fixed", both)
 
 
-def _convert_tools(values: Values, tell: Callable[[str], None]) -> None:
-    """Turn tools by name into a list; an empty object leaves the default tools, with a note."""
-    tools = values.get("tools")
-    if isinstance(tools, dict) and tools:
-        values["tools"] = [
-            {"name": name, **spec} if isinstance(spec, dict) else spec
-            for name, spec in tools.items()
-        ]
-    elif tools == {}:
-        del values["tools"]
-        tell("tools is {}: the built-in tools calculator, python, weather and search are used")
-
-
 def _convert_optim(values: Values, tell: Callable[[str], None]) -> None:
     """Turn the optimizer's name in transformers into ours."""
     optim = _take(values, "training.optim")
@@ -152,19 +155,3 @@ def _convert_optim(values: Values, tell: Callable[[str], None]) -> None:
     _put(values, "training.optimizer.name", name, both)
     if re.search(r"paged|bit", optim):
         tell(f"training.optim {optim!r}: AdamW runs with its state in float32 and unpaged")
-
-
-def _apply_use_lora(values: Values, tell: Callable[[str], None]) -> None:
-    """Train every weight with `use_lora: false`, whatever the LoRA settings, which a note names;
-    add adapters with `true`."""
-    wanted = _take_switch(values, "training.use_lora")
-    if wanted is None:
-        return
-    training = values.setdefault("training", {})
-    if not wanted:
-        lora, training["lora"] = training.get("lora"), None
-        if isinstance(lora, dict):
-            names = ", ".join(lora)
-            tell(f"training.lora_* ({names}) has no effect: training.use_lora is false")
-    elif training.setdefault("lora", {}) is None:
-        raise ConfigError("training.use_lora is true, but training.lora is null; keep one")

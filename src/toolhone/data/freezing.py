@@ -77,7 +77,7 @@ def _groups(rows: Sequence[Conversation]) -> dict[str, list[int]]:
 
     seen: dict[tuple[object, ...], int] = {}
     for index, row in enumerate(rows):
-        for label in (("opening", opening(row)), *_labels(prompt_words(row))):
+        for label in (("opening", opening(row)), *_labels(row)):
             leader[find(index)] = find(seen.setdefault(label, index))
     groups: dict[str, list[int]] = defaultdict(list)
     names = [opening(row) for row in rows]
@@ -86,15 +86,12 @@ def _groups(rows: Sequence[Conversation]) -> dict[str, list[int]]:
     return groups
 
 
-def prompt_words(row: Conversation) -> list[str]:
-    """Return the words of the user before the assistant speaks; a number is a number."""
+def _labels(row: Conversation) -> Iterator[tuple[object, ...]]:
+    """Yield labels that rows share in which the user says nearly the same before the assistant
+    speaks (MinHash in bands); a number is a number."""
     first = takewhile(lambda message: message.role != "assistant", row.messages)
     text = " ".join(message.content or "" for message in first if message.role == "user")
-    return [re.sub(r"\d+", "0", word) for word in re.findall(r"\w+", text.casefold())]
-
-
-def _labels(words: Sequence[str]) -> Iterator[tuple[object, ...]]:
-    """Yield labels that texts share which are nearly the same (MinHash in bands)."""
+    words = [re.sub(r"\d+", "0", word) for word in re.findall(r"\w+", text.casefold())]
     yield ("words", *words)
     last = max(1, len(words) - _WORDS + 1)
     shingles = {" ".join(words[start : start + _WORDS]) for start in range(last)}

@@ -104,7 +104,13 @@ def import_file(
 ) -> ImportResult:
     """Read a file or folder of a published format and write its rows; never overwrite unasked."""
     path, out = Path(path), Path(out)
-    places = _places(out)
+    suffix = next((suffix for suffix in reversed(SUFFIXES) if out.name.endswith(suffix)), None)
+    if suffix is None or out.name == suffix:
+        wrong = f"{out}: wanted the name of a file that ends in {' or '.join(SUFFIXES)}"
+        raise RunError(f"{wrong}, for example train.jsonl")
+    stem, places = out.name.removesuffix(suffix), {"conversations": out}
+    for kind in ("tasks", "pairs", "refused"):
+        places[kind] = out.with_name(f"{stem}.{kind}{suffix}")
     if options.tasks is not None:
         places["frozen"] = options.tasks
     for place in places.values():
@@ -206,21 +212,6 @@ def _freeze(rows: ImportRows, options: ImportOptions) -> Frozen | None:
     return frozen
 
 
-def _places(out: Path) -> dict[str, Path]:
-    """Return the files of conversations, tasks and refused rows."""
-    suffix = next((suffix for suffix in reversed(SUFFIXES) if out.name.endswith(suffix)), None)
-    if suffix is None or out.name == suffix:
-        raise RunError(
-            f"{out}: wanted the name of a file that ends in {' or '.join(SUFFIXES)}, "
-            "for example train.jsonl"
-        )
-    stem = out.name.removesuffix(suffix)
-    beside = {
-        kind: out.with_name(f"{stem}.{kind}{suffix}") for kind in ("tasks", "pairs", "refused")
-    }
-    return {"conversations": out, **beside}
-
-
 def _read(
     stream: RecordStream,
     name: str,
@@ -232,7 +223,13 @@ def _read(
     path = stream.path
     shown = path.is_file() and path.stat().st_size >= LONG
     if shown:
-        progress.start(f"reading {path.name}", _row_count(path))
+        with open(path, "rb") as file:
+            if file.peek(1)[:1] == b"{":  # JSON Lines
+                blocks = iter(lambda: file.read(1 << 20), b"")
+                count = sum(block.count(b"\n") for block in blocks)
+            else:
+                count = sum(1 for _ in read_lines(path))
+        progress.start(f"reading {path.name}", count)
 
     def on_row(_line: FileLine, _row: Record | BadLine) -> None:
         progress.advance()
@@ -240,11 +237,3 @@ def _read(
     read_source(stream, name, rows, on_row=on_row if shown else None, tools=tools)
     if path.is_file() and rows.skipped[BAD_LINE] == rows.read:
         raise DataError(f"{path}: {rows.summary(examples=True)}")
-
-
-def _row_count(path: Path) -> int:
-    """Return how many rows a file has, to show how far the reading is; of JSON Lines the lines."""
-    with open(path, "rb") as stream:
-        if stream.peek(1)[:1] == b"{":
-            return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b""))
-    return sum(1 for _ in read_lines(path))

@@ -237,8 +237,18 @@ def _sides(
         chosen = _row_of(preference, preference.chosen, dialect, tokenizer)
         side, prompt = "rejected", chosen.tokens[: int(chosen.mask.argmax())].tolist()
         sampled = pair.tokens
-        if preference.raw and not sampled:
-            sampled = _raw_tokens(preference, chosen, dialect, tokenizer)
+        if preference.raw and not sampled:  # marks in the text are marks
+            stops = tokenizer.stop_ids(dialect.stop)
+            text = Span(preference.rejected[0].content or "", Origin.SAMPLED, trained=True)
+            spans = [Span("", Origin.SAMPLED), text]
+            sampled = tuple(tokenizer.encode_spans(spans).tokens.tolist())
+            if any(token in stops for token in sampled):
+                marks = " or ".join(dialect.stop)
+                raise DialectError(
+                    f"its raw text holds the stop mark ({marks}), which ends the turn"
+                )
+            last = int(chosen.tokens[-1])  # stops like the chosen side
+            sampled = (*sampled, last if last in stops else stops[0])
         if sampled:
             split = (len(prompt), len(sampled))
             origins = [int(Origin.PROMPT)] * split[0] + [int(Origin.SAMPLED)] * split[1]
@@ -282,17 +292,3 @@ def _row_of(
     origin = None if row.origin is None else row.origin[:end]
     arrays = {name: values[:end] for name, values in row.arrays.items()}
     return Row(row.tokens[:end], mask[:end], arrays, origin)
-
-
-def _raw_tokens(
-    preference: Preference, chosen: Row, dialect: Dialect, tokenizer: TextTokenizer
-) -> tuple[int, ...]:
-    """Encode a raw text, its marks as marks; the stop mark is the chosen side's."""
-    stops = tokenizer.stop_ids(dialect.stop)
-    text = Span(preference.rejected[0].content or "", Origin.SAMPLED, trained=True)
-    tokens: list[int] = tokenizer.encode_spans([Span("", Origin.SAMPLED), text]).tokens.tolist()
-    if any(token in stops for token in tokens):
-        marks = " or ".join(dialect.stop)
-        raise DialectError(f"its raw text holds the stop mark ({marks}), which ends the turn")
-    last = int(chosen.tokens[-1])
-    return (*tokens, last if last in stops else stops[0])

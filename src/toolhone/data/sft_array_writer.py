@@ -55,7 +55,6 @@ _NUMBERS = {
     for _, *words in _ENTRIES
     for word in words
 }
-_ALWAYS = tuple(map(Decimal, (1, 2, 100)))
 
 
 def compose(steps: Sequence[tuple[str, str]], question: str) -> str:
@@ -72,8 +71,12 @@ def compose(steps: Sequence[tuple[str, str]], question: str) -> str:
 
     def substitute(number: re.Match[str]) -> str:
         value, before = _value(number[0]), number.string[: number.start()].rstrip()
-        sources = (i for i in reversed(range(len(composed))) if _gives(composed[i][1], value))
-        source = next(sources, None)
+        exponent, source = value.as_tuple().exponent, None
+        places = -exponent if isinstance(exponent, int) else 0
+        margin = Decimal(1).scaleb(-places) if places > 0 else Decimal(0)  # rounded or cut
+        for index, (_, result) in enumerate(composed):  # the last one that gave it
+            if result == value or abs(result - value) < margin:
+                source = index
         per_cent = number[0] == "100" and before.endswith("/") and "%" in question
         if source is None or (value in stated and source in used) or per_cent:
             return number[0]
@@ -88,35 +91,23 @@ def compose(steps: Sequence[tuple[str, str]], question: str) -> str:
 def unexplained(expression: str, question: str) -> list[Decimal]:
     """Return the numbers of an expression that the problem does not give: in digits, in words
     ("week" for 7), as percentages or fractions, and 1, 2 and 100."""
-    given = set(_given(question))
-    return [value for value in map(_value, _NUMBER.findall(expression)) if value not in given]
-
-
-def _given(question: str) -> Iterator[Decimal]:
-    """Yield every number that the problem gives."""
     stated = [_value(number) for number in _STATED.findall(question)]
-    yield from (*_ALWAYS, *stated)
+    given = {*map(Decimal, (1, 2, 100)), *stated}
     for word in re.findall(r"[a-z]+", question.lower()):
-        for form in {word, word.removesuffix("s")}:
-            yield from _NUMBERS.get(form, ())
+        for form in (word, word.removesuffix("s")):
+            given.update(_NUMBERS.get(form, ()))
     for above, below in _FRACTION.findall(question):
         if int(below):
-            yield from (Decimal(above) / Decimal(below), Decimal(int(below) - int(above)))
+            given |= {Decimal(above) / Decimal(below), Decimal(int(below) - int(above))}
     if "%" in question or "percent" in question:
-        yield Decimal("0.01")
+        given.add(Decimal("0.01"))
         for value in stated:
-            yield from (value / 100, 1 - value / 100, 1 + value / 100, 100 - value, 100 + value)
+            given |= {value / 100, 1 - value / 100, 1 + value / 100, 100 - value, 100 + value}
+    return [value for value in map(_value, _NUMBER.findall(expression)) if value not in given]
 
 
 def _value(text: str) -> Decimal:
     return Decimal(text.replace(",", ""))
-
-
-def _gives(result: Decimal, value: Decimal) -> bool:
-    """Return whether a result is this value, or was rounded or cut to its decimals."""
-    exponent = value.as_tuple().exponent
-    places = -exponent if isinstance(exponent, int) else 0
-    return result == value or (places > 0 and abs(result - value) < Decimal(1).scaleb(-places))
 
 
 _ANSWERS: Mapping[str, Record] = {

@@ -59,7 +59,10 @@ def split_by_tools(rows: Sequence[R], fraction: float, seed: int = 0) -> Split[R
     rows that share tools with both parts are dropped and counted. Adding rows may move others.
     """
     openings = _check(rows, fraction)
-    labels = [_labels(row, opening) for row, opening in zip(rows, openings, strict=True)]
+    labels = [
+        Labels([("opening", first)]) | {("tool", tool.name) for tool in row.tools}
+        for row, first in zip(rows, openings, strict=True)
+    ]
     order = sorted(range(len(rows)), key=lambda index: (_place(openings[index], seed), index))
     target = round(fraction * len(rows))
     if 0 < fraction < 1:
@@ -82,10 +85,6 @@ def split_by_tools(rows: Sequence[R], fraction: float, seed: int = 0) -> Split[R
             f"{len(validation)} rows to be held out; split by rows, or name a validation file"
         )
     return Split(train, validation, len(rows) - len(train) - len(validation))
-
-
-def _labels(row: Conversation | Task, opening: str) -> Labels:
-    return frozenset([("opening", opening), *(("tool", tool.name) for tool in row.tools)])
 
 
 def _clusters(labels: Sequence[Labels], order: Sequence[int]) -> list[list[int]]:

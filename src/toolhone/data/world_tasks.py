@@ -26,7 +26,7 @@ from toolhone.tools.loading import tools_of
 from toolhone.tools.open_world import STATE_WORLDS, open_world
 from toolhone.tools.registry import Registry
 from toolhone.tools.replay_world import recorded_calls, recording_dicts
-from toolhone.tools.result import ToolResult, ToolStatus
+from toolhone.tools.result import ToolStatus
 from toolhone.tools.worlds import draw
 
 SPLITS = ("train", "rl", "held_out")
@@ -128,7 +128,11 @@ def solve(task: Task, retries: float = 1.0) -> Solution:
         call = next(plan)
         while True:
             result = world.call(call)
-            messages += _exchange(call, result, len(messages))
+            made = replace(call, id=f"call{len(messages) // 2:02d}")
+            messages += [
+                Message("assistant", None, tool_calls=(made,)),
+                Message("tool", result.content, tool_call_id=made.id, name=made.name),
+            ]
             if not result.injected:
                 if result.outcome is not ToolStatus.OK:
                     raise DataError(f"task {task.id!r}: {call.name} gave {result.content!r:.200}")
@@ -146,14 +150,6 @@ def is_solved(task: Task, done: Solution) -> bool:
     expect, start = task.expect, (task.world or {}).get("state") or {}
     state = expect.state is None or done.state == {**start, **expect.state}
     return state and (expect.answer is None or expect.answer in done.answer)
-
-
-def _exchange(call: ToolCall, result: ToolResult, place: int) -> tuple[Message, Message]:
-    call = replace(call, id=f"call{place // 2:02d}")
-    return (
-        Message("assistant", None, tool_calls=(call,)),
-        Message("tool", result.content, tool_call_id=call.id, name=call.name),
-    )
 
 
 def rows_of_world(

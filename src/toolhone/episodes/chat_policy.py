@@ -13,7 +13,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -149,23 +149,17 @@ class ChatPolicy:
         text = "\n".join([content or "", *(f"{name}({given})" for name, given in written)]).strip()
         stop = StopReason.LENGTH if ended == "length" else StopReason.STOP
         try:
-            calls = tuple(
-                ToolCall.from_dict(
-                    {"name": name, "arguments": _object(given), "id": identity or None}
-                )
-                for (name, given), identity in zip(written, names, strict=True)
-            )
+            calls = []
+            for (name, given), identity in zip(written, names, strict=True):
+                found = json.loads(given or "{}") if isinstance(given, str | None) else given
+                if not isinstance(found, dict):
+                    raise ValueError("arguments must be an object")
+                call = {"name": name, "arguments": found, "id": identity or None}
+                calls.append(ToolCall.from_dict(call))
         except (ValueError, DataError):
             message = Message("assistant", text)
             return Turn(message, text, ParseProblem.NOT_JSON, stop_reason=stop)
-        return Turn(Message("assistant", content, tool_calls=calls), text, stop_reason=stop)
-
-
-def _object(given: Json) -> Mapping[str, Json]:
-    value = json.loads(given or "{}") if isinstance(given, str | None) else given
-    if not isinstance(value, dict):
-        raise ValueError("arguments must be an object")
-    return value
+        return Turn(Message("assistant", content, tool_calls=tuple(calls)), text, stop_reason=stop)
 
 
 @dataclass

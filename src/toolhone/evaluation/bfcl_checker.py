@@ -274,7 +274,11 @@ def _right_value(value: Json, schema: Entry, choices: Sequence[Json], category: 
     if kind is dict:
         return any(_same_object(value, choice) for choice in choices if choice != _LEFT_OUT)
     if kind is list and inner is dict:
-        return any(_same_objects(value, choice) for choice in choices)
+        return any(
+            len(value) == len(choice)
+            and all(isinstance(e, Mapping) and _same_object(v, e) for v, e in zip(value, choice))
+            for choice in choices
+        )
     if kind is str:
         return _plain(value) in [_plain(choice) for choice in choices if type(choice) is str]
     elements = [_plain(one) for one in value or ()]
@@ -314,10 +318,3 @@ def _same_object(value: Entry, choice: Entry) -> bool:
     ):
         return False
     return all(key in value or _LEFT_OUT in given for key, given in choice.items())
-
-
-def _same_objects(values: Sequence[Entry], choice: Sequence[Entry]) -> bool:
-    return len(values) == len(choice) and all(
-        isinstance(each, Mapping) and _same_object(value, each)
-        for value, each in zip(values, choice, strict=True)
-    )

@@ -65,7 +65,11 @@ def evaluate_bfcl(
 ) -> BfclResult:
     """Generate replies to the entries of these categories, and have the package judge them."""
     names = parse_categories(categories, progress.report)
-    entries = _first_of_each(read_entries(options.python, names), options.samples)
+    entries, seen = [], Counter[str]()
+    for entry in read_entries(options.python, names):
+        seen[_category(entry)] += 1
+        if options.samples is None or seen[_category(entry)] <= options.samples:
+            entries.append(entry)
     multi = [entry for entry in entries if _category(entry) in MULTI_TURN]
     single = [entry for entry in entries if _category(entry) not in MULTI_TURN]
     tasks = [task_of(entry) for entry in single]
@@ -86,7 +90,15 @@ def evaluate_bfcl(
     failed = official_failures(
         options.python, options.root, options.name, replies, partial=options.samples is not None
     )
-    judged = [_with_verdict(sample, failed.get(sample.id)) for sample in samples]
+    judged = []
+    for sample in samples:
+        reason = failed.get(sample.id)
+        scores = {**sample.scores, METRIC: float(reason is None)}
+        if reason is None:
+            judged.append(replace(sample, scores=scores, error=""))
+        else:
+            kind, reasons = sample.error or ErrorKind.OTHER, (*sample.reasons, f"bfcl: {reason}")
+            judged.append(replace(sample, scores=scores, error=kind, reasons=reasons))
     settings = {
         "package": f"bfcl-eval {VERSION}",
         "prompt_style": prompt_style,
@@ -117,16 +129,6 @@ def _category(entry: Mapping[str, Json]) -> str:
     return category_of(str(entry["id"]))
 
 
-def _first_of_each(entries: Sequence[dict[str, Json]], most: int | None) -> list[dict[str, Json]]:
-    seen = Counter[str]()
-    kept = []
-    for entry in entries:
-        seen[_category(entry)] += 1
-        if most is None or seen[_category(entry)] <= most:
-            kept.append(entry)
-    return kept
-
-
 def _multi_turn_sample(entry: Mapping[str, Json], reply: Reply) -> JudgedEpisode:
     steps = [step for turn in reply.turns for step in turn]
     calls: list[ToolCall] = [call for step in steps if not isinstance(step, str) for call in step]
@@ -141,14 +143,6 @@ def _multi_turn_sample(entry: Mapping[str, Json], reply: Reply) -> JudgedEpisode
         outcome=reply.outcome.value,
         scores={},
     )
-
-
-def _with_verdict(sample: JudgedEpisode, error: str | None) -> JudgedEpisode:
-    """The sample with the official verdict; what it failed for becomes a reason."""
-    scores = {**sample.scores, METRIC: float(error is None)}
-    kind = sample.error or ErrorKind.OTHER
-    reasons = sample.reasons if error is None else (*sample.reasons, f"bfcl: {error}")
-    return replace(sample, scores=scores, error="" if error is None else kind, reasons=reasons)
 
 
 def summarise(samples: Sequence[JudgedEpisode], names: Sequence[str]) -> dict[str, Json]:

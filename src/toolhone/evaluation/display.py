@@ -99,11 +99,17 @@ def metrics_table(evaluation: Evaluation, names: Sequence[str] = ()) -> Renderab
     for name, mean in evaluation.rewards.items():
         table.add_row(Text(clean(name)), f"{mean:.3f}", "", "")
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in evaluation.outcomes.items())
-    hats = [
+    notes = [
         f"pass^k of {metric}: {', '.join(f'{k}: {100 * value:.1f}' for k, value in found.items())}"
         for metric, found in evaluation.pass_hat.items()
     ]
-    ending = Text("\n".join([*hats, *_why_empty(evaluation, names), f"ended: {outcomes}"]))
+    choices = (choice for sample in evaluation.samples for choice in sample.expected.choices)
+    wanted = sorted({call.name for choice in choices for call in choice.wanted})
+    needed = not names or any(name.endswith("execution_success") for name in names)
+    if needed and wanted and not evaluation.metrics["execution_success"].n:
+        named = ", ".join(map(shorten, wanted[:NAMED])) + (", ..." if len(wanted) > NAMED else "")
+        notes.append(f"execution_success is empty: nothing runs the wanted tools here ({named})")
+    ending = Text("\n".join([*notes, f"ended: {outcomes}"]))
     if len(evaluation.by_category) < 2:
         return Group(table, ending)
     categories = new_table("by category", ["category"], [*(_SHORT[name] for name in METRICS), "n"])
@@ -111,17 +117,6 @@ def metrics_table(evaluation: Evaluation, names: Sequence[str] = ()) -> Renderab
         values = [points(metrics[name])[0] for name in METRICS]
         categories.add_row(Text(clean(category)), *values, str(metrics["valid_format"].n))
     return Group(table, categories, ending)
-
-
-def _why_empty(evaluation: Evaluation, names: Sequence[str]) -> list[str]:
-    """A sentence where calls are wanted, but none of their tools can run."""
-    needed = not names or any(name.endswith("execution_success") for name in names)
-    choices = (choice for sample in evaluation.samples for choice in sample.expected.choices)
-    wanted = sorted({call.name for choice in choices for call in choice.wanted})
-    if not needed or not wanted or evaluation.metrics["execution_success"].n:
-        return []
-    named = ", ".join(map(shorten, wanted[:NAMED])) + (", ..." if len(wanted) > NAMED else "")
-    return [f"execution_success is empty: nothing runs the wanted tools here ({named})"]
 
 
 def points(score: Score, sign: str = "") -> tuple[str, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,14 @@ def write_inspect_log(evaluation: Evaluation, model: str, folder: Path) -> Path:
     epochs = {(sample.id, sample.seed): 0 for sample in evaluation.samples}
     for key in epochs:
         epochs[key] = 1 + sum(seed < key[1] for one, seed in epochs if one == key[0])
+    scores = []
+    for name, score in evaluation.metrics.items():
+        if score.value is not None:
+            values = {"mean": score.value, "low": score.low, "high": score.high}  # a 95 % interval
+            metrics = {key: {"name": key, "value": value} for key, value in values.items()}
+            named = {"name": name, "scorer": name, "scored_samples": score.n}
+            scores.append({**named, "metrics": metrics})
+    count = len(evaluation.samples)
     log = {
         "version": VERSION,
         "status": "success",
@@ -48,7 +56,7 @@ def write_inspect_log(evaluation: Evaluation, model: str, folder: Path) -> Path:
             "config": {"epochs": max(epochs.values(), default=1)},
         },
         "plan": {"name": "plan", "steps": []},
-        "results": _results(evaluation),
+        "results": {"total_samples": count, "completed_samples": count, "scores": scores},
         "stats": {"started_at": created, "completed_at": created},
         "samples": [
             _sample(sample, model, epochs[sample.id, sample.seed]) for sample in evaluation.samples
@@ -61,21 +69,22 @@ def write_inspect_log(evaluation: Evaluation, model: str, folder: Path) -> Path:
     return path
 
 
-def _results(evaluation: Evaluation) -> dict[str, Any]:
-    """Every measured score, with its mean and the ends of its 95 % interval."""
-    scores = []
-    for name, score in evaluation.metrics.items():
-        if score.value is not None:
-            values = {"mean": score.value, "low": score.low, "high": score.high}
-            metrics = {key: {"name": key, "value": value} for key, value in values.items()}
-            named = {"name": name, "scorer": name, "scored_samples": score.n}
-            scores.append({**named, "metrics": metrics})
-    count = len(evaluation.samples)
-    return {"total_samples": count, "completed_samples": count, "scores": scores}
-
-
 def _sample(sample: JudgedEpisode, model: str, epoch: int) -> dict[str, Any]:
-    messages = [{"role": "user", "content": sample.query, "source": "input"}, *_messages(sample)]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": sample.query, "source": "input"}]
+    calls = list(sample.calls)
+    turns: tuple[Mapping[str, Any], ...] = sample.turns
+    for turn in turns or ({"text": sample.text, "calls": len(calls), "results": []},):
+        own, calls = calls[: turn["calls"]], calls[turn["calls"] :]
+        ids = [call.id or f"{sample.id}-{len(calls)}-{number}" for number, call in enumerate(own)]
+        written = [
+            {"id": key, "function": call.name, "arguments": dict(call.arguments)}
+            for key, call in zip(ids, own, strict=True)
+        ]
+        message = {"role": "assistant", "content": turn["text"], "source": "generate"}
+        messages.append({**message, "tool_calls": written} if written else message)
+        for key, call, result in zip(ids, own, turn["results"], strict=False):
+            answer = {"role": "tool", "tool_call_id": key, "function": call.name}
+            messages.append({**answer, "content": result["content"]})
     last = next((one for one in reversed(messages) if one["role"] == "assistant"), None)
     last = last or {"role": "assistant", "content": ""}
     output = {
@@ -101,21 +110,3 @@ def _sample(sample: JudgedEpisode, model: str, epoch: int) -> dict[str, Any]:
             "rewards": dict(sample.rewards),
         },
     }
-
-
-def _messages(sample: JudgedEpisode) -> Iterator[dict[str, Any]]:
-    """The turns with their calls and results, as chat messages."""
-    calls = list(sample.calls)
-    turns: tuple[Mapping[str, Any], ...] = sample.turns
-    for turn in turns or ({"text": sample.text, "calls": len(calls), "results": []},):
-        own, calls = calls[: turn["calls"]], calls[turn["calls"] :]
-        ids = [call.id or f"{sample.id}-{len(calls)}-{number}" for number, call in enumerate(own)]
-        written = [
-            {"id": key, "function": call.name, "arguments": dict(call.arguments)}
-            for key, call in zip(ids, own, strict=True)
-        ]
-        message = {"role": "assistant", "content": turn["text"], "source": "generate"}
-        yield {**message, "tool_calls": written} if written else message
-        for key, call, result in zip(ids, own, turn["results"], strict=False):
-            answer = {"role": "tool", "tool_call_id": key, "function": call.name}
-            yield {**answer, "content": result["content"]}

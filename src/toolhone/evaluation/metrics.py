@@ -256,6 +256,12 @@ def judge(
     """Score one episode of a task."""
     judging = _Judging(task, episode, context)
     queries = (message.content for message in reversed(task.messages) if message.role == "user")
+    turns: list[Mapping[str, Json]] = []  # of a single turn without results, `text` says all
+    if len(episode.turns) > 1 or any(episode.results):
+        for turn, results in zip(episode.turns, episode.results, strict=True):
+            kept = [{"outcome": one.outcome.value, "content": one.content} for one in results]
+            count = len(turn.message.tool_calls)
+            turns.append({"text": turn.text, "calls": count, "results": kept})
     return JudgedEpisode(
         id=task.id,
         category=task.category or NO_CATEGORY,
@@ -271,21 +277,7 @@ def judge(
         error=judging.error,
         cluster=task.cluster,
         prompt_tokens=sum(len(turn.prompt) for turn in episode.turns),
-        turns=_turns_of(episode),
-    )
-
-
-def _turns_of(episode: Episode) -> tuple[Mapping[str, Json], ...]:
-    """The turns as samples.jsonl keeps them; none for a single turn without results."""
-    if len(episode.turns) < 2 and not any(episode.results):
-        return ()
-    return tuple(
-        {
-            "text": turn.text,
-            "calls": len(turn.message.tool_calls),
-            "results": [{"outcome": one.outcome.value, "content": one.content} for one in results],
-        }
-        for turn, results in zip(episode.turns, episode.results, strict=True)
+        turns=tuple(turns),
     )
 
 

@@ -62,7 +62,13 @@ def tool_choices(policy: TokenPolicy, tasks: Sequence[Task]) -> list[ToolChoice]
         chances = [math.exp(float(each.sum())) for each in logprobs]
         named = dict(zip([tool.name for tool in task.tools], chances, strict=True))
         named[NONE] = max(0.0, 1.0 - math.fsum(named.values()))
-        found.append(ToolChoice(task.id, named, _right(task)))
+        right = set[str]()  # what a right reply may begin with
+        for choice in task.expect.choices:
+            wanted = choice.wanted[:1] if choice.order == "strict" else choice.wanted
+            right |= {call.name for call in wanted} or {NONE}
+        if ANY_CALL.name in right and task.expect.any_call:
+            right = {tool.name for tool in task.tools}
+        found.append(ToolChoice(task.id, named, frozenset(right)))
     if not found:
         raise DataError("no task says which calls are right, so there is no choice of a tool")
     return found
@@ -84,16 +90,6 @@ def _row(policy: TokenPolicy, prompt: Prompt, tool: Tool) -> Row:
     return Row.of([*prompt.tokens, *same], mask)
 
 
-def _right(task: Task) -> frozenset[str]:
-    """Names of calls that a right reply may begin with."""
-    names = set[str]()
-    for choice in task.expect.choices:
-        wanted = choice.wanted[:1] if choice.order == "strict" else choice.wanted
-        names |= {call.name for call in wanted} or {NONE}
-    offered = {tool.name for tool in task.tools}
-    return frozenset(offered if ANY_CALL.name in names and task.expect.any_call else names)
-
-
 def calibration(choices: Sequence[ToolChoice]) -> dict[str, Json]:
     """How often the most probable choice is right, and how sure the model was of it.
 
@@ -102,15 +98,20 @@ def calibration(choices: Sequence[ToolChoice]) -> dict[str, Json]:
     (Brier 1950), where several are right from the most probable of them.
     """
     bins: list[list[ToolChoice]] = [[] for _ in range(BINS)]
+    squares = []
     for choice in choices:
         bins[min(BINS - 1, int(choice.confidence * BINS))].append(choice)
+        chances = choice.probabilities
+        right = [name for name in chances if name in choice.right]
+        truth = max(right, key=chances.__getitem__, default=None)
+        squares.append(math.fsum((chances[name] - (name == truth)) ** 2 for name in chances))
     shown = []
     for number, members in enumerate(bins):
         if members:
-            right = sum(one.best in one.right for one in members) / len(members)
+            accuracy = sum(one.best in one.right for one in members) / len(members)
             sure = math.fsum(one.confidence for one in members) / len(members)
             place = {"from": number / BINS, "to": (number + 1) / BINS, "n": len(members)}
-            shown.append({**place, "accuracy": right, "confidence": sure})
+            shown.append({**place, "accuracy": accuracy, "confidence": sure})
     n = len(choices)
     gaps = [one["n"] * abs(one["accuracy"] - one["confidence"]) for one in shown]
     return {
@@ -118,14 +119,6 @@ def calibration(choices: Sequence[ToolChoice]) -> dict[str, Json]:
         "accuracy": sum(one.best in one.right for one in choices) / n,
         "confidence": math.fsum(one.confidence for one in choices) / n,
         "error": math.fsum(gaps) / n,
-        "brier": math.fsum(map(_brier, choices)) / n,
+        "brier": math.fsum(squares) / n,
         "bins": shown,
     }
-
-
-def _brier(choice: ToolChoice) -> float:
-    right = [name for name in choice.probabilities if name in choice.right]
-    truth = max(right, key=lambda name: choice.probabilities[name], default=None)
-    return math.fsum(
-        (chance - (name == truth)) ** 2 for name, chance in choice.probabilities.items()
-    )

@@ -68,7 +68,13 @@ class Study:
         found = []
         for (name, changes), values in product(self.variants.items(), product(*self.over.values())):
             chosen = dict(zip(self.over, values, strict=True))
-            words = [name, *(f"{key.rpartition('.')[2]}={_short(v)}" for key, v in chosen.items())]
+            words = [name]
+            for key, value in chosen.items():
+                if isinstance(value, list) and all(isinstance(one, str) for one in value):
+                    text = "+".join(value)
+                else:
+                    text = value if isinstance(value, str) else json.dumps(value)
+                words.append(f"{key.rpartition('.')[2]}={text}")
             rest = {k: v for k, v in changes.items() if k not in (UNTRAINED, IN_CONTEXT)}
             examples = int(changes.get(IN_CONTEXT, 0))
             trained = not (changes.get(UNTRAINED) or examples)
@@ -123,7 +129,19 @@ def read_study(name: str, over: Sequence[str]) -> Study:
         near = nearest(name, study_names())
         known = f"studies that ship: {', '.join(study_names())}"
         raise ConfigError(f"there is no file and no study {name!r}{near}; {known}")
-    _check(found, name)
+    for key in found:
+        if key not in (*KEYS, "$comment"):
+            raise ConfigError(
+                f"{name}: a study has no key {key!r}{nearest(key, KEYS)}; it has {', '.join(KEYS)}"
+            )
+    for key in ("prepare", "variants", "over", "groups"):
+        value = found.get(key, {})
+        if not isinstance(value, Mapping):
+            kind = type(value).__name__
+            raise ConfigError(f"{name}: {key} must be an object, it is {kind}")
+    for key, value in found.get("over", {}).items():
+        if not isinstance(value, list) or not value:
+            raise ConfigError(f"{name}: over.{key} must be a list of values, it is {value!r}")
     chosen = {**found.get("over", {}), **dict(map(parse_values, over))}
     base = found["experiment"]
     return Study(
@@ -135,21 +153,6 @@ def read_study(name: str, over: Sequence[str]) -> Study:
         by_category=bool(found.get("by_category", False)),
         groups=found.get("groups", {}),
     )
-
-
-def _check(found: Mapping[str, Any], name: str) -> None:
-    for key in found:
-        if key not in (*KEYS, "$comment"):
-            raise ConfigError(
-                f"{name}: a study has no key {key!r}{nearest(key, KEYS)}; it has {', '.join(KEYS)}"
-            )
-    for key in ("prepare", "variants", "over", "groups"):
-        value, right = found.get(key, {}), "an object"
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{name}: {key} must be {right}, it is {type(value).__name__}")
-    for key, value in found.get("over", {}).items():
-        if not isinstance(value, list) or not value:
-            raise ConfigError(f"{name}: over.{key} must be a list of values, it is {value!r}")
 
 
 def parse_values(text: str) -> tuple[str, list[Any]]:
@@ -167,10 +170,3 @@ def parse_values(text: str) -> tuple[str, list[Any]]:
         except ValueError:
             values.append(part)
     return key, values
-
-
-def _short(value: Any) -> str:
-    """A value as a name: the text, the items of a list, or JSON."""
-    if isinstance(value, list) and all(isinstance(one, str) for one in value):
-        return "+".join(value)
-    return value if isinstance(value, str) else json.dumps(value)

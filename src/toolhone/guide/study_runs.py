@@ -141,14 +141,20 @@ class Sweep:
         first: Evaluation | None = None
         for setting in self.study.settings:
             own = [self._evaluation(setting, seed) for seed in range(self.seeds)]
-            score, together = mean_score(own, metric), _with_seeds(own)
+            score = mean_score(own, metric)
             if score.value is None:
                 raise RunError(
                     f"{setting.name} did not measure {metric!r}; name another with --metric"
                 )
-            names = sorted({sample.category for sample in together.samples})
+            samples = [  # seeds of training as seeds of one evaluation
+                replace(sample, seed=seed)
+                for seed, evaluation in enumerate(own)
+                for sample in evaluation.samples
+            ]
+            names = sorted({sample.category for sample in samples})
             total = ComparedScore(score)
             parts = {name: ComparedScore(mean_score(own, metric, name)) for name in names}
+            together = Evaluation(tuple(samples))
             if first is not None:
                 found = compare(first, together, (metric,))
                 total = _compared(score, found.totals[metric])
@@ -224,17 +230,6 @@ class Sweep:
 
 def _compared(score: Score, cell: Cell) -> ComparedScore:
     return ComparedScore(score, cell.difference, cell.verdict.value)
-
-
-def _with_seeds(evaluations: Sequence[Evaluation]) -> Evaluation:
-    """The samples of several seeds of training as those of several seeds of one evaluation."""
-    return Evaluation(
-        tuple(
-            replace(sample, seed=seed)
-            for seed, evaluation in enumerate(evaluations)
-            for sample in evaluation.samples
-        )
-    )
 
 
 def _run_all(jobs: Sequence[StudyRun], at_once: int) -> Iterator[TrainStatus]:

@@ -260,7 +260,8 @@ def _tokenizer(path: Path, facts: Mapping[str, Any]) -> tuple[Any, list[str]]:
             "become other tokens than in its training; compare with the model's own tokenizer.json"
         )
     tokenizer.model_max_length = facts[f"{facts['general.architecture']}.context_length"]
-    changed = [text for text in PROBES if _round_trip(backend, text) != text]
+    probes = [(text, backend.encode(text, add_special_tokens=False).ids) for text in PROBES]
+    changed = [t for t, ids in probes if backend.decode(ids, skip_special_tokens=False) != t]
     if changed:
         notes.append(f"the tokenizer of {path.name} changes texts: {json.dumps(changed[0][:60])}")
     if len(backend.get_vocab()) != facts["tokenizer.ggml.tokens"]:
@@ -276,8 +277,3 @@ def _known_rules() -> Sequence[str]:
     except ImportError:
         return ("gpt-2",)
     return ("gpt-2", *GGUF_PRE_TOKENIZER_SPLITS)
-
-
-def _round_trip(backend: Any, text: str) -> str:
-    ids = backend.encode(text, add_special_tokens=False).ids
-    return str(backend.decode(ids, skip_special_tokens=False))

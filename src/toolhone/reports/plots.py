@@ -66,8 +66,11 @@ def curve_points(
     files = {path: path / "metrics.jsonl" if path.is_dir() else path for path in sources}
     logs = {path: read_metrics(file, report) for path, file in files.items()}
     known = sorted({key for lines in logs.values() for line in lines for key in _numbers(line)})
-    alone = len(_groups(logs, by)) == 1
-    panels = _panels(metrics, known, [k for k in known if alone and _varies(k, logs)])
+    varying: list[str] = []
+    if len(_groups(logs, by)) == 1:
+        trained = [line for lines in logs.values() for line in lines if line["kind"] == "train"]
+        varying = [name for name in known if len({line.get(name) for line in trained} - {None}) > 1]
+    panels = _panels(metrics, known, varying)
     points, styles = [], {}
     for panel, names in panels.items():
         found, style = _panel_points(panel, names, logs, by)
@@ -81,14 +84,6 @@ def curve_points(
 
 def _numbers(line: Mapping[str, Any]) -> set[str]:
     return {key for key, value in line.items() if is_number(value) and key != "step"}
-
-
-def _varies(name: str, logs: Mapping[Path, Lines]) -> bool:
-    """Whether a metric of training has more than one value."""
-    values = {
-        line.get(name) for lines in logs.values() for line in lines if line["kind"] == "train"
-    }
-    return len(values - {None}) > 1
 
 
 def _panels(

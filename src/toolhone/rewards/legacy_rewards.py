@@ -12,6 +12,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Any
 
@@ -104,21 +105,15 @@ def extract_function_calls(text: str) -> list[dict[str, Any]]:
         closing = text.find(")", head.end())
         if closing < 0:
             break
-        inside = text[head.end() : closing].strip()
-        calls.append({"name": head[1], "parameters": _dict_body(inside) or _pairs(inside)})
+        inside, parameters = text[head.end() : closing].strip(), dict[str, Json]()
+        if ":" in inside:  # perhaps the inside of a dict display
+            with suppress(*_NO_LITERAL):
+                value = python_literal("{" + inside + "}")
+                if isinstance(value, dict):
+                    parameters = {str(name): inner for name, inner in value.items()}
+        calls.append({"name": head[1], "parameters": parameters or _pairs(inside)})
         position = closing + 1
     return calls
-
-
-def _dict_body(text: str) -> dict[str, Json]:
-    """Read the text as the inside of a dict display; empty if it is none."""
-    if ":" not in text:
-        return {}
-    try:
-        value = python_literal("{" + text + "}")
-    except _NO_LITERAL:
-        return {}
-    return {str(name): inner for name, inner in value.items()} if isinstance(value, dict) else {}
 
 
 def _pairs(text: str) -> dict[str, Json]:

@@ -205,12 +205,16 @@ def _reward(
     if not paid:
         return {}
     view = EpisodeView(select_reference(task, episode), episode)
-    credit = {
-        "calls": lambda: _call_parts(view, shares or {}),
-        "answer": lambda: {"answer": view.answer_credit},
-        "state": lambda: _state_parts(view),
-    }
-    parts = {key: value / len(paid) for name in paid for key, value in credit[name]().items()}
+    parts: Parts = {}
+    for name in paid:
+        if name == "calls":
+            credit = _call_parts(view, shares or {})
+        elif name == "answer":
+            credit = {"answer": view.answer_credit}
+        else:  # a broken last turn halves it
+            found, half = compare_states(view.task, episode), 0.25 if view.is_broken else 0.5
+            credit = {"changes": half * found.share, "state": half * found.exact}
+        parts |= {key: value / len(paid) for key, value in credit.items()}
     if "state" in aspects and task.expect.state is not None and not wants_change(task):
         changed = len(compare_states(view.task, episode).unwanted)
         parts["harm"] = -HARM * min(changed, MOST_HARM)
@@ -275,13 +279,6 @@ def _call_parts(view: EpisodeView, shares: Mapping[str, float]) -> Parts:
         "exact": shares["exact"] * exact,
     }
     return {name: earned[name] for name in shares}
-
-
-def _state_parts(view: EpisodeView) -> Parts:
-    """Half for the share of changes, half for exactly the expected state; a broken last turn halves
-    it."""
-    found, whole = compare_states(view.task, view.episode), 0.5 if view.is_broken else 1.0
-    return {"changes": 0.5 * whole * found.share, "state": 0.5 * whole * found.exact}
 
 
 def select_reference(task: Task, episode: Episode) -> Task:
