@@ -238,6 +238,17 @@ def test_lone_surrogates_never_reach_a_tokenizer():
     run(Tool("f", "", function=lambda: "a\ud800b"), {}).content.encode("utf-8")
 
 
+def test_a_tool_that_changes_its_arguments_changes_no_call():
+    def smallest(numbers, order):
+        """Say the smallest number."""
+        numbers.sort()
+        return [numbers[0], order["items"].pop()]
+
+    call = ToolCall("smallest", {"numbers": [3, 1, 2], "order": {"items": [4]}})
+    assert Registry([smallest]).run(call).value == [1, 4]
+    assert call.arguments == {"numbers": [3, 1, 2], "order": {"items": [4]}}
+
+
 def test_nested_arguments_are_checked_and_become_what_the_function_wants():
     def greet(
         people: list[Person], at: Point, colour: Colour, how: Literal["short", "long"] = "short"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import copy
 import functools
 import inspect
 import threading
@@ -203,10 +204,10 @@ class _Entry:
         ]
 
     def call(self, arguments: Mapping[str, Json]) -> ToolResult:
-        """Call the function with arguments converted to its types."""
+        """Call the function with a copy of the arguments, converted to its types."""
         try:
-            typed = dict(arguments)
-            for name, value in arguments.items():
+            typed = copy.deepcopy(dict(arguments))
+            for name, value in typed.items():
                 if adapter := (self.accepts or {}).get(name):
                     typed[name] = adapter.validate_python(value)
         except ValidationError as error:
