@@ -205,6 +205,13 @@ def test_values_are_written_as_json_and_texts_as_they_are(given, content):
     assert run(Tool("f", function=lambda: given), {}).content == content
 
 
+def test_sets_are_written_in_the_same_order_in_every_process():
+    names = [f"name {number}" for number in range(40)]
+    given = {"all": set(names), "pairs": [frozenset({2, 1, 3})]}
+    value = run(Tool("f", "", function=lambda: given), {}).value
+    assert value == {"all": sorted(names), "pairs": [[1, 2, 3]]}
+
+
 def test_arrays_are_lists():
     import numpy as np
 
