@@ -194,8 +194,9 @@ def test_an_experiment_file_trains_on_its_agent(method: str, tmp_path: Path) -> 
         assert line["reward"] == 0.5
         assert line["agent/failed"] == 0
     assert json.loads((run.folder / "data.json").read_text())["source"] == "agent"
-    scores = json.loads((run.folder / "evaluation" / "metrics.json").read_text())
-    assert scores["rewards"]["reward"] == 0.5
+    for place in ("baseline", "evaluation"):  # the base is played by the agent too
+        scores = json.loads((run.folder / place / "metrics.json").read_text())
+        assert scores["rewards"]["reward"] == 0.5
     with pytest.raises(ConfigError, match=r"name it to start it: agent.command='\["):
         evaluate(open_model(run.folder))
     named = open_model(run.folder, overrides=[f"agent.command={json.dumps(COMMAND)}"])

@@ -249,6 +249,22 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_it_used(
         run.latest()
 
 
+def test_a_run_that_goes_on_from_an_earlier_step_sets_later_checkpoints_aside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, folder = Run.create(tmp_path, EXPERIMENT), tmp_path / "checkpoints"
+    for step in (2, 4, 10):
+        saved(run, f"checkpoint_step_{step}", f"weights of step {step}")
+    saved(run, "best_checkpoint", "weights of step 4")
+    for _ in range(2):
+        run.cut_back(4)
+        assert run.latest() == folder / "checkpoint_step_4"
+        aside = tmp_path / "abandoned" / "checkpoint_step_10"
+        assert (aside / "weights").read_text() == "weights of step 10"
+        saved(run, "checkpoint_step_10", "weights of step 10")
+    assert capsys.readouterr().err.count(f"checkpoint_step_10 is moved to {aside}") == 2
+
+
 def test_a_checkpoint_without_a_manifest_is_used_as_it_is(tmp_path: Path) -> None:
     run = Run.create(tmp_path, EXPERIMENT)
     saved(run, "checkpoint_step_1", "x")

@@ -55,9 +55,11 @@ def test_sessions_become_episodes_with_the_ids_that_were_sampled(tmp_path: Path)
         late = server.post("/v1/chat/completions", {"messages": second[:1]}, **key)
         for status, reply in (again, late):
             assert (status, reply["error"]["code"]) == (400, "episode_ended")
-        status, reply = server.post("/v1/sessions/two/reward", {"reward": "good"})
-        assert status == 400
-        assert "a reward is a finite number, got 'good'" in reply["error"]["message"]
+        for wrong in ("good", float("nan"), 1e30):
+            status, reply = server.post("/v1/sessions/two/reward", {"reward": wrong})
+            assert status == 400
+            sentence = f"a reward is a finite number, at most 1e+18, got {wrong!r}"
+            assert sentence in reply["error"]["message"]
         status, reply = server.post("/v1/chat/completions", {"messages": second[:1]})
         assert "belongs to a session; send its name as the API key" in reply["error"]["message"]
     finally:

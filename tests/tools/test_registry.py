@@ -205,6 +205,13 @@ def test_values_are_written_as_json_and_texts_as_they_are(given, content):
     assert run(Tool("f", function=lambda: given), {}).content == content
 
 
+def test_sets_are_written_in_the_same_order_in_every_process():
+    names = [f"name {number}" for number in range(40)]
+    given = {"all": set(names), "pairs": [frozenset({2, 1, 3})]}
+    value = run(Tool("f", "", function=lambda: given), {}).value
+    assert value == {"all": sorted(names), "pairs": [[1, 2, 3]]}
+
+
 def test_arrays_are_lists():
     import numpy as np
 
@@ -236,6 +243,17 @@ def test_text_at_the_limit_is_not_cut():
 
 def test_lone_surrogates_never_reach_a_tokenizer():
     run(Tool("f", "", function=lambda: "a\ud800b"), {}).content.encode("utf-8")
+
+
+def test_a_tool_that_changes_its_arguments_changes_no_call():
+    def smallest(numbers, order):
+        """Say the smallest number."""
+        numbers.sort()
+        return [numbers[0], order["items"].pop()]
+
+    call = ToolCall("smallest", {"numbers": [3, 1, 2], "order": {"items": [4]}})
+    assert Registry([smallest]).run(call).value == [1, 4]
+    assert call.arguments == {"numbers": [3, 1, 2], "order": {"items": [4]}}
 
 
 def test_nested_arguments_are_checked_and_become_what_the_function_wants():

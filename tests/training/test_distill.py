@@ -25,6 +25,7 @@ from toolhone.evaluation.compare import compare
 from toolhone.rewards.reward_registry import RewardResult
 from toolhone.schema import Message, Tool
 from toolhone.tools.registry import Registry
+from toolhone.training import distill as distill_module
 from toolhone.training.distill import judged_rows, learn, parts_of
 from toolhone.training.local_teacher import LocalTeacher, TurnIds, replies_of, rows_behind
 from toolhone.training.losses import policy_loss
@@ -255,6 +256,32 @@ def test_a_distillation_that_is_resumed_ends_with_the_same_bits(tmp_path: Path) 
         for folder in (whole, broken)
     )
     assert first == second
+
+
+def test_noise_in_log_probabilities_of_sampling_reaches_no_weight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"method": "distill", "rl": {"group_size": 2, "max_completion_length": 8}}
+    first = a_run(tmp_path / "plain", steps=2, **options)
+    real = distill_module.rollout
+
+    def noisy(*given: Any) -> list[RolloutGroup]:
+        """Log-probabilities as another batch gives them, when tools answer later."""
+        return [
+            replace(group, episodes=tuple(map(shaken, group.episodes))) for group in real(*given)
+        ]
+
+    def shaken(episode: Episode) -> Episode:
+        turns = (replace(t, logprobs=[one + 0.1 for one in t.logprobs]) for t in episode.turns)
+        return replace(episode, turns=tuple(turns))
+
+    monkeypatch.setattr(distill_module, "rollout", noisy)
+    second = a_run(tmp_path / "noisy", steps=2, **options)
+    weights = {
+        (folder / "checkpoints" / "final_checkpoint" / "toy.npz").read_bytes()
+        for folder in (first, second)
+    }
+    assert len(weights) == 1
 
 
 @pytest.mark.parametrize(

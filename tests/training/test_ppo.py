@@ -47,7 +47,12 @@ from toolhone.schema import Task
 from toolhone.training.advantages import compute_gae, whiten
 from toolhone.training.losses import policy_loss
 from toolhone.training.ppo import PpoState, adapt_kl_coef, clipped_loss, ppo
-from toolhone.training.trajectory import Trajectory, approx_kl, penalised_rewards
+from toolhone.training.trajectory import (
+    Trajectory,
+    approx_kl,
+    group_advantages_of_turns,
+    penalised_rewards,
+)
 from toolhone.training.advantages import leave_one_out_corrections
 from toolhone.training.rollout import rollout, rows_of, score
 from toolhone.training.loop import Loop, TrainState, TrainStatus
@@ -224,6 +229,16 @@ def test_without_a_critic_an_episode_is_worth_its_reward_less_the_mean_of_its_gr
         assert len(own) == 4
         assert sum(own) == pytest.approx(0, abs=1e-5)
         assert max(own) - min(own) >= 1
+
+
+def test_retries_are_no_baseline_where_a_step_plays_a_task_twice() -> None:
+    group = [
+        Trajectory("t", [], [1], [reward], [0.0], [], retry)
+        for reward, retry in ((1.0, False), (0.0, False), (5.0, True))
+    ]
+    assert group_advantages_of_turns(group) == [[0.5], [-0.5], [4.5]]
+    twice = [*group, *(replace(path) for path in group)]
+    assert group_advantages_of_turns(twice) == 2 * [[0.5], [-0.5], [4.5]]
 
 
 def test_an_episode_that_the_program_broke_off_is_left_out_and_counted(tmp_path: Path) -> None:

@@ -646,6 +646,7 @@ def test_retries_use_the_mean_of_first_tries_and_flip_no_first_try() -> None:
         0.75,
     ]
     spread = np.std([0, 0, 1], ddof=1) + 1e-4
+    assert group_relative_advantages([1, 0], "deviation", 0) == [0, 0], "all first tries were lost"
     assert group_relative_advantages([0, 0, 1], "deviation", 2) == pytest.approx([0, 0, 1 / spread])
     lines = [
         Trajectory("a", [], [1], [reward], [0.0], [], again)

@@ -27,6 +27,8 @@ from toolhone.agents.openai import Answer, ChatRequest, answer_of, chunks, compl
 from toolhone.backends.base import SamplingParams
 from toolhone.episodes.policy import Turn
 from toolhone.errors import CapabilityError, DataError, RunError, UserError
+from toolhone.rewards.matching import show
+from toolhone.rewards.reward_registry import LARGEST
 from toolhone.rewards.values import scalar
 from toolhone.schema import Json
 
@@ -219,8 +221,10 @@ def read_reward(body: Json) -> Posted:
     value = body["reward"]
     parts = value if isinstance(value, dict) and value else {"": value}
     for part in parts.values():
-        if isinstance(part, bool) or scalar(part) is None:
-            raise DataError(f"a reward is a finite number, got {part!r:.40}; {right}")
+        number = None if isinstance(part, bool) else scalar(part)
+        if number is None or not -LARGEST <= number <= LARGEST:
+            wrong = f"a reward is a finite number, at most {LARGEST:g}, got {show(part)}"
+            raise DataError(f"{wrong}; {right}")
     return value  # type: ignore[no-any-return]
 
 

@@ -194,7 +194,15 @@ class Run:
 
     def cut_back(self, step: int) -> None:
         """Remove what was logged after `step`, a last line that was cut off, and the samples of a
-        validation that did not end."""
+        validation that did not end. Checkpoints of later steps, from which the run would be
+        resumed the next time, move to `RUN/abandoned`."""
+        for name in filter(STEP.fullmatch, self.checkpoints()):
+            if int(name.rpartition("_")[2]) > step:
+                aside = self.folder / "abandoned" / name
+                shutil.rmtree(aside, ignore_errors=True)
+                aside.parent.mkdir(exist_ok=True)
+                (self.folder / "checkpoints" / name).rename(aside)
+                to_stderr(f"the run goes on from step {step}: {name} is moved to {aside}")
         validated: set[int] = set()
         names = ("metrics.jsonl", "samples.jsonl")
         for path in (self.folder / name for name in names if (self.folder / name).exists()):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import copy
 import functools
 import inspect
 import threading
@@ -203,10 +204,10 @@ class _Entry:
         ]
 
     def call(self, arguments: Mapping[str, Json]) -> ToolResult:
-        """Call the function with arguments converted to its types."""
+        """Call the function with a copy of the arguments, converted to its types."""
         try:
-            typed = dict(arguments)
-            for name, value in arguments.items():
+            typed = copy.deepcopy(dict(arguments))
+            for name, value in typed.items():
                 if adapter := (self.accepts or {}).get(name):
                     typed[name] = adapter.validate_python(value)
         except ValidationError as error:
@@ -217,6 +218,7 @@ class _Entry:
         value = self.own(**typed)
         if inspect.iscoroutine(value):
             value = asyncio.run(value)
+        value = _in_order(value)
         value = to_jsonable_python(value, inf_nan_mode="constants", fallback=_plain)
         return ToolResult(ToolStatus.OK, to_text(value), value)
 
@@ -274,6 +276,15 @@ def _in_thread(work: Callable[[], ToolResult], timeout: float) -> ToolResult:
     if isinstance(ends[0], UserError):
         raise ends[0]
     return ends[0]
+
+
+def _in_order(value: Any) -> Any:
+    """The value with its sets as sorted lists: the order of a set differs between processes."""
+    if isinstance(value, set | frozenset):
+        return sorted(map(_in_order, value), key=repr)
+    if type(value) is dict:
+        return {key: _in_order(inner) for key, inner in value.items()}
+    return [_in_order(inner) for inner in value] if type(value) in (list, tuple) else value
 
 
 def _plain(value: Any) -> Json:

@@ -30,9 +30,9 @@ def group_relative_advantages(
     scale: `deviation` divides by the sample standard deviation (n - 1) plus 1e-4; `none` does not
     (Liu et al. 2025, Dr. GRPO, arXiv:2503.20783). baseline: how many rewards, from the front, give
     mean and deviation (None: all); the others are retries. Where the first ones are all equal, the
-    deviation is that of all. A group without signal gives zeros.
+    deviation is that of all. A group without signal, or without a baseline, gives zeros.
     """
-    if not has_signal(rewards):
+    if not has_signal(rewards) or baseline == 0:
         return [0.0] * len(rewards)
     values = np.asarray(rewards, dtype=np.float64)
     centred = values - values[:baseline].mean()

@@ -16,6 +16,7 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 
 from toolhone.backends.base import Sampler
+from toolhone.config.rl import STRATEGY
 from toolhone.config.sections import Experiment
 from toolhone.config.small_sections import ToolDetail
 from toolhone.config.user_code import USER_CODE
@@ -82,9 +83,8 @@ def evaluate_base(
     policy.check_tools(task.tools for task in tasks)
     setup.progress.report("the base is evaluated first (evaluation.baseline)")
     own = setup.metrics
-    found = play_and_score(
-        policy, tasks, setup.registry, setup.progress, wanted.max_turns, own.metrics, own.rewards
-    )
+    how = setup.registry, setup.progress, wanted.max_turns, own.metrics, own.rewards, setup.play
+    found = play_and_score(policy, tasks, *how)
     for place in (cached, target):
         if place is not None:
             write_folder(found, place, note, overwrite=True)
@@ -127,7 +127,7 @@ def behind_system(task: Task, conversations: Iterable[Conversation]) -> Task:
 
 def _cache_folder(plan: Experiment, certificate: Certificate, tasks: Sequence[Task]) -> Path | None:
     """Where the evaluation of this base is kept; None where its result may change: with code of the
-    user, with tools that reach outside, or with a model that cannot be told from another."""
+    user, an agent, tools that reach outside, or a model that cannot be told from another."""
     settings = plan.model_dump(include={"model", "tools", "tool_results", "world", "evaluation"})
     settings["evaluation"] = {
         name: value for name, value in settings["evaluation"].items() if name != "guard"
@@ -136,7 +136,8 @@ def _cache_folder(plan: Experiment, certificate: Certificate, tasks: Sequence[Ta
     text = json.dumps([settings, reward], sort_keys=True, default=str)
     weights = _identity(resolve_model(plan)), _identity(str(adapter_of(plan) or ""))
     own_code = any(USER_CODE.fullmatch(word) for word in _texts([settings, reward]))
-    if own_code or plan.allowed_tools or None in weights:
+    by_agents = plan.data.chosen_strategy == STRATEGY
+    if own_code or by_agents or plan.allowed_tools or None in weights:
         return None
     described = [text, plan.seed, weights, certificate.hashes, [task.to_dict() for task in tasks]]
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()

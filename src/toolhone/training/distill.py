@@ -9,7 +9,7 @@ With `training.bake` the student's prompts show less and less. docs/algorithms/d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from toolhone.schema import Task
 from toolhone.training.local_teacher import LocalTeacher, TurnIds, replies_of, rows_behind
 from toolhone.training.loop import Loop, TrainState, TrainStatus, resume
 from toolhone.training.losses import cross_entropy, policy_loss
+from toolhone.training.reference import with_old_logprobs
 from toolhone.training.rl_metrics import Trend, report_rl, rollout_metrics, update_means
 from toolhone.training.rollout import RLEnv, RolloutGroup, rollout, rows_of, score
 from toolhone.training.update import (
@@ -70,7 +71,10 @@ def distill(
         with clock.on("sample"):
             groups = play(env, sampler, seen, experiment, step) if plan.distill.samples else []
         with clock.on("teacher"):
-            sampled, divergence = judged_rows(env.teacher, groups, plan.rl.temperature, step)
+            own = partial(
+                with_old_logprobs, sampler=sampler, trainer=trainer, temperature=plan.rl.temperature
+            )
+            sampled, divergence = judged_rows(env.teacher, groups, plan.rl.temperature, step, own)
             answers = env.teacher.answers(tasks) if plan.distill.answers else {}
             shown = [
                 row
@@ -111,10 +115,14 @@ def play(
 
 
 def judged_rows(
-    teacher: LocalTeacher, groups: Sequence[RolloutGroup], temperature: float, step: int
+    teacher: LocalTeacher,
+    groups: Sequence[RolloutGroup],
+    temperature: float,
+    step: int,
+    with_old: Callable[[Sequence[Sequence[Row]]], Sequence[Sequence[Row]]] = list,
 ) -> tuple[list[Row], Metrics]:
     """The rows of the student's samples; the advantage of a token is log q - log p, by the teacher
-    and by the student that sampled it.
+    and by the student that sampled it (`old_logprobs`, which `with_old` may set).
 
     The expected gradient of -(log q - log p) log p over p is that of KL(p || q) at each token.
     Metrics: `reverse_kl`, the mean of log p - log q over the sampled tokens, in nats; `beyond`,
@@ -127,15 +135,14 @@ def judged_rows(
         if episode.turns
     ]
     judged = teacher.logprobs([(task, replies_of(one)) for task, one in kept], temperature)
-    rows, gaps, beyond = list[Row](), list[np.ndarray](), 0
-    for (task, episode), values in zip(kept, judged, strict=True):
-        if values is None:
-            beyond += 1
-            continue
+    fits = [(pair, values) for pair, values in zip(kept, judged, strict=True) if values is not None]
+    rows, gaps, beyond = list[Row](), list[np.ndarray](), len(kept) - len(fits)
+    each = with_old([rows_of(episode, f"{task.id}#{step}") for (task, episode), _ in fits])
+    for played, (_, values) in zip(each, fits, strict=True):
         start = 0
-        for row in rows_of(episode, f"{task.id}#{step}"):
+        for row in played:
             count, advantages = int(row.mask.sum()), np.zeros(len(row), np.float32)
-            own = row.arrays["behavior_logprobs"][row.mask]
+            own = row.arrays["old_logprobs"][row.mask]
             advantages[row.mask] = values[start : start + count] - own
             gaps.append(-advantages[row.mask])
             start += count

@@ -161,7 +161,8 @@ def group_advantages_of_turns(
         tasks.setdefault(path.task, []).append(path)
     found: dict[int, list[float]] = {}
     for group in tasks.values():
-        firsts = sum(not path.is_retry for path in group)  # retries follow the first tries
+        group.sort(key=lambda path: path.is_retry)  # a step may hold several groups of a task
+        firsts = sum(not path.is_retry for path in group)
         rewards = [path.rewards for path in group]
         if by_turn:
             each = leave_one_out_by_turn(rewards, "none", firsts)
