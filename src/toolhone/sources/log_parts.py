@@ -43,6 +43,8 @@ TEXTS = ("text", "content", "value", "refusal", "output_text")
 OUTPUTS = ("output", "result", "response", "content", "outputs", "errorText")
 NAMES = ("name", "toolName", "tool_name", "recipient_name")
 PART_KEYS, MEDIA, FAILED = word_set("part_keys"), word_set("media"), word_set("failed")
+_CUT = word_set("cut")
+_ENDS = ("finish_reason", "finishReason", "stop_reason", "stopReason", "done_reason")
 KINDS, ROLES = word_table("kinds"), word_table("roles")
 LOG_KEYS = MESSAGE_KEYS | HARMLESS | word_set("message_keys")
 CALL_PART_KEYS = frozenset({*ARGUMENTS, *NAMES, *IDS, *OUTPUTS, *PART_KEYS, "action", "title"})
@@ -141,6 +143,18 @@ def role_of(
     if role is None and message.get("role") is not None:
         raise DataError(f"a message has the role {message['role']!r:.40}, which is not known")
     return role
+
+
+def is_cut(reply: Mapping[str, Json]) -> bool:
+    """Return whether a reply, or what stands around it, says that it ended before its end."""
+    inner = (reply.get(key) for key in ("response_metadata", "generation_info"))
+    levels = [reply, *(one for one in inner if isinstance(one, dict))]
+    said = [level.get(key) for level in levels for key in _ENDS]
+    said += [reply.get("status")] if reply.get("type") == "message" else []
+    details = reply.get("incomplete_details")
+    said += [details.get("reason")] if isinstance(details, dict) else []
+    listed = [each for one in said for each in (one if isinstance(one, list) else [one])]
+    return any(str(one).lower() in _CUT for one in listed)
 
 
 def kind_of(part: Json) -> tuple[str, Json]:
