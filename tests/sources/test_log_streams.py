@@ -90,6 +90,24 @@ def test_a_reply_with_an_end_of_its_own_is_learned(tmp_path: Path, response: Any
     assert [one.weight for one in loaded.conversations[0].messages] == [1, 1]
 
 
+@pytest.mark.parametrize("first", ["", '{"a": "w"}'])
+def test_streamed_calls_with_one_index_and_ids_of_their_own_are_two(
+    tmp_path: Path, first: str
+) -> None:
+    """Without arguments, the first was lost in the second, without a word."""
+    events = [
+        piece("1", "find", first),
+        piece("2", "find", '{"a":'),
+        piece(None, None, ' "x"}'),
+        chunk("tool_calls"),
+    ]
+    calls = read(tmp_path, events).conversations[0].messages[-1].tool_calls
+    assert [(call.id, call.arguments) for call in calls] == [
+        ("1", json.loads(first or "{}")),
+        ("2", {"a": "x"}),
+    ]
+
+
 def test_an_item_that_a_cut_stream_of_responses_leaves_open_is_counted(tmp_path: Path) -> None:
     events = [
         {"type": "response.created", "response": {"id": "r", "output": []}},

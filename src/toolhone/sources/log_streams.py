@@ -118,13 +118,24 @@ def _join_deltas(events: Sequence[Event], unread: set[str], ended: bool) -> Json
                 end = {"finish_reason": choice["finish_reason"]}
             delta = dict(_object(choice.get("delta"), "a delta"))
             for call in _objects(delta.pop("tool_calls", None), "'tool_calls'"):
-                place = str(call.get("index", len(calls)))
-                _extend(calls.setdefault(place, {}), call)
+                _extend(_place_of(call, calls), call)
             _extend(message, delta)
     whole = {key: value for key, value in _last(events).items() if key != "choices"}
     end = {} if end is _NO_END and calls else end
     choice = {**end, "message": {**message, "tool_calls": [*calls.values()]}}
     return {**whole, "choices": [choice]}
+
+
+def _place_of(call: Event, calls: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the call that a delta goes on with; one with an id of its own begins another, also
+    where all have the same index."""
+    place, given = str(call.get("index", len(calls))), call.get("id")
+    named = _object(call.get("function"), "'function'").get("name")
+    if given and named and calls.get(place, {}).get("id", given) != given:
+        place = f"{place} {given}"
+    elif not named:
+        place = next((one for one in reversed(calls) if one.split()[0] == place), place)
+    return calls.setdefault(place, {})
 
 
 def _join_blocks(events: Sequence[Event], unread: set[str]) -> Json:
