@@ -108,6 +108,79 @@ def test_streamed_calls_with_one_index_and_ids_of_their_own_are_two(
     ]
 
 
+def step(kind: str, index: int | None = None, finish: str | None = None, **said: Any) -> Any:
+    delta = {"message": said} | ({"finish_reason": finish} if finish else {})
+    return {"type": kind, "delta": delta} | ({} if index is None else {"index": index})
+
+
+COHERE = [
+    step("message-start", role="assistant"),
+    step("tool-plan-delta", tool_plan="I "),
+    step("tool-plan-delta", tool_plan="look."),
+    step("content-start", 0, content={"type": "text", "text": ""}),
+    step("content-delta", 0, content={"text": "Look."}),
+    step(
+        "tool-call-start",
+        0,
+        tool_calls={"id": "1", "type": "function", "function": {"name": "find", "arguments": ""}},
+    ),
+    step("tool-call-delta", 0, tool_calls={"function": {"arguments": '{"a":'}}),
+    step("tool-call-delta", 0, tool_calls={"function": {"arguments": ' "x"}'}}),
+    {"type": "tool-call-end", "index": 0},
+    step("message-end", finish="TOOL_CALL"),
+]
+
+
+def block(index: int, **delta: Any) -> dict[str, Any]:
+    return {"contentBlockDelta": {"delta": delta, "contentBlockIndex": index}}
+
+
+BEDROCK = [
+    {"messageStart": {"role": "assistant"}},
+    block(0, reasoningContent={"text": "I "}),
+    block(0, reasoningContent={"text": "look."}),
+    {"contentBlockStop": {"contentBlockIndex": 0}},
+    block(1, text="Lo"),
+    block(1, text="ok."),
+    {
+        "contentBlockStart": {
+            "start": {"toolUse": {"toolUseId": "1", "name": "find"}},
+            "contentBlockIndex": 2,
+        }
+    },
+    block(2, toolUse={"input": '{"a":'}),
+    block(2, toolUse={"input": ' "x"}'}),
+    {"messageStop": {"stopReason": "tool_use"}},
+    {"metadata": {"usage": {"inputTokens": 3}}},
+]
+OLLAMA = "\n".join(
+    json.dumps({"model": "m", "message": {"role": "assistant", **said}, "done": done})
+    for said, done in (
+        ({"content": "", "thinking": "I "}, False),
+        ({"content": "", "thinking": "look."}, False),
+        ({"content": "Look."}, False),
+        ({"content": "", "tool_calls": [{"function": CALL["function"]}]}, False),
+        ({"content": ""}, True),
+    )
+)
+
+
+@pytest.mark.parametrize("stream", [COHERE, BEDROCK, OLLAMA], ids=["cohere", "bedrock", "ollama"])
+def test_a_stream_of_another_service_is_put_together(tmp_path: Path, stream: Any) -> None:
+    loaded = read(tmp_path, stream)
+    assert (loaded.kept, loaded.unread, loaded.repaired) == (1, {}, {})
+    reply = loaded.conversations[0].messages[-1]
+    assert (reply.content, reply.reasoning) == ("Look.", "I look.")
+    assert [(call.name, call.arguments) for call in reply.tool_calls] == [("find", {"a": "x"})]
+
+
+def test_an_event_of_an_unknown_stream_is_no_call(tmp_path: Path) -> None:
+    row = {"type": "tool-something", "delta": {"text": "x"}}
+    loaded = read(tmp_path, [{**SAID, "type": "message"}, row])
+    assert loaded.unread == {"'tool-something' items of a log": 1}
+    assert not loaded.conversations[0].messages[-1].tool_calls
+
+
 def test_an_item_that_a_cut_stream_of_responses_leaves_open_is_counted(tmp_path: Path) -> None:
     events = [
         {"type": "response.created", "response": {"id": "r", "output": []}},

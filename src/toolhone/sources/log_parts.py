@@ -167,7 +167,8 @@ def kind_of(part: Json) -> tuple[str, Json]:
     if isinstance(kind, str):
         if isinstance(inner := part.get("toolInvocation"), dict):
             return "call", {**inner, **{k: v for k, v in part.items() if k != "toolInvocation"}}
-        found = KINDS.get(kind, "call" if kind.startswith("tool-") else "")
+        own = kind.startswith("tool-") and "toolCallId" in part
+        found = KINDS.get(kind, "call" if own else "")
         return found, part
     if part.get("thought") is True:
         return "thought", part

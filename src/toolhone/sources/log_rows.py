@@ -69,8 +69,7 @@ class _RowReader:
         self.sides = {"user": LogTurns(unread), "assistant": LogTurns(unread)}
 
     def read(self, value: Json, side: str) -> None:
-        value = decode_record(value)
-        value = read_events(value) if isinstance(value, str) else value
+        value = decode_record(read_events(value) if isinstance(value, str) else value)
         if is_empty(value):
             return
         if isinstance(value, list):

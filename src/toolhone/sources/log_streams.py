@@ -1,9 +1,9 @@
 """Replies that a log holds as a stream: the events or deltas of a reply become the reply.
 
     join_stream(chunks, unread)        # a list that is no stream comes back as it is
-    read_events("data: {...}")         # the list of events that such lines are
+    read_events("data: {...}")         # the list of events that such lines (or lines of JSON) are
 
-Read are the streams of OpenAI (chat and Responses), Anthropic, Gemini and Ollama.
+Read are the streams of OpenAI (chat and Responses), Anthropic, Bedrock, Cohere, Gemini, Ollama.
 """
 
 from __future__ import annotations
@@ -26,6 +26,15 @@ _ITEM_EVENT = word_set("item_event")
 _BLOCK_EVENT = frozenset({"message", "content_block", "delta", "context_management"})
 _CHOICE = frozenset({"delta", "content_filter_results", "native_finish_reason", "matched_stop"})
 _STOP = frozenset({"stop_sequence", "stop_details", "container"})
+_STREAMED = frozenset({"done", "choices", "candidates", "response"})
+"""Keys of which a line of a stream has one."""
+_STEP = frozenset({"delta", "index", "id", "type", "response"})
+_EVENTS_OF_BEDROCK = frozenset(
+    {
+        *("messageStart", "contentBlockStart", "contentBlockDelta", "contentBlockStop"),
+        *("messageStop", "metadata"),
+    }
+)
 _NO_END = {"finish_reason": "incomplete"}
 """Of a reply whose last event is not there; a call in it is whole, or is no JSON."""
 
@@ -44,6 +53,10 @@ def join_stream(chunks: Sequence[Json], unread: set[str]) -> Json:
         return _join_items(events, unread)
     if kinds & {"message_start", "content_block_start"}:
         return _join_blocks(events, unread)
+    if kinds & {"message-start", "tool-call-start", "content-start"}:
+        return _join_steps(events, unread)
+    if any(event.keys() & {"contentBlockStart", "contentBlockDelta"} for event in events):
+        return _join_content_blocks(events, unread)
     if all("candidates" in event for event in events):
         return _join_candidates(events, unread)
     listed = [one for event in events if isinstance(one := event.get("choices"), list)]
@@ -60,9 +73,13 @@ def join_stream(chunks: Sequence[Json], unread: set[str]) -> Json:
 
 def read_events(text: str) -> Json:
     """Return the events of a streamed text (`data: {...}` lines); another text as it is."""
-    if not text.startswith(("data:", "event:", "id:", ":")):
+    if not text.startswith(("data:", "event:", "id:", ":", "{")):
         return text
     lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
+    if text.startswith("{"):
+        events = [decode(line) for line in lines] if len(lines) > 1 else []
+        whole = all(isinstance(one, dict) and not _STREAMED.isdisjoint(one) for one in events)
+        return events if events and whole else text
     if not all(line.startswith(("data:", "event:", "id:", ":")) for line in lines):
         return text
     data = [line[5:].strip() for line in lines if line.startswith("data:")]
@@ -200,3 +217,39 @@ def _join_candidates(events: Sequence[Event], unread: set[str]) -> Json:
             check_keys(content, {"parts", "role"}, "the content of a streamed reply", unread)
     content = {"role": "model", "parts": parts}
     return {**_last(events), "candidates": [{**candidate, "content": content}]}
+
+
+def _join_steps(events: Sequence[Event], unread: set[str]) -> Json:
+    """Return the message of a stream of Cohere's."""
+    message: dict[str, Any] = {"role": "assistant"}
+    parts: dict[str, dict[str, dict[str, Any]]] = {"content": {}, "tool_calls": {}}
+    end: Mapping[str, Json] = _NO_END
+    for event in events:
+        check_keys(event, _STEP, "an event of a stream", unread)
+        delta = dict(_object(event.get("delta"), "a delta"))
+        end = {"finish_reason": delta["finish_reason"]} if delta.get("finish_reason") else end
+        said = dict(_object(delta.pop("message", None), "'message'"))
+        check_keys(delta, {"finish_reason"}, "an event of a stream", unread)
+        for key, listed in parts.items():
+            if isinstance(said.get(key), dict):
+                _extend(listed.setdefault(str(event.get("index")), {}), said.pop(key))
+        _extend(message, said)
+    lists = {key: [*listed.values()] for key, listed in parts.items() if listed}
+    return {**end, "message": {**message, **lists}}
+
+
+def _join_content_blocks(events: Sequence[Event], unread: set[str]) -> Json:
+    """Return the response of a stream of Bedrock's Converse."""
+    blocks: dict[str, dict[str, Any]] = {}
+    end: Mapping[str, Json] = _NO_END
+    for event in events:
+        check_keys(event, _EVENTS_OF_BEDROCK, "a stream", unread)
+        if isinstance(event.get("messageStop"), dict):
+            end = event["messageStop"]
+        for name, key in (("contentBlockStart", "start"), ("contentBlockDelta", "delta")):
+            block = _object(event.get(name), name)
+            check_keys(block, {key, "contentBlockIndex"}, "an event of a stream", unread)
+            if inner := _object(block.get(key), key):
+                _extend(blocks.setdefault(str(block.get("contentBlockIndex")), {}), inner)
+    content: list[Json] = [*blocks.values()]
+    return {**end, "output": {"message": {"role": "assistant", "content": content}}}
