@@ -43,6 +43,8 @@ TEXTS = ("text", "content", "value", "refusal", "output_text")
 OUTPUTS = ("output", "result", "response", "content", "outputs", "errorText")
 NAMES = ("name", "toolName", "tool_name", "recipient_name")
 PART_KEYS, MEDIA, FAILED = word_set("part_keys"), word_set("media"), word_set("failed")
+_CUT = word_set("cut")
+_ENDS = ("finish_reason", "finishReason", "stop_reason", "stopReason", "done_reason")
 KINDS, ROLES = word_table("kinds"), word_table("roles")
 LOG_KEYS = MESSAGE_KEYS | HARMLESS | word_set("message_keys")
 CALL_PART_KEYS = frozenset({*ARGUMENTS, *NAMES, *IDS, *OUTPUTS, *PART_KEYS, "action", "title"})
@@ -143,6 +145,18 @@ def role_of(
     return role
 
 
+def is_cut(reply: Mapping[str, Json]) -> bool:
+    """Return whether a reply, or what stands around it, says that it ended before its end."""
+    inner = (reply.get(key) for key in ("response_metadata", "generation_info"))
+    levels = [reply, *(one for one in inner if isinstance(one, dict))]
+    said = [level.get(key) for level in levels for key in _ENDS]
+    said += [reply.get("status")] if reply.get("type") == "message" else []
+    details = reply.get("incomplete_details")
+    said += [details.get("reason")] if isinstance(details, dict) else []
+    listed = [each for one in said for each in (one if isinstance(one, list) else [one])]
+    return any(str(one).lower() in _CUT for one in listed)
+
+
 def kind_of(part: Json) -> tuple[str, Json]:
     """Return what a part is ("" where that is not known) and the object that holds it."""
     if isinstance(part, str):
@@ -153,7 +167,8 @@ def kind_of(part: Json) -> tuple[str, Json]:
     if isinstance(kind, str):
         if isinstance(inner := part.get("toolInvocation"), dict):
             return "call", {**inner, **{k: v for k, v in part.items() if k != "toolInvocation"}}
-        found = KINDS.get(kind, "call" if kind.startswith("tool-") else "")
+        own = kind.startswith("tool-") and "toolCallId" in part
+        found = KINDS.get(kind, "call" if own else "")
         return found, part
     if part.get("thought") is True:
         return "thought", part

@@ -18,7 +18,15 @@ from toolhone.schema import Conversation, Json, Message, Tool
 from toolhone.schema.json_input import check_keys, is_empty
 from toolhone.sources.files import Record
 from toolhone.sources.log_failures import weigh_failures
-from toolhone.sources.log_parts import ROLES, decode, decode_record, kind_of, role_of, unwrap
+from toolhone.sources.log_parts import (
+    ROLES,
+    decode,
+    decode_record,
+    is_cut,
+    kind_of,
+    role_of,
+    unwrap,
+)
 from toolhone.sources.log_shapes import (
     PLACES,
     RECORD_KEYS,
@@ -45,6 +53,7 @@ from toolhone.sources.tool_lists import tool_objects
 NO_LOG = "a log record without a turn of the user and one of the assistant"
 UNDECLARED = "calls of a log that declares no tools; name them with --tools FILE"
 ELSEWHERE = "a request that goes on from a response that the file does not hold"
+CUT = "a reply that ended before its end (its token limit, a filter): not learned"
 _PRINTED = re.compile(r"(role|content)='|\w+\((role|content)=")
 _ITEM = frozenset({"role", "message", "messages", "choices", "candidates", "data", "kwargs"})
 """Keys that an item of a list of messages, of replies or of generations has."""
@@ -60,8 +69,7 @@ class _RowReader:
         self.sides = {"user": LogTurns(unread), "assistant": LogTurns(unread)}
 
     def read(self, value: Json, side: str) -> None:
-        value = decode_record(value)
-        value = read_events(value) if isinstance(value, str) else value
+        value = decode_record(read_events(value) if isinstance(value, str) else value)
         if is_empty(value):
             return
         if isinstance(value, list):
@@ -119,6 +127,8 @@ class _RowReader:
                 self.read(inner, "user")
             else:
                 self.read(inner, "assistant" if place == "reply" else side)
+        if is_cut(value):
+            self.sides["assistant"].cut_off()
 
     def _read_metadata(self, key: str, value: Json) -> None:
         """Take the tools out of what a record says besides; settings of sampling say no more."""
@@ -179,6 +189,7 @@ def convert(record: Record, context: Context) -> Converted:
     if not {"user", "assistant"} <= {message.role for message in messages}:
         raise Skip(NO_LOG, f"keys {', '.join(map(repr, sorted(record)[:8]))}")
     context.repairs |= {JOINED} if joined else set()
+    context.repairs |= {CUT} if any(side.cut for side in reader.sides.values()) else set()
     offered = context.options.get("tools")
     if offered and not tools:
         tools = tuple(offered)

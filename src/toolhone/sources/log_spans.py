@@ -21,6 +21,7 @@ from toolhone.sources.log_parts import decode, word_set, word_table
 _PLACES, _SPARE = word_table("attributes"), word_table("spare_attributes")
 _REPLY = {"ai.response.text": "content", "ai.response.toolCalls": "tool_calls"}
 _REPLY |= {"ai.response.reasoning": "reasoning"}
+_FINISH = ("gen_ai.response.finish_reasons", "ai.response.finishReason")
 _PLAIN = tuple(word_set("plain_attributes"))
 _INDEXED = re.compile(
     r"(gen_ai\.prompt|gen_ai\.completion|llm\.input_messages|llm\.output_messages|llm\.tools"
@@ -71,6 +72,7 @@ def attributes_of(record: Record, unread: set[str]) -> Record:
     said = {key: decode(nested[name]) for name, key in _REPLY.items() if nested.get(name)}
     if said and is_empty(made["output"]):
         made["output"] = {"role": "assistant", **said}
+    made["finish_reason"] = next((given[name] for name in _FINISH if given.get(name)), None)
     context = record.get("context")
     check_keys(context if isinstance(context, dict) else {}, _CONTEXT, "a span", unread)
     ours = ("attributes", "events", "resource", "context")
@@ -148,7 +150,7 @@ def _read_event(
     role = "assistant" if found[2] else str(found[1])
     if role == "tool" and "id" in said:
         said["tool_call_id"] = said.pop("id")
-    said = {k: v for k, v in said.items() if k not in ("index", "finish_reason")} | {"role": role}
+    said = {k: v for k, v in said.items() if k != "index"} | {"role": role}
     (reply if found[2] else request).append(said)
 
 

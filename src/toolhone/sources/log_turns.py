@@ -10,7 +10,7 @@ Items of the assistant in a row are one turn. Pictures and files are counted by 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from toolhone.errors import DataError
 from toolhone.schema import Json, Message, ToolCall
@@ -38,6 +38,7 @@ from toolhone.sources.log_parts import (
     decode,
     decode_record,
     holds_results,
+    is_cut,
     kind_of,
     output_of,
     parts_of,
@@ -66,11 +67,12 @@ class LogTurns:
     """Messages of one log record; parts and items of the assistant in a row become one turn.
 
     unread: gets what is passed over. joined: whether turns of two messages became one. failed: the
-    messages that the log marks as failed calls. tools: what messages say of the tools on offer.
+    messages that the log marks as failed calls. cut: whether a turn ended before its end; it has
+    weight 0. tools: what messages say of the tools on offer.
     """
 
     def __init__(self, unread: set[str]) -> None:
-        self.unread, self.joined = unread, False
+        self.unread, self.joined, self.cut = unread, False, False
         self.failed, self.tools = list[Message](), list[Json]()
         self._done, self._turn = list[Message](), _LogTurn()
 
@@ -96,6 +98,15 @@ class LogTurns:
         elif text:
             self._close()
             self._done.append(Message(role, text))
+
+    def cut_off(self) -> None:
+        """Mark the turn of the assistant that was added last as one that ended before its end."""
+        self._close()
+        for place in range(len(self._done) - 1, -1, -1):
+            if self._done[place].role == "assistant":
+                self._done[place] = replace(self._done[place], weight=0)
+                self.cut = True
+                return
 
     def add(self, message: Json, default: str = "user") -> None:
         """Add one message or item; `default` is the role of one that names none."""
@@ -128,6 +139,8 @@ class LogTurns:
             self._result(message, first_value(message, ("content", *OUTPUTS), "a result"))
         elif role == "assistant":
             self._assistant(message)
+            if is_cut(message):
+                self.cut_off()
         else:
             self._other(role, message)
 
