@@ -142,15 +142,20 @@ def episode_to_dict(episode: Episode) -> dict[str, Json]:
             [{"outcome": one.outcome.value, "content": one.content} for one in results]
             for results in episode.results
         ],
-        "turns": [_turn_to_dict(turn) for turn in episode.turns],
+        "turns": [
+            {
+                "message": turn.message.to_dict(),
+                "text": turn.text,
+                "tokens": turn.tokens,
+                "logprobs": turn.logprobs,
+                "prompt": turn.prompt,
+                "prefill": turn.prefill,
+                "problem": turn.problem.value,
+                "stop_reason": turn.stop_reason.value,
+            }
+            for turn in episode.turns
+        ],
     }
-
-
-def _turn_to_dict(turn: Turn) -> dict[str, Json]:
-    names = ("text", "tokens", "logprobs", "prompt", "prefill")
-    found = {name: getattr(turn, name) for name in names}
-    read = {"problem": turn.problem.value, "stop_reason": turn.stop_reason.value}
-    return {"message": turn.message.to_dict(), **found, **read}
 
 
 def read_episodes(folder: Path, report: Callable[[str], None] = lambda _: None) -> list[Episode]:

@@ -67,10 +67,18 @@ def prepare(records: Sequence[Record], context: Context) -> tuple[dict[str, Tool
     calls: dict[str, list[Mapping[str, Json]]] = {}
     for turns in (record["turns"] for record in records):
         for turn in turns if all(map(looks_like, turns)) else ():
-            if turn["role"] == "API":
-                call = _called(turn)
-                calls.setdefault(call.name, []).append(call.arguments)
-                known |= _found_apis(turn["result"]) if call.name == SEARCHER.name else {}
+            if turn["role"] != "API":
+                continue
+            call, result = _called(turn), turn["result"]
+            calls.setdefault(call.name, []).append(call.arguments)
+            if call.name != SEARCHER.name:
+                continue
+            output = result.get("output") if isinstance(result, dict) else None
+            for found in output if isinstance(output, list) else [output]:
+                if isinstance(found, dict) and isinstance(found.get("name"), str):
+                    name, text = found["name"], str(found.get("description") or "")
+                    described = found.get("input_parameters") or {}
+                    known[name] = _described_tool(f"ToolSearcher on {name}", name, text, described)
     made = {name: _make_tool(known[name], given) for name, given in calls.items() if name in known}
     tools = {name: tool for name, (tool, _) in made.items()}
     by_calls = {name for name, (_, described) in made.items() if described}
@@ -159,18 +167,6 @@ def _assigned(text: str, name: str, otherwise: Json) -> Json:
     if read is None or read.problem is not ParseProblem.NONE:
         return otherwise
     return read.value if isinstance(read.value, type(otherwise)) else otherwise
-
-
-def _found_apis(result: Json) -> dict[str, Tool]:
-    """Return the APIs that `ToolSearcher` found, by name."""
-    output = result.get("output") if isinstance(result, dict) else None
-    known = {}
-    for found in output if isinstance(output, list) else [output]:
-        if isinstance(found, dict) and isinstance(found.get("name"), str):
-            name, text = found["name"], str(found.get("description") or "")
-            described = found.get("input_parameters") or {}
-            known[name] = _described_tool(f"ToolSearcher on {name}", name, text, described)
-    return known
 
 
 def _described_tool(

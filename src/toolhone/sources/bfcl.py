@@ -77,7 +77,15 @@ def convert(record: Record, context: Context) -> list[Task]:
     task = Task(record["id"], read_messages(turns[0], BAD_QUESTION, context), category=category)
     if category not in ("memory", "web_search"):
         tools = read_tools(record.get("function"), context, loose=True)
-        expect = _expect_calls(category, tools, task.id, context.prepared)
+        if category == "live_relevance":
+            expect = Expect(any_call=True)
+        elif category in ("irrelevance", "live_irrelevance"):
+            expect = Expect(no_call=True)
+        else:
+            truth = context.prepared.find(task.id)
+            if not isinstance(truth, list) or not truth:
+                raise Skip(BAD_ANSWER, f"wanted a list of calls, got {truth!r:.60}")
+            expect = Expect(tuple(expected_call(answer, tools) for answer in truth))
         note_misfit(expect.calls or (), tools, context)
         return [replace(task, tools=tools, expect=expect)]
     truth = context.prepared.find(task.id)
@@ -102,18 +110,6 @@ def convert(record: Record, context: Context) -> list[Task]:
     ]
 
 
-def _expect_calls(category: str, tools: Sequence[Tool], identity: str, answers: Answers) -> Expect:
-    """Return what a row with one turn expects: one of any calls, no call, or its answer's calls."""
-    if category == "live_relevance":
-        return Expect(any_call=True)
-    if category in ("irrelevance", "live_irrelevance"):
-        return Expect(no_call=True)
-    truth = answers.find(identity)
-    if not isinstance(truth, list) or not truth:
-        raise Skip(BAD_ANSWER, f"wanted a list of calls, got {truth!r:.60}")
-    return Expect(tuple(expected_call(answer, tools) for answer in truth))
-
-
 def _class_tools(classes: Json, context: Context) -> tuple[Tool, ...]:
     """Return the tools of these classes."""
     tools: list[Tool] = []
@@ -136,7 +132,12 @@ def _turns_task(record: Record, category: str, context: Context) -> Task:
     A row that adds a missed function is cut there: the turn that cannot be answered without it is
     the last one, and expects no call.
     """
-    tools, missed = _class_tools(record.get("involved_classes"), context), _missed(record)
+    tools = _class_tools(record.get("involved_classes"), context)
+    added = record.get("missed_function") or {}
+    if not isinstance(added, dict) or not all(re.fullmatch(r"[1-9]\d?", turn) for turn in added):
+        detail = f"wanted functions by the number of the turn, got {added!r:.60}"
+        raise Skip(BAD_QUESTION, detail)
+    missed = {int(turn): _names(names) for turn, names in added.items()}
     absent = set(_names(record.get("excluded_function"))).union(*missed.values())
     tools = tuple(tool for tool in tools if tool.name not in absent)
     turns = [read_messages(turn, BAD_QUESTION, context) for turn in record["question"]]
@@ -152,20 +153,24 @@ def _turns_task(record: Record, category: str, context: Context) -> Task:
         context.repairs.add("the turns from where a tool is added left out")
     if category == "multi_turn_long_context":
         context.notes.append(LONG_CONTEXT)
-    expects = tuple(_expect_turn(answer, tools) for answer in truth[:count])
+    expects: list[Expect] = []
+    for answer in truth[:count]:
+        calls: list[ToolCall] = []
+        for text in answer if isinstance(answer, list) else []:
+            found = read_python_calls(text, tools) if isinstance(text, str) else None
+            if found is None or len(found) != 1:
+                raise Skip(BAD_ANSWER, f"wanted one call as Python writes it, got {text!r:.80}")
+            calls += found
+        expects.append(expect_calls(calls, "strict"))
     note_misfit([call for expect in expects for call in expect.calls or ()], tools, context)
-    world = read_world(record, "initial_config")
-    task = Task(record["id"], tools=tools, turns=tuple(turns[:count]), expects=expects, world=world)
-    return replace(task, category=category)
-
-
-def _missed(record: Record) -> Mapping[int, list[str]]:
-    """Return the functions that are added, by the number of the turn."""
-    missed = record.get("missed_function") or {}
-    if not isinstance(missed, dict) or not all(re.fullmatch(r"[1-9]\d?", turn) for turn in missed):
-        detail = f"wanted functions by the number of the turn, got {missed!r:.60}"
-        raise Skip(BAD_QUESTION, detail)
-    return {int(turn): _names(names) for turn, names in missed.items()}
+    return Task(
+        record["id"],
+        tools=tools,
+        turns=tuple(turns[:count]),
+        expects=tuple(expects),
+        world=read_world(record, "initial_config"),
+        category=category,
+    )
 
 
 def _names(value: Json) -> list[str]:
@@ -173,17 +178,6 @@ def _names(value: Json) -> list[str]:
     if not listed or not all(isinstance(name, str) for name in value or ()):
         raise Skip(BAD_QUESTION, f"wanted a list of functions, got {value!r:.60}")
     return value or []
-
-
-def _expect_turn(answer: Json, tools: Sequence[Tool]) -> Expect:
-    """Expect the calls that an answer writes as Python does, in this order."""
-    calls: list[ToolCall] = []
-    for text in answer if isinstance(answer, list) else []:
-        found = read_python_calls(text, tools) if isinstance(text, str) else None
-        if found is None or len(found) != 1:
-            raise Skip(BAD_ANSWER, f"wanted one call as Python writes it, got {text!r:.80}")
-        calls += found
-    return expect_calls(calls, "strict")
 
 
 def expected_call(answer: Json, tools: Sequence[Tool]) -> ExpectedCall:

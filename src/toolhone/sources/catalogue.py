@@ -106,7 +106,13 @@ def repair_call(
     if tool is None:
         return call, set()
     declared = tool.parameters.get("properties") or {}
-    spelled = _respell(call.arguments, declared)
+    spelled: dict[str, Json] = {}
+    for name, value in call.arguments.items():
+        # Another spelling of just one declared name means that one.
+        alike = [other for other in declared if letters_of(other) == letters_of(name)]
+        meant = [] if name in declared else alike
+        fits = len(meant) == 1 and meant[0] not in call.arguments
+        spelled[meant[0] if fits else name] = value
     listed = {}
     for name, value in spelled.items():
         refers = reference and isinstance(value, str) and reference.search(value)
@@ -118,13 +124,3 @@ def repair_call(
     repairs |= {SPELLING} if spelled.keys() != call.arguments.keys() else set()
     repairs |= {LIST} if listed != spelled else set()
     return fitting, repairs
-
-
-def _respell(arguments: Mapping[str, Json], declared: Mapping[str, Json]) -> dict[str, Json]:
-    """Use the declared name where an argument's name is another spelling of just one of them."""
-    result: dict[str, Json] = {}
-    for name, value in arguments.items():
-        alike = [other for other in declared if letters_of(other) == letters_of(name)]
-        meant = [] if name in declared else alike
-        result[meant[0] if len(meant) == 1 and meant[0] not in arguments else name] = value
-    return result

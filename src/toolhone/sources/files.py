@@ -238,8 +238,15 @@ def _values(path: Path, stream: io.BufferedReader) -> Iterator[tuple[FileLine, R
             objects = _objects(path, first)
         for line, raw in objects:
             yield line, _object(line, raw)
-        if not objects:
-            yield from _json_lines(path, chain(io.BytesIO(first), stream))
+        if objects:
+            return
+        lines = chain(io.BytesIO(first), stream)
+        for number in count(1):
+            line = FileLine(path, number)
+            if not (raw := _guard(line, lambda: next(lines, b""))):
+                return
+            if raw.strip():
+                yield line, _object(line, raw)
 
 
 def _is_cut_off(line: bytes) -> bool:
@@ -285,15 +292,6 @@ def _entries(path: Path, text: str) -> Iterator[tuple[FileLine, Record | BadLine
             yield line, value if isinstance(value, dict) else _no_object(line, value)
         except ValueError as error:
             yield line, BadLine(line, str(error), raw)
-
-
-def _json_lines(path: Path, lines: Iterator[bytes]) -> Iterator[tuple[FileLine, Record | BadLine]]:
-    for number in count(1):
-        line = FileLine(path, number)
-        if not (raw := _guard(line, lambda: next(lines, b""))):
-            return
-        if raw.strip():
-            yield line, _object(line, raw)
 
 
 def _object(line: FileLine, raw: bytes) -> Record | BadLine:

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from toolhone.dialects.interface import ParseProblem
 from toolhone.dialects.syntax.literals import LiteralError, LiteralReader
 from toolhone.dialects.syntax.model_text import decode, open_at_end
-from toolhone.schema import Conversation, Json, Message, Tool, ToolCall
+from toolhone.schema import Conversation, Json, Tool, ToolCall
 from toolhone.sources.files import Record
 from toolhone.sources.source import Context, Skip, Source
 from toolhone.sources.text_calls import ConversationBuilder, TextTurn
@@ -70,7 +70,15 @@ def convert(record: Record, context: Context) -> Conversation:
         else:
             talk.add_result(turn)
     if len({tool.name for tool in tools}) < len(tools):
-        tools = _one_definition_each(tools, talk.messages)
+        calls = [call for message in talk.messages for call in message.tool_calls]
+        first, fitting = dict[str, Tool](), dict[str, Tool]()
+        for tool in tools:
+            first.setdefault(tool.name, tool)
+            made = [call.arguments for call in calls if call.name == tool.name]
+            known = tool.properties.keys()
+            if all(not tool.problems(one) and one.keys() <= known for one in made):
+                fitting.setdefault(tool.name, tool)
+        tools = tuple((first | fitting).values())
         talk.repairs.add("a function declared twice: the definition that the calls fit was kept")
     talk.tell(context)
     if any(_INNER.search(message.content or "") for message in talk.messages):
@@ -107,19 +115,6 @@ def _turns(chat: str) -> list[tuple[str, str]]:
         else:
             turns.append((marker, text))
     return turns[1:]
-
-
-def _one_definition_each(tools: Sequence[Tool], messages: Sequence[Message]) -> tuple[Tool, ...]:
-    """Keep the first definition of a name that all its calls fit, else the first."""
-    calls = [call for message in messages for call in message.tool_calls]
-    first, fitting = dict[str, Tool](), dict[str, Tool]()
-    for tool in tools:
-        first.setdefault(tool.name, tool)
-        made = [call.arguments for call in calls if call.name == tool.name]
-        fits = all(not tool.problems(one) and one.keys() <= tool.properties.keys() for one in made)
-        if fits:
-            fitting.setdefault(tool.name, tool)
-    return tuple((first | fitting).values())
 
 
 def _read_turn(text: str, tools: Sequence[Tool]) -> TextTurn:

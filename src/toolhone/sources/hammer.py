@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from toolhone.schema import Conversation, Json, Message, Task, Tool, ToolCall
+from toolhone.schema import Conversation, Message, Task
 from toolhone.sources.files import Record
 from toolhone.sources.scenarios import note_misfit
 from toolhone.sources.source import Context, Skip, Source, expect_calls
@@ -74,26 +74,21 @@ def convert(record: Record, context: Context) -> Conversation | Task:
     else:
         raise Skip(NOT_HAMMER, f"keys {sorted(record)}")
     tools = read_tools(given, context, loose=True)
-    messages, calls = _dialogue(turns, context), _answers(answers, tools, context)
+    messages, listed = _dialogue(turns, context), decode_text(answers, BAD_ANSWER, "answers")
+    if not isinstance(listed, list):
+        raise Skip(BAD_ANSWER, f"wanted a list of calls, got {listed!r:.60}")
+    written = []
+    for answer in listed:
+        if isinstance(answer, dict) and "tool" in answer:  # and "parameters"
+            answer = {"name": answer["tool"], **answer}
+            del answer["tool"]
+        written.append(as_call(answer, context.unread))
+    calls = fit_calls(written, tools, context)
     if trained and calls:
         return Conversation((*messages, Message("assistant", tool_calls=calls)), tools)
     expect = expect_calls(calls)
     note_misfit(expect.wanted, tools, context)
     return Task("", messages, tools, expect)
-
-
-def _answers(value: Json, tools: Sequence[Tool], context: Context) -> tuple[ToolCall, ...]:
-    """Return the right calls, also where they say `tool` and `parameters`."""
-    answers = decode_text(value, BAD_ANSWER, "answers")
-    if not isinstance(answers, list):
-        raise Skip(BAD_ANSWER, f"wanted a list of calls, got {answers!r:.60}")
-    calls = []
-    for answer in answers:
-        if isinstance(answer, dict) and "tool" in answer:
-            answer = {"name": answer["tool"], **answer}
-            del answer["tool"]
-        calls.append(as_call(answer, context.unread))
-    return fit_calls(calls, tools, context)
 
 
 def _dialogue(turns: Sequence[tuple[str, str]], context: Context) -> tuple[Message, ...]:

@@ -55,8 +55,19 @@ def looks_like(record: Record) -> bool:
 
 def convert(record: Record, context: Context) -> Conversation:
     turns = _turns(record)
-    words, listed = _split_system(next(turns)[1])
-    talk, tools = ConversationBuilder(words), read_tools(listed, context)
+    system = next(turns)[1]
+    block = next((found for found in _BLOCK.finditer(system) if found[1].strip()), None)
+    if block is None:
+        raise Skip(NO_TOOLS, repr(system[:80]))
+    try:
+        values = [value for value, _ in read_values(block[1])]
+    except Skip as skip:
+        raise Skip(BAD_TOOLS, skip.detail) from None
+    before = system[: system.index("<tools>")]
+    ends = [found.end() for found in _SENTENCE_END.finditer(before)]
+    talk = ConversationBuilder(before[: ends[-1]].strip() if ends else "")
+    listed = values[0] if len(values) == 1 and isinstance(values[0], list) else values
+    tools = read_tools(listed, context)
     for role, text, source in turns:
         if role == "assistant":
             turn = replace(read_tagged(text), weight=turn_weight(source))
@@ -90,21 +101,6 @@ def _turns(record: Record) -> Iterator[tuple[str, str, Record]]:
         if not isinstance(role, str) or role not in _ROLES or not isinstance(text, str):
             raise Skip(NOT_HERMES, f"a turn of {role!r:.40} with {text!r:.40}")
         yield _ROLES[role], text, source
-
-
-def _split_system(text: str) -> tuple[str, Json]:
-    """Return what the system text says before its tags, and the tools it lists."""
-    block = next((found for found in _BLOCK.finditer(text) if found[1].strip()), None)
-    if block is None:
-        raise Skip(NO_TOOLS, repr(text[:80]))
-    try:
-        values = [value for value, _ in read_values(block[1])]
-    except Skip as skip:
-        raise Skip(BAD_TOOLS, skip.detail) from None
-    before = text[: text.index("<tools>")]
-    ends = [found.end() for found in _SENTENCE_END.finditer(before)]
-    listed = values[0] if len(values) == 1 and isinstance(values[0], list) else values
-    return before[: ends[-1]].strip() if ends else "", listed
 
 
 def is_toolace(record: Record) -> bool:

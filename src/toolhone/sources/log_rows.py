@@ -185,7 +185,13 @@ def convert(record: Record, context: Context) -> Converted:
         tools = _tools_of(given, context)
     except DataError as error:
         raise Skip("not a log record", str(error)) from None
-    messages = _history(record, context) + messages
+    for level in (record, record.get("request"), record.get("body"), record.get("input")):
+        asked = decode(level)
+        if isinstance(asked, dict) and (before := asked.get("previous_response_id")):
+            if before not in context.seen:
+                raise Skip(ELSEWHERE, repr(before))
+            messages = [*context.seen[before], *messages]
+            break
     if not {"user", "assistant"} <= {message.role for message in messages}:
         raise Skip(NO_LOG, f"keys {', '.join(map(repr, sorted(record)[:8]))}")
     context.repairs |= {JOINED} if joined else set()
@@ -221,17 +227,6 @@ def _tools_of(given: list[Json], context: Context) -> tuple[Tool, ...]:
         return tuple(kept)
 
     return context.once(("lists", marshal.dumps(given, 2)), read)
-
-
-def _history(record: Record, context: Context) -> list[Message]:
-    """Return the turns before a request that names an earlier response of the file."""
-    for level in (record, record.get("request"), record.get("body"), record.get("input")):
-        given = decode(level)
-        if isinstance(given, dict) and (before := given.get("previous_response_id")):
-            if before not in context.seen:
-                raise Skip(ELSEWHERE, repr(before))
-            return list(context.seen[before])
-    return []
 
 
 def _source(

@@ -165,11 +165,9 @@ def _listed(value: Json) -> Json:
         return [_listed(value[key]) for key in sorted(value, key=int)]
     if len(value) == 1 and (only := next(iter(value))) in _ONLY and isinstance(value[only], dict):
         return _listed(value[only])
-    plain = {"contents": "content"} if "role" in value else {}
-    return {plain.get(k, k): _listed(v) if _is_nested(v) else v for k, v in value.items()}
-
-
-def _is_nested(value: Json) -> bool:
-    """Return whether a value is an object, or a list of objects."""
-    objects = isinstance(value, list) and all(isinstance(one, dict) for one in value)
-    return objects or isinstance(value, dict)
+    made: dict[str, Json] = {}
+    for key, one in value.items():
+        name = "content" if key == "contents" and "role" in value else key
+        objects = isinstance(one, list) and all(isinstance(each, dict) for each in one)
+        made[name] = _listed(one) if objects or isinstance(one, dict) else one
+    return made

@@ -160,8 +160,15 @@ class LogTurns:
         before, turn, texts = len(self._turn.calls), self._turn, len(self._turn.texts)
         for part in parts_of(message, self.unread):
             kind, body = kind_of(part)
-            if isinstance(part, str) and part.startswith('[{"') and _are_calls(decode(part)):
-                message = {**message, "tool_calls": decode(part)}
+            found = decode(part) if isinstance(part, str) and part.startswith('[{"') else None
+            if isinstance(found, list) and all(
+                isinstance(one, dict)
+                and isinstance(own := one.get("function"), dict)
+                and isinstance(own.get("name"), str)
+                and "arguments" in own
+                for one in found
+            ):  # a text that was a list of calls
+                message = {**message, "tool_calls": found}
                 continue
             if kind == "text" and len(turn.texts) > texts and not turn.results:
                 turn.texts[-1] += self._text(body)
@@ -312,14 +319,3 @@ class LogTurns:
             said = (content or None, reasoning or None, calls)
             self._done.append(Message("assistant", *said, weight=turn.weight))
         self._done += turn.results
-
-
-def _are_calls(value: Json) -> bool:
-    """Return whether a text was a list of calls."""
-    return isinstance(value, list) and all(
-        isinstance(one, dict)
-        and isinstance(body := one.get("function"), dict)
-        and isinstance(body.get("name"), str)
-        and "arguments" in body
-        for one in value
-    )

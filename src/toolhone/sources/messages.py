@@ -20,7 +20,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
-from toolhone import schema
 from toolhone.config.user_code import import_callable
 from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json, Message, Task, Tool, decode_text
@@ -71,10 +70,6 @@ T = TypeVar("T")
 _TOOLS = ("tools", "functions", "tool_defs", "available_tools")
 """Spellings of the tools of a row."""
 WITHOUT_TOOLS = "rows without tools, which take the experiment's"
-_OLD_KEYS, _ROLES = (
-    frozenset({"function_call", "toolInvocations", "tool_name"}),
-    frozenset(schema.ROLES),
-)
 _OWN_KEYS = frozenset({"id", "messages", "tools", "source"})
 
 
@@ -102,17 +97,19 @@ def is_own_form(record: Record) -> bool:
 
 
 def convert(record: Record, context: Context) -> Converted:
-    line = context.line
-    if _is_task(record):
+    line, given = context.line, record.get("messages")
+    last = given[-1] if isinstance(given, list) and given else None
+    answered = isinstance(last, dict) and last.get("role") == "assistant"
+    if record.get("expect") is not None and not answered:  # a task in our own form
         return Converted(tasks=[_task(record, context)])
     try:
         row = {key: value for key, value in record.items() if key not in _TOOLS}
         row["tools"] = decode_text(first_value(record, _TOOLS, "the row"), "'tools'")
-        turns = decode_text(record.get("messages"), "'messages'")
+        turns = decode_text(given, "'messages'")
         if "messages" not in record and _is_completion(record):
             turns = [*row.pop("prompt"), *row.pop("completion")]
         row["messages"] = turns
-        if isinstance(turns, list) and not all(map(_is_current, turns)):
+        if isinstance(turns, list):
             named = [(f"messages[{index}]", turn) for index, turn in enumerate(turns)]
             row["messages"] = [new for where, turn in named for new in _current_turns(where, turn)]
         plain = fill_tools(row, context)
@@ -131,14 +128,6 @@ def convert(record: Record, context: Context) -> Converted:
     return Converted(conversation, tasks_of(conversation))
 
 
-def _is_task(record: Record) -> bool:
-    """Return whether a row among conversations is a task in our own form."""
-    turns = record.get("messages")
-    last = turns[-1] if isinstance(turns, list) and turns else None
-    answered = isinstance(last, dict) and last.get("role") == "assistant"
-    return record.get("expect") is not None and not answered
-
-
 def _task(record: Record, context: Context) -> Task:
     try:
         task = _at(context.line, fill_tools(record, context), Task.from_dict, context.unread)
@@ -149,17 +138,6 @@ def _task(record: Record, context: Context) -> Task:
         context.repairs.add(WITHOUT_TOOLS)
         return replace(task, tools=tuple(offered))
     return task
-
-
-def _is_current(turn: Json) -> bool:
-    """Return whether a message has no older spelling."""
-    return (
-        isinstance(turn, dict)
-        and isinstance(turn.get("role"), str)
-        and turn["role"] in _ROLES
-        and not isinstance(turn.get("tool_calls"), str)
-        and _OLD_KEYS.isdisjoint(turn)
-    )
 
 
 def _current_turns(where: str, turn: Json) -> list[Json]:

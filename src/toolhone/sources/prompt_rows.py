@@ -52,8 +52,15 @@ def convert(record: Record, context: Context) -> Converted:
         task = Task(identity, (user,), (), expect, category=category, source=source)
         messages = (user, Message("assistant", answer))
         return Converted(Conversation(messages, (), identity, source), [task])
-    prompt = _prompt_of(record)
-    tools = read_tools(prompt.tools, context)
+    text, system, listed = record["prompt"], str(record.get("system") or ""), record.get("tools")
+    prompt = split_prompt(text)
+    if prompt is None and not listed:
+        raise Skip("a prompt without a list of tools", repr(text[:60]))
+    prompt = prompt or PromptText(system, listed, text.strip())
+    if not prompt.question:
+        raise Skip("a prompt without a question", repr(text[-60:]))
+    system = prompt.system or system
+    tools = read_tools(listed or prompt.tools, context)
     content, calls = None, read_python_calls(answer, tools)
     if calls is None:
         reply = (ToolCallTags() if "<tool_call>" in answer else Calls()).read(answer)
@@ -61,12 +68,20 @@ def convert(record: Record, context: Context) -> Converted:
             raise Skip(BAD_ANSWER, f"{reply.problem}: {answer!r:.80}")
         content, calls = reply.content, reply.calls
     turns = (
-        *((Message("system", prompt.system),) if prompt.system else ()),
+        *((Message("system", system),) if system else ()),
         Message("user", prompt.question),
         Message("assistant", content, tool_calls=fit_calls(calls, tools, context)),
     )
     conversation = context.complete(Conversation(turns, tools, source=source), record)
-    _check_truth(record, conversation)
+    called = sorted({call.name for call in turns[-1].tool_calls})
+    names = sorted(tool.name for tool in tools)
+    truth, boxed = record.get("ground_truth") or answer, record.get("possible_boxed_answers")
+    if truth != answer and (truth not in called if called else truth in names):
+        detail = f"{truth!r:.40} is not called; called: {', '.join(called) or 'none'}"
+        raise Skip("ground_truth and answer contradict each other", detail)
+    if boxed and (not isinstance(boxed, list) or sorted(map(str, boxed)) != names):
+        detail = f"{boxed!r:.60}; on offer: {', '.join(names)}"
+        raise Skip("possible_boxed_answers are not the tools on offer", detail)
     return Converted(conversation, tasks_of(conversation))
 
 
@@ -77,17 +92,6 @@ class PromptText:
     system: str
     tools: Json
     question: str
-
-
-def _prompt_of(record: Record) -> PromptText:
-    text, system, tools = record["prompt"], str(record.get("system") or ""), record.get("tools")
-    found = split_prompt(text)
-    if found is None and not tools:
-        raise Skip("a prompt without a list of tools", repr(text[:60]))
-    prompt = PromptText(system, tools, text.strip()) if found is None else found
-    if not prompt.question:
-        raise Skip("a prompt without a question", repr(text[-60:]))
-    return PromptText(prompt.system or system, tools or prompt.tools, prompt.question)
 
 
 def split_prompt(text: str) -> PromptText | None:
@@ -140,20 +144,6 @@ def _read_call(reader: LiteralReader, name: str, tools: Sequence[Tool]) -> ToolC
             reader.expect(")")
             break
     return ToolCall(name, arguments)
-
-
-def _check_truth(record: Record, conversation: Conversation) -> None:
-    """Check the other fields against the calls and the tools."""
-    called = sorted({call.name for call in conversation.messages[-1].tool_calls})
-    names = sorted(tool.name for tool in conversation.tools)
-    truth = record.get("ground_truth") or record["answer"]
-    boxed = record.get("possible_boxed_answers") or names
-    if truth != record["answer"] and (truth not in called if called else truth in names):
-        detail = f"{truth!r:.40} is not called; called: {', '.join(called) or 'none'}"
-        raise Skip("ground_truth and answer contradict each other", detail)
-    if not isinstance(boxed, list) or sorted(map(str, boxed)) != names:
-        detail = f"{boxed!r:.60}; on offer: {', '.join(names)}"
-        raise Skip("possible_boxed_answers are not the tools on offer", detail)
 
 
 PROMPT_ROWS = Source(

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from toolhone.errors import DataError, FindingKind, nearest
-from toolhone.schema import Conversation, Json, Message, Task, Tool, ToolCall, texts_in
+from toolhone.schema import Conversation, Message, Task, Tool, ToolCall, texts_in
 from toolhone.sources.catalogue import (
     CATALOGUE_OPTIONS,
     accept_references,
@@ -74,7 +74,20 @@ class Catalogue:
         if missing := [parameter for parameter in required if parameter not in described]:
             where = f"{line}: tool {name!r} requires {missing[0]!r}"
             raise DataError(f"{where}, which is not among its parameters")
-        properties = {key: _property(line, key, value) for key, value in described.items()}
+        properties: Record = {}
+        for key, given in described.items():
+            fields = given if isinstance(given, dict) else {"type": given}
+            kind = fields.get("type")
+            if kind not in _TYPES:
+                found = f"parameter {key!r} has the unknown type {kind!r}"
+                raise DataError(f"{line}: {found}; known: {', '.join(_TYPES)}")
+            unit = f" (in {fields['unit']})" if fields.get("unit") else ""
+            text = str(fields.get("description") or "") + unit
+            properties[key] = {"type": _TYPES[kind], "description": text}
+            if isinstance(fields.get("choices"), list):
+                properties[key]["enum"] = fields["choices"]
+            if "default" in fields:
+                properties[key]["default"] = fields["default"]
         parameters = {"type": "object", "properties": properties, "required": required}
         if name in self.tools:
             raise DataError(f"{line}: the tool {name!r} occurs already; names must differ")
@@ -99,20 +112,6 @@ class Catalogue:
         gives = "; ".join(self.results[tool.name]) or "nothing"
         text = f"{tool.description}\nIt gives, in this order: {gives}".strip()
         return accept_references(Tool(tool.name, text, tool.parameters), _REFERENCE.pattern)
-
-
-def _property(line: FileLine, name: str, given: Json) -> Record:
-    described = given if isinstance(given, dict) else {"type": given}
-    kind = described.get("type")
-    if kind not in _TYPES:
-        found = f"parameter {name!r} has the unknown type {kind!r}"
-        raise DataError(f"{line}: {found}; known: {', '.join(_TYPES)}")
-    unit = f" (in {described['unit']})" if described.get("unit") else ""
-    text = str(described.get("description") or "") + unit
-    result: Record = {"type": _TYPES[kind], "description": text}
-    if isinstance(described.get("choices"), list):
-        result["enum"] = described["choices"]
-    return result | {key: described[key] for key in ("default",) if key in described}
 
 
 def prepare(_records: Sequence[Record], context: Context) -> tuple[Catalogue, int]:
@@ -191,28 +190,21 @@ def _read_calls(
         labels = [f"API_call_{count + index}" for index in range(len(catalogue.results[name]))]
         count += len(labels)
         results.update(labels if call.get("responses") == labels else ())
-        arguments = _fit_arguments(catalogue.tools[name], given, bool(used))
+        tool = catalogue.tools[name]
+        properties = tool.parameters["properties"]
+        arguments: Record = {}
+        for key, value in given.items():
+            if key not in properties:
+                detail = f"{name} has no parameter {key!r}{nearest(key, properties)}"
+                raise Skip(FindingKind.BAD_ARGUMENTS, detail)
+            arguments[key] = convert_type(value, properties[key]["type"])
+        # A reference may be in place of a value.
+        checker = accept_references(tool, _REFERENCE.pattern) if used else tool
+        if problems := checker.problems(arguments):
+            raise Skip(FindingKind.BAD_ARGUMENTS, f"{name}, {problems[0]}")
         context.repairs |= {TYPED} if arguments != given else set()
         calls.append(ToolCall(name, arguments))
     return str(query), tuple(calls)
-
-
-def _fit_arguments(tool: Tool, given: Record, refers: bool) -> Record:
-    """Return the arguments in their types; `Skip` where they still break the schema.
-
-    refers: a reference may be in place of a value.
-    """
-    properties = tool.parameters["properties"]
-    arguments: Record = {}
-    for name, value in given.items():
-        if name not in properties:
-            detail = f"{tool.name} has no parameter {name!r}{nearest(name, properties)}"
-            raise Skip(FindingKind.BAD_ARGUMENTS, detail)
-        arguments[name] = convert_type(value, properties[name]["type"])
-    checker = accept_references(tool, _REFERENCE.pattern) if refers else tool
-    if problems := checker.problems(arguments):
-        raise Skip(FindingKind.BAD_ARGUMENTS, f"{tool.name}, {problems[0]}")
-    return arguments
 
 
 def _converted(

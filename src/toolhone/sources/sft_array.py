@@ -114,19 +114,13 @@ def example_of(record: Record) -> Example:
     if not isinstance(answer, str | int | float | None):
         detail = f"expected_answer must be a text or a number, got {answer!r:.60}"
         raise Skip(NOT_THIS_FORMAT, detail)
-    text = "" if answer is None else str(answer).strip()
-    return Example(prompt, category, call, text, _tolerance(record))
-
-
-def _tolerance(record: Record) -> float:
-    metadata = record.get("metadata")
+    text, metadata = "" if answer is None else str(answer).strip(), record.get("metadata")
     stated = metadata.get("tolerance") if isinstance(metadata, dict) else None
-    if stated is None:
-        return TOLERANCE
+    stated = TOLERANCE if stated is None else stated
     if isinstance(stated, bool) or not isinstance(stated, int | float) or stated < 0:
         detail = f"metadata.tolerance must be a number of at least 0, got {stated!r:.40}"
         raise Skip(NOT_THIS_FORMAT, detail)
-    return float(stated)
+    return Example(prompt, category, call, text, float(stated))
 
 
 def check_result(example: Example, result: ToolResult) -> str | None:

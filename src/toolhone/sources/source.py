@@ -263,7 +263,15 @@ def _call_faults(field: str, call: ToolCall, tools: Mapping[str, Tool]) -> Itera
         yield Fault(FindingKind.NULL_PADDING, field, what, "wanted them left out")
     for problem in tool.problems(arguments):
         what = f"{call.name}, {problem[:200]}"
-        yield Fault(FindingKind.BAD_ARGUMENTS, field, what, _wanted(tool, problem))
+        name = problem.partition(":")[0].partition(".")[0]
+        schema = (tool.parameters.get("properties") or {}).get(name)
+        if isinstance(schema, dict):
+            shown = {key: value for key, value in schema.items() if key != "description"}
+            right = "wanted " + json.dumps(shown)[:200]
+        else:
+            required = ", ".join(map(repr, tool.parameters.get("required") or []))
+            right = f"required are {required or 'none'}"
+        yield Fault(FindingKind.BAD_ARGUMENTS, field, what, right)
     properties = tool.parameters.get("properties")
     if properties is None or tool.parameters.keys() & OPEN_KEYWORDS:
         return
@@ -280,16 +288,6 @@ def _one_of(names: Collection[str]) -> str:
         return "none, since none is declared"
     rest = f" or one of {len(names) - SHOWN} others" if len(names) > SHOWN else ""
     return ("one of " if len(shown) > 1 else "") + ", ".join(shown) + rest
-
-
-def _wanted(tool: Tool, problem: str) -> str:
-    """Name the schema of the argument that the problem names, or the required arguments."""
-    name = problem.partition(":")[0].partition(".")[0]
-    schema = (tool.parameters.get("properties") or {}).get(name)
-    if isinstance(schema, dict):
-        shown = {key: value for key, value in schema.items() if key != "description"}
-        return "wanted " + json.dumps(shown)[:200]
-    return f"required are {', '.join(map(repr, tool.parameters.get('required') or [])) or 'none'}"
 
 
 def weight_faults(row: Conversation) -> Iterator[Fault]:

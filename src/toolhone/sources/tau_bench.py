@@ -152,7 +152,18 @@ def prepare_tau2(
 
 def convert_tau2(record: Record, context: Context) -> Task:
     (tools, policy), (own, users, outputs) = context.prepared, _own_actions(record)
-    calls, (request, played) = list(_calls(own, "arguments", BAD_ACTION)), _request(record)
+    calls = list(_calls(own, "arguments", BAD_ACTION))
+    ticket, scenario = record.get("ticket"), record.get("user_scenario")
+    played = not isinstance(ticket, str) or not ticket.strip()
+    if played:  # the request is the instructions of a played user
+        found = scenario.get("instructions") if isinstance(scenario, dict) else None
+        parts = [found.get(key) for key in _INSTRUCTIONS] if isinstance(found, dict) else [found]
+        said = [part.strip() for part in parts if isinstance(part, str) and part.strip(" .")]
+        request = "\n\n".join(said)
+        if not request:
+            raise Skip("a task without a request", f"{scenario!r:.80}")
+    else:
+        request = str(ticket).strip()
     answer = str(outputs[0]) if len(outputs) == 1 or (outputs and not own) else None
     if not own and answer is None:
         raise Skip(NOTHING_JUDGED)
@@ -196,19 +207,6 @@ def _own_actions(record: Record) -> tuple[list[Record], list[Record], list[Json]
     own = [action for action in actions if action.get("requestor") != "user"]
     users = [action for action in actions if action.get("requestor") == "user"]
     return own, users, read_list(criteria, "communicate_info", "evaluation_criteria")
-
-
-def _request(record: Record) -> tuple[str, bool]:
-    """Return the request, and whether it is the instructions of a played user."""
-    ticket, scenario = record.get("ticket"), record.get("user_scenario")
-    if isinstance(ticket, str) and ticket.strip():
-        return ticket.strip(), False
-    found = scenario.get("instructions") if isinstance(scenario, dict) else None
-    parts = [found.get(key) for key in _INSTRUCTIONS] if isinstance(found, dict) else [found]
-    text = "\n\n".join(part.strip() for part in parts if isinstance(part, str) and part.strip(" ."))
-    if not text:
-        raise Skip("a task without a request", f"{scenario!r:.80}")
-    return text, True
 
 
 def _history(record: Record, context: Context) -> tuple[Message, ...]:

@@ -237,25 +237,6 @@ class _CodeReader(LiteralReader):
         raise LiteralError
 
 
-def _split_results(calls: Sequence[ToolCall], text: str) -> list[str]:
-    """Return the results in a text: one for each open call if it lists as many, else one."""
-    found = decode(text, 0) if text.lstrip().startswith("[") else None
-    if found is None or found.problem is not ParseProblem.NONE or text[found.end :].strip():
-        return [text]
-    objects = [value if isinstance(value, Mapping) else {} for value in found.value]
-    labelled = all(value.keys() >= {"tool_call_id", "content"} for value in objects)
-    if len(objects) != len(calls) or not (len(calls) > 1 or labelled):
-        return [text]
-    contents = [
-        fields["content"] if fields.keys() >= {"name", "content"} else value
-        for fields, value in zip(objects, found.value, strict=True)
-    ]
-    return [
-        content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
-        for content in contents
-    ]
-
-
 class ConversationBuilder:
     """Builds a conversation: numbers calls, and puts each result beside its call."""
 
@@ -311,12 +292,27 @@ class ConversationBuilder:
         context.unread |= self.unread
 
     def add_result(self, text: str) -> None:
-        """Add a message of results; `Skip` if no call is open."""
+        """Add a message of results; `Skip` if no call is open.
+
+        A text that lists a result for each open call is taken apart.
+        """
         if not self._open:
             raise Skip(FindingKind.RESULT_WITHOUT_CALL, f"{text!r:.80}")
-        results = _split_results(self._open, text)
-        if len(results) > 1 or results[0] is not text:
-            self.repairs.add(TAKEN_APART)
+        results = [text]
+        found = decode(text, 0) if text.lstrip().startswith("[") else None
+        if found is not None and found.ok and not text[found.end :].strip():
+            objects = [value if isinstance(value, Mapping) else {} for value in found.value]
+            labelled = all(value.keys() >= {"tool_call_id", "content"} for value in objects)
+            if len(objects) == len(self._open) and (len(objects) > 1 or labelled):
+                contents = [
+                    fields["content"] if fields.keys() >= {"name", "content"} else value
+                    for fields, value in zip(objects, found.value, strict=True)
+                ]
+                results = [
+                    content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+                    for content in contents
+                ]
+                self.repairs.add(TAKEN_APART)
         for call, content in zip(self._open, results, strict=False):
             self.messages.append(Message("tool", content, tool_call_id=call.id, name=call.name))
         self._open = self._open[len(results) :]

@@ -99,22 +99,17 @@ def _messages(path: Sequence[Json], tools: Mapping[str, Tool], context: Context)
                 if gives != "give_answer" or not isinstance(answer, str) or not answer.strip():
                     raise Skip("a search that gave up", f"{call.arguments!r:.80}")
                 return [*messages, Message("assistant", answer.strip())]
-            _check(call, tools)
+            if call.name not in tools:
+                raise Skip(FindingKind.UNKNOWN_TOOL, f"{call.name!r}{nearest(call.name, tools)}")
+            own = tools[call.name]
+            problems = [f"no parameter {k!r}" for k in call.arguments if k not in own.properties]
+            if problems := problems or own.problems(call.arguments):
+                raise Skip(FindingKind.BAD_ARGUMENTS, f"{call.name}, {problems[0]:.120}")
             numbered = ToolCall(call.name, call.arguments, identity)
             messages.append(Message("assistant", None, tool_calls=(numbered,)))
         else:
             raise Skip(NO_PATH, f"a turn of {role!r} that does not go on from the one before")
     raise Skip(NO_PATH, "the path does not end with a call of Finish")
-
-
-def _check(call: ToolCall, tools: Mapping[str, Tool]) -> None:
-    if call.name not in tools:
-        raise Skip(FindingKind.UNKNOWN_TOOL, f"{call.name!r}{nearest(call.name, tools)}")
-    tool = tools[call.name]
-    problems = [f"no parameter {name!r}" for name in call.arguments if name not in tool.properties]
-    problems = problems or tool.problems(call.arguments)
-    if problems:
-        raise Skip(FindingKind.BAD_ARGUMENTS, f"{call.name}, {problems[0]:.120}")
 
 
 def _tool(function: Json) -> Tool:

@@ -16,7 +16,6 @@ task. It does not mark optional parameters: what the expected call leaves out is
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 from toolhone.schema import Conversation, Json, Task, Tool, ToolCall
 from toolhone.sources.files import Record
@@ -85,26 +84,23 @@ def _begin(
 ) -> tuple[ConversationBuilder, tuple[Tool, ...]]:
     """Return the conversation before the target, and the tools that the instruction lists."""
     words, _, rest = instruction.partition(_TOOLS)
-    tools = read_tools(list(_listed(rest.partition(_STEPS)[0])), context)
-    context.repairs.add("steps and format description taken out of the instruction")
-    builder, opening = ConversationBuilder(words), _HISTORY.match(dialogue)
-    text = dialogue[opening.end() :] if opening else dialogue
-    _add_blocks(builder, text, tools, (*_TARGET, "user", "obs"))
-    return builder, tools
-
-
-def _listed(text: str) -> Iterator[Json]:
-    """Yield the numbered tools; name and description may share a line."""
-    for entry in _NUMBERED.split(text)[1:]:
-        found = _TOOL.match(entry)
+    listed = []
+    for entry in _NUMBERED.split(rest.partition(_STEPS)[0])[1:]:
+        found = _TOOL.match(entry)  # name and description may share a line
         if found is None:
             raise Skip(BAD_TOOLS, f"{entry!r:.80}")
         try:
             parameters, _, _ = read_value(found["parameters"].strip())
         except Skip as skip:
             raise Skip(BAD_TOOLS, skip.detail) from None
-        name = (found["name"] or found["short"]).strip()
-        yield {"name": name, "description": found["description"].strip(), "parameters": parameters}
+        name, about = (found["name"] or found["short"]).strip(), found["description"].strip()
+        listed.append({"name": name, "description": about, "parameters": parameters})
+    tools = read_tools(listed, context)
+    context.repairs.add("steps and format description taken out of the instruction")
+    builder, opening = ConversationBuilder(words), _HISTORY.match(dialogue)
+    text = dialogue[opening.end() :] if opening else dialogue
+    _add_blocks(builder, text, tools, (*_TARGET, "user", "obs"))
+    return builder, tools
 
 
 def _add_blocks(

@@ -138,23 +138,20 @@ def clauses_of(
             result.append(_clause(template, {**parts, "name": name, "an": an}))
         else:
             result.append(_single(leaf, split, rng, leaf.path in bounded))
-    return result + [_in_brackets(prefix, own, rng) for prefix, own in items.items()]
+    for prefix, own in items.items():  # "first line (product tent, quantity 2)"
+        pieces = [SlotPiece(f"{spoken_name(prefix)} (")]
+        for index, leaf in enumerate(own):
+            comma = ", " if index else ""
+            pieces.append(SlotPiece(f"{comma}{spoken_name(leaf.path[len(prefix) :])} "))
+            pieces += _value(leaf, rng)
+        result.append(Clause([*pieces, SlotPiece(")")], 1))
+    return result
 
 
 def _item(leaf: Leaf) -> Steps:
     """Return the path of the object of a list that holds the leaf, or ()."""
     last = max((n for n, step in enumerate(leaf.path[:-1]) if isinstance(step, int)), default=-1)
     return leaf.path[: last + 1]
-
-
-def _in_brackets(prefix: Steps, leaves: Sequence[Leaf], rng: random.Random) -> Clause:
-    """Return "first line (product tent, quantity 2)"."""
-    pieces = [SlotPiece(f"{spoken_name(prefix)} (")]
-    for index, leaf in enumerate(leaves):
-        comma = ", " if index else ""
-        pieces.append(SlotPiece(f"{comma}{spoken_name(leaf.path[len(prefix) :])} "))
-        pieces += _value(leaf, rng)
-    return Clause([*pieces, SlotPiece(")")], 1)
 
 
 def join_clauses(clauses: Iterable[Clause], rng: random.Random) -> Pieces:
@@ -242,7 +239,18 @@ def is_bound(leaf: Leaf) -> bool:
 
 
 def _fits(rule: Mapping[str, Any], words: Sequence[str], value: Json) -> bool:
-    if not _is_of(str(rule["of"]), value):
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    texts = value if isinstance(value, list) else [value]
+    match rule["of"]:
+        case "number":
+            fits = number
+        case "plural":
+            fits = number and value > 1
+        case "clock":
+            fits = bool(clock_kind(value))
+        case _:
+            fits = all(isinstance(one, str) and not clock_kind(one) for one in texts)
+    if not fits:
         return False
     if "with" in rule and not {*rule["with"]} & {*words}:
         return False
@@ -250,19 +258,6 @@ def _fits(rule: Mapping[str, Any], words: Sequence[str], value: Json) -> bool:
         return False
     named = {*rule.get("any", ())} & {*words} or words[-1] in rule.get("last", ())
     return bool(named) or " ".join(words) in rule.get("all", ())
-
-
-def _is_of(kind: str, value: Json) -> bool:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    match kind:
-        case "number":
-            return number
-        case "plural":
-            return number and value > 1
-        case "clock":
-            return bool(clock_kind(value))
-    texts = value if isinstance(value, list) else [value]
-    return all(isinstance(one, str) and not clock_kind(one) for one in texts)
 
 
 def _flag(value: bool, words: Sequence[str], split: str, rng: random.Random) -> Clause:

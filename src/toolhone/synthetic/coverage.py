@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from toolhone.schema import Conversation, Json, Tool
-from toolhone.tools.schema_sampler import Schema, Schemas
+from toolhone.tools.schema_sampler import Schemas
 
 _ENOUGH = 50
 """Calls of a tool from which on something that never varies is worth a warning."""
@@ -103,20 +103,16 @@ def _declare(
             one = seen.setdefault(path, _Seen())
             one.required |= name in (way.get("required") or ())
             for plain in schemas.alternatives(inner):
-                one.choices += tuple(_text(value) for value in _choices(plain))
+                items = plain.get("items")
+                choices = (items if isinstance(items, Mapping) else plain).get("enum") or ()
+                choices = [True, False] if plain.get("type") == "boolean" else choices
+                one.choices += tuple(_text(value) for value in choices if value is not None)
                 one.fixed |= "const" in plain
                 if plain.get("type") == "array":
                     most = plain.get("maxItems")
                     one.fixed_length |= most is not None and most == plain.get("minItems", 1)
-                    _declare(schemas, plain.get("items"), f"{path}[].", seen, depth + 1)
+                    _declare(schemas, items, f"{path}[].", seen, depth + 1)
             _declare(schemas, inner, f"{path}.", seen, depth + 1)
-
-
-def _choices(plain: Schema) -> Sequence[Json]:
-    items = plain.get("items")
-    choices = (items if isinstance(items, Mapping) else plain).get("enum") or ()
-    choices = [True, False] if plain.get("type") == "boolean" else choices
-    return [value for value in choices if value is not None]
 
 
 def _count(

@@ -56,7 +56,8 @@ class DescribedPhrase:
         split = "held_out" if held else "train"
         leaves = [leaf for leaf in self.leaves(arguments) if leaf.path[0] not in unsaid]
         related = self.related(arguments)
-        frame, what = rng.choice(wordings()["frames"][split]), [self._command(rng)]
+        frame = rng.choice(wordings()["frames"][split])
+        what = [SlotPiece(rng.choice(self._commands))]
         direct, rest = self._direct_object(leaves, related, split, rng)
         if direct and "{what}" in frame:
             what = [SlotPiece(f"{self._verb} "), *direct]
@@ -104,9 +105,6 @@ class DescribedPhrase:
     def another(self, leaf: Leaf, rng: random.Random, held: bool) -> Json:
         """Draw another value for a leaf."""
         return self._sampler.maker(leaf.schema, leaf.path)(rng, held)
-
-    def _command(self, rng: random.Random) -> SlotPiece:
-        return SlotPiece(rng.choice(self._commands))
 
     def _direct_object(
         self,

@@ -57,8 +57,18 @@ def read_examples(
 def _example(row: Mapping[str, Json]) -> CanonicalExample:
     if not isinstance(row, Mapping):
         raise DataError(f"an example must be an object, got {row!r:.60}; wanted {_SHAPES}")
-    if "messages" in row:
-        return _from_conversation(row)
+    if "messages" in row:  # the user's turn and the assistant's first one are needed
+        messages = Conversation.from_dict({**row, "tools": []}).messages
+        users = [index for index, message in enumerate(messages) if message.role == "user"]
+        if len(users) != 1:
+            raise DataError(f"the conversation has {len(users)} user turns; an example has one")
+        query = _filled(messages[users[0]].content or "", "content")
+        for message in messages[users[0] :]:
+            if message.role == "assistant":
+                own = tuple(replace(call, id=None) for call in message.tool_calls)
+                return CanonicalExample(query, own, "" if own else (message.content or ""))
+        right = "wanted the calls, or an answer"
+        raise DataError(f"the conversation has no assistant turn after the user's; {right}")
     key, calls = "query", row.get("calls")
     if "expected_tool" in row:
         call = {"name": row["expected_tool"], "arguments": row.get("expected_params")}
@@ -81,21 +91,6 @@ def _filled(text: str, key: str) -> str:
     if not text.strip():
         raise DataError(f"'{key}' is empty; wanted the user's question")
     return text.strip()
-
-
-def _from_conversation(row: Mapping[str, Json]) -> CanonicalExample:
-    """Read the user's turn and the assistant's first one; results and answers are not needed."""
-    messages = Conversation.from_dict({**row, "tools": []}).messages
-    users = [index for index, message in enumerate(messages) if message.role == "user"]
-    if len(users) != 1:
-        raise DataError(f"the conversation has {len(users)} user turns; an example has one")
-    query = _filled(messages[users[0]].content or "", "content")
-    for message in messages[users[0] :]:
-        if message.role == "assistant":
-            calls = tuple(replace(call, id=None) for call in message.tool_calls)
-            return CanonicalExample(query, calls, "" if calls else (message.content or ""))
-    right = "wanted the calls, or an answer"
-    raise DataError(f"the conversation has no assistant turn after the user's; {right}")
 
 
 def argument_values(examples: Sequence[CanonicalExample]) -> dict[tuple[str, Steps], list[Json]]:

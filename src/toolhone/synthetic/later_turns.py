@@ -82,7 +82,17 @@ def unsaid_request(phrase: DescribedPhrase, rng: random.Random, held: bool) -> U
     by_name = {leaf.path[0]: leaf for leaf in phrase.leaves(arguments)}
     asked = [by_name[name] for name in unsaid if name in by_name]
     draw = phrase.ask(arguments, unsaid, rng, held)
-    later = [Message("assistant", _question(asked, split, rng))]
+    if len(asked) == 1 and len(asked[0].schema.get("enum") or ()) in range(2, _MOST_CHOICES + 1):
+        *first, last = (_text(speak(one, True, rng)) for one in asked[0].schema["enum"])
+        parts = {"name": short_name(asked[0].path), "values": f"{', '.join(first)} or {last}"}
+        question = str(rng.choice(wordings()["choices"][split])).format_map(parts)
+    else:
+        *first, last = (short_name(leaf.path) for leaf in asked)
+        unknown = f"{', '.join(first)} and {last}" if first else last
+        question = str(rng.choice(wordings()["asks"][split])).format(names=unknown)
+        if first:
+            question = question.replace("What is the", "What are the")
+    later = [Message("assistant", question)]
     if rng.random() < _GOES_ON:
         listed: Pieces = []
         for index, leaf in enumerate(asked):
@@ -93,17 +103,6 @@ def unsaid_request(phrase: DescribedPhrase, rng: random.Random, held: bool) -> U
         later.append(Message("user", _text(given)))
         later.append(Message("assistant", None, tool_calls=(ToolCall(call.name, arguments),)))
     return UnsaidRequest(draw, tuple(later))
-
-
-def _question(asked: Sequence[Leaf], split: str, rng: random.Random) -> str:
-    if len(asked) == 1 and len(asked[0].schema.get("enum") or ()) in range(2, _MOST_CHOICES + 1):
-        *first, last = (_text(speak(one, True, rng)) for one in asked[0].schema["enum"])
-        parts = {"name": short_name(asked[0].path), "values": f"{', '.join(first)} or {last}"}
-        return str(rng.choice(wordings()["choices"][split])).format_map(parts)
-    *first, last = (short_name(leaf.path) for leaf in asked)
-    names = f"{', '.join(first)} and {last}" if first else last
-    question = str(rng.choice(wordings()["asks"][split])).format(names=names)
-    return question.replace("What is the", "What are the") if first else question
 
 
 def correction(

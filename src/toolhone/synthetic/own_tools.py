@@ -6,7 +6,7 @@ model (`data.teacher`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,7 +28,7 @@ from toolhone.synthetic.teacher_rows import write_rows
 from toolhone.tools.builtin import BUILTIN
 from toolhone.tools.loading import open_registry, tools_of
 from toolhone.tools.registry import Registry
-from toolhone.tools.relations import Relation, read_relation
+from toolhone.tools.relations import read_relation
 from toolhone.tools.result import ToolStatus
 from toolhone.tools.text_kinds import words_of
 
@@ -54,7 +54,13 @@ def make_rows(experiment: Experiment, progress: Progress | None = None) -> MadeR
     registry, answered = open_registry(experiment), 1.0 if data.answered is None else data.answered
     runner = CallRunner(registry, _invented(experiment, registry, tools))
     turns = data.made.turns if data.made.turns is not None else 0.4 if answered else 0.0
-    plain = MadeOptions(turns, relations=_relations(experiment, tools))
+    names, declared = [tool.name for tool in tools], data.made.relations
+    for name in declared:
+        if name not in names:
+            known = f"{nearest(name, names)}; tools: {', '.join(names)}"
+            raise ConfigError(f"data.made.relations names the unknown tool {name!r}{known}")
+    relations = {name: [read_relation(text) for text in texts] for name, texts in declared.items()}
+    plain = MadeOptions(turns, relations=relations)
     options = replace(plain, links=_links(tools, runner, plain)) if answered else plain
     shared = (tools, examples, experiment.seed)
     templates = ManualTemplates(*shared, held_out_seed=data.split_seed, options=options)
@@ -66,25 +72,22 @@ def make_rows(experiment: Experiment, progress: Progress | None = None) -> MadeR
     words = answers_of(examples)
     train, lost = with_answers(train, runner, words, answered, experiment.seed)
     held_out, more = with_answers(held_out, runner, words, answered, data.split_seed)
+    coverage, notes = coverage_of(train, tools), list[str]()
+    if runner.made_up:
+        invented = ", ".join(runner.made_up)
+        notes.append(f"results of {invented} are invented (data.answered=1 runs what can run)")
+    if warnings := coverage["warnings"]:
+        rest = f"; and {len(warnings) - 2} more" if len(warnings) > 2 else ""
+        notes.append(f"coverage: {'; '.join(warnings[:2])}{rest} (see toolhone data preview)")
     report = {
         "source": _source(experiment, count),
         "made": made,
         "not_answered": dict(lost + more),
         "calls": {"ran": runner.ran, "invented": dict(runner.made_up)},
-        "coverage": coverage_of(train, tools),
+        "coverage": coverage,
+        "notes": notes,
     }
-    report["notes"] = list(_notes(report))
     return MadeRows(train, held_out, tasks.tasks(held, "held_out"), report)
-
-
-def _notes(report: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what the summary says of results that are invented, and of what never varies."""
-    if made_up := report["calls"]["invented"]:
-        names = ", ".join(made_up)
-        yield f"results of {names} are invented (data.answered=1 runs what can run)"
-    if warnings := report["coverage"]["warnings"]:
-        more = f"; and {len(warnings) - 2} more" if len(warnings) > 2 else ""
-        yield f"coverage: {'; '.join(warnings[:2])}{more} (see toolhone data preview)"
 
 
 def _invented(experiment: Experiment, registry: Registry, tools: Sequence[Tool]) -> set[str]:
@@ -96,16 +99,6 @@ def _invented(experiment: Experiment, registry: Registry, tools: Sequence[Tool])
         others = (tool.name for tool in tools if tool.name not in BUILTIN)
         names |= {name for name in others if reading.isdisjoint(words_of(name)[:1])}
     return names
-
-
-def _relations(experiment: Experiment, tools: Sequence[Tool]) -> dict[str, list[Relation]]:
-    """Return `data.relations` by tool; refuse unknown tools."""
-    names, declared = [tool.name for tool in tools], experiment.data.made.relations
-    for name in declared:
-        if name not in names:
-            known = f"{nearest(name, names)}; tools: {', '.join(names)}"
-            raise ConfigError(f"data.made.relations names the unknown tool {name!r}{known}")
-    return {name: [read_relation(text) for text in texts] for name, texts in declared.items()}
 
 
 def _links(tools: Sequence[Tool], runner: CallRunner, options: MadeOptions) -> list[Link]:

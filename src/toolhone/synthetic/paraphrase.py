@@ -119,7 +119,13 @@ class Frames:
                 pieces += [SlotPiece(rng.choice(self._joins)), *_lower_first(more)]
         opening = rng.choice(self._openings[form])
         said = opening + "".join(piece.text for piece in pieces)
-        fitting = [one for one in self._endings[form] if _ends(one, form, opening, said)]
+        # One "please" is enough, and a command is no question.
+        pleads, asks = "please" in said, form is not Form.DO or bool(_ASKS.search(opening))
+        fitting = [
+            one
+            for one in self._endings[form]
+            if not (pleads and "please" in one) and (asks or "?" not in one)
+        ]
         ending = rng.choice(fitting)
         inner = _lower_first(pieces) if opening else pieces
         return [SlotPiece(opening), *inner, SlotPiece(ending)]
@@ -146,13 +152,6 @@ class Frames:
         way = rng.choice(self._swaps[words])
         way = way.capitalize() if first[0].isupper() else way
         return [SlotPiece(way + first[len(words) :]), *pieces[1:]]
-
-
-def _ends(ending: str, form: Form, opening: str, said: str) -> bool:
-    """Return whether an ending fits: one "please" is enough, and a command is no question."""
-    if "please" in ending and "please" in said:
-        return False
-    return form is not Form.DO or "?" not in ending or bool(_ASKS.search(opening))
 
 
 def _lower_first(pieces: Sequence[SlotPiece]) -> list[SlotPiece]:

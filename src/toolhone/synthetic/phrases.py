@@ -178,21 +178,15 @@ def _example_phrase(
     agreed = [path for path in paths if (calls[int(path[0])].name, path[1:]) in kept]
     located = locate(text, leaves, agreed)
     makers = tuple(_slot_maker(slot, text, calls, samplers) for slot in located.slots)
-    relations = tuple(_slot_relations(located.slots, calls, samplers))
-    return ExamplePhrase(form, text, calls, located, makers, relations)
-
-
-def _slot_relations(
-    slots: Sequence[Slot], calls: Sequence[ToolCall], samplers: Samplers
-) -> Iterator[Relation]:
-    """Yield the relations between slots that each fill one property of the same object."""
-    places = {slot.leaves[0].path: n for n, slot in enumerate(slots) if len(slot.leaves) == 1}
+    # Slots that each fill one property of the same object keep its relations.
+    places = {one.leaves[0].path: n for n, one in enumerate(located.slots) if len(one.leaves) == 1}
+    relations: list[Relation] = []
     for parent in {path[:-1] for path in places}:
-        sampler = samplers[calls[int(parent[0])].name]
         names = [str(path[-1]) for path in places if path[:-1] == parent]
-        for one in sampler.relations(parent[1:], names):
+        for one in samplers[calls[int(parent[0])].name].relations(parent[1:], names):
             first, second = (str(places[(*parent, name)]) for name in (one.first, one.second))
-            yield Relation(first, second, one.sign)
+            relations.append(Relation(first, second, one.sign))
+    return ExamplePhrase(form, text, calls, located, makers, tuple(relations))
 
 
 def _slot_maker(slot: Slot, text: str, calls: Sequence[ToolCall], samplers: Samplers) -> Maker:

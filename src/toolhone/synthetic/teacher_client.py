@@ -124,7 +124,15 @@ class TeacherClient:
                 self.requests += 1
                 if reply is not None:
                     self.paid[digest] = reply
-                    self._write({"id": digest, "name": name, **_stored(reply)})
+                    self._write(
+                        {
+                            "id": digest,
+                            "name": name,
+                            "text": reply.text,
+                            "prompt_tokens": reply.prompt_tokens,
+                            "reply_tokens": reply.reply_tokens,
+                        }
+                    )
                     return reply
                 self.failed[problem] += 1
                 self._write({"failed": problem})
@@ -210,7 +218,3 @@ def read_completion(reply: HttpReply) -> tuple[PaidReply | None, str]:
     except (ValueError, TypeError, KeyError, IndexError, AttributeError):
         return None, "the reply is no chat completion"
     return PaidReply(str(text or ""), prompts, replies), ""
-
-
-def _stored(reply: PaidReply) -> dict[str, Json]:
-    return {name: getattr(reply, name) for name in ("text", "prompt_tokens", "reply_tokens")}

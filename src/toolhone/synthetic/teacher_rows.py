@@ -16,7 +16,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from importlib import resources
-from itertools import islice
 from typing import Any
 
 from toolhone.backends.base import random_stream
@@ -132,13 +131,18 @@ def _replies(
     budget: int,
 ) -> Iterator[tuple[str, int, PaidReply | None]]:
     """Category, index and reply of each question, in order; a few are asked at the same time."""
-    questions = enumerate(_categories(client.plan.categories, seed))
-    silent = 0
+    shares = client.plan.categories
+    names = [name for name, share in shares.items() if share]
+    weights = [shares[name] / sum(shares.values()) for name in names]
+    first = silent = 0
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="teacher") as threads:
         while left() > 0 and silent < AT_ONCE:
-            part = list(islice(questions, min(AT_ONCE, left())))
+            part = range(first, first + min(AT_ONCE, left()))
+            first = part.stop
             asked: list[tuple[str, int, Future[PaidReply | None]]] = []
-            for index, category in part:
+            for index in part:
+                # Categories come in a seeded order, each as often as its share.
+                category = str(random_stream(seed, 23, index).choice(names, p=weights))
                 messages, name = question(tools, category, seed, index), f"{category} {index}"
                 schema = None
                 if client.plan.response_format == "json_schema":
@@ -152,15 +156,6 @@ def _replies(
                 reply = future.result()
                 silent = 0 if reply is not None else silent + 1
                 yield category, index, reply
-
-
-def _categories(shares: Mapping[str, float], seed: int) -> Iterator[str]:
-    """Categories in a seeded order, each as often as its share."""
-    names, index = [name for name, share in shares.items() if share], 0
-    weights = [shares[name] / sum(shares.values()) for name in names]
-    while True:
-        yield str(random_stream(seed, 23, index).choice(names, p=weights))
-        index += 1
 
 
 def question(tools: Sequence[Tool], category: str, seed: int, index: int) -> list[dict[str, Json]]:

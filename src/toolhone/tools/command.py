@@ -152,10 +152,19 @@ class CommandTool:
             )
         if not isinstance(cwd, str):
             raise ConfigError(f"{where} 'cwd' must be a folder, got {cwd!r:.80}")
-        folder, environment = base / Path(cwd).expanduser(), _read_env(tool, spec.get("env", {}))
+        env = spec.get("env", {})
+        if isinstance(env, list | tuple) and all(isinstance(name, str) for name in env):
+            env = {name: f"${{{name}}}" for name in env}
+        if not isinstance(env, Mapping) or not all(isinstance(one, str) for one in env.values()):
+            right = "a list of names or an object of texts"
+            raise ConfigError(f"{where} 'env' must be {right}, got {env!r:.80}")
+        for name in env:
+            if not re.fullmatch(r"[A-Za-z_]\w*", name):
+                raise ConfigError(f"{where} {name!r} is not the name of an environment variable")
+        folder, parts = base / Path(cwd).expanduser(), tuple(elements)
         limits = spec.get("timeout", TIMEOUT), spec.get("max_bytes", MAX_BYTES)
         return CommandTool(
-            tool, program.fill({}), tuple(elements), folder, dashes, environment, *limits
+            tool, program.fill({}), parts, folder, dashes, FromEnvironment(env), *limits
         )
 
     def check(self) -> None:
@@ -273,19 +282,6 @@ def _fixes_program(words: Sequence[str]) -> bool:
             if fixed or (interpreter and re.search(r"^-\w*[cemE]$", before)):
                 return True
     return False
-
-
-def _read_env(tool: Tool, env: Json) -> FromEnvironment:
-    where = f"tool {tool.name!r}:"
-    if isinstance(env, list | tuple) and all(isinstance(name, str) for name in env):
-        env = {name: f"${{{name}}}" for name in env}
-    if not isinstance(env, Mapping) or not all(isinstance(value, str) for value in env.values()):
-        right = "a list of names or an object of texts"
-        raise ConfigError(f"{where} 'env' must be {right}, got {env!r:.80}")
-    for name in env:
-        if not re.fullmatch(r"[A-Za-z_]\w*", name):
-            raise ConfigError(f"{where} {name!r} is not the name of an environment variable")
-    return FromEnvironment(env)
 
 
 def run_program(

@@ -132,12 +132,28 @@ class HttpTool:
     def of(tool: Tool, spec: Mapping[str, Json]) -> HttpTool:
         """Read the tool's object in an experiment file; a mistake is a `ConfigError`."""
         address, path, query = _read_url(tool, spec.get("url"))
-        method = str(spec.get("method", METHODS[0])).upper()
+        where, method = f"tool {tool.name!r}:", str(spec.get("method", METHODS[0])).upper()
         if method not in METHODS:
             known, near = f"methods: {', '.join(METHODS)}", nearest(method, METHODS)
-            raise ConfigError(f"tool {tool.name!r}: no method {method!r}{near}; {known}")
-        headers = _read_headers(tool, spec.get("headers", {}))
+            raise ConfigError(f"{where} no method {method!r}{near}; {known}")
+        given = spec.get("headers", {})
+        if not isinstance(given, Mapping) or not all(isinstance(v, str) for v in given.values()):
+            raise ConfigError(f"{where} 'headers' must be an object of texts, got {given!r:.80}")
+        for name, value in given.items():
+            if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
+                raise ConfigError(f"{where} {name!r} is not the name of a header")
+            if name.lower() in _OWN_HEADERS:
+                wrong = f"the header {name!r} is set by the program; leave it out"
+                raise ConfigError(f"{where} {wrong}")
+            for place in Template.of(re.sub(r"\$\{\w+\}", "", value)).names:
+                if place in tool.properties:
+                    right = "arguments go into the path, the query or the body"
+                    raise ConfigError(f"{where} header {name!r} holds {{{place}}}; {right}")
+        if len({name.lower() for name in given}) < len(given):
+            wrong = "a header is given twice, in different spelling"
+            raise ConfigError(f"{where} {wrong}; headers: {', '.join(given)}")
         limits = spec.get("timeout", TIMEOUT), spec.get("max_bytes", MAX_BYTES)
+        headers = FromEnvironment(given)
         return HttpTool(tool, method, address, path, query, headers, *limits)
 
     def check(self) -> None:
@@ -223,25 +239,6 @@ def _read_url(tool: Tool, url: Json) -> tuple[Address, Template, Template]:
     if _climbs(paths.fill(dict.fromkeys(paths.names, "x"))):
         raise ConfigError(f"{where}: write the path {path!r} without '.' and '..' as steps")
     return Address.of(scheme.lower(), authority, where), paths, queries
-
-
-def _read_headers(tool: Tool, headers: Json) -> FromEnvironment:
-    where = f"tool {tool.name!r}:"
-    if not isinstance(headers, Mapping) or not all(isinstance(v, str) for v in headers.values()):
-        raise ConfigError(f"{where} 'headers' must be an object of texts, got {headers!r:.80}")
-    for name, value in headers.items():
-        if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", name):
-            raise ConfigError(f"{where} {name!r} is not the name of a header")
-        if name.lower() in _OWN_HEADERS:
-            raise ConfigError(f"{where} the header {name!r} is set by the program; leave it out")
-        for place in Template.of(re.sub(r"\$\{\w+\}", "", value)).names:
-            if place in tool.properties:
-                right = "arguments go into the path, the query or the body"
-                raise ConfigError(f"{where} header {name!r} holds {{{place}}}; {right}")
-    if len({name.lower() for name in headers}) < len(headers):
-        wrong = f"a header is given twice, in different spelling; headers: {', '.join(headers)}"
-        raise ConfigError(f"{where} {wrong}")
-    return FromEnvironment(headers)
 
 
 def _climbs(path: str) -> bool:

@@ -19,9 +19,10 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from concurrent.futures import TimeoutError as Late
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import cache
+from operator import methodcaller
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, TextIO
 from urllib.parse import urlsplit
 
 from toolhone.errors import CapabilityError, ConfigError, DataError, ServiceError, nearest
@@ -60,7 +61,7 @@ class McpServer:
         cursor: str | None = None
         while True:
             try:
-                page = self._ask(partial(_list_tools, cursor), START)
+                page = self._ask(methodcaller("list_tools", cursor=cursor), START)
             except CallError as error:
                 raise ServiceError(f"the MCP server {self.name!r}: {error}") from None
             found += page["tools"]
@@ -72,7 +73,12 @@ class McpServer:
         """Return what a tool answers: its structured result, else its text; else a `CallError`."""
         reply = self._ask(lambda client: client.call_tool(name, dict(arguments)), self.timeout)
         parts = reply.get("content") or []
-        texts = [one["text"] if one.get("type") == "text" else _describe(one) for one in parts]
+        texts = [
+            part["text"]
+            if part.get("type") == "text"
+            else f"[{part.get('type')} of {len(json.dumps(part)):,} characters, which is not shown]"
+            for part in parts
+        ]
         if reply.get("isError"):
             raise CallError(ToolStatus.ERROR, truncate("\n".join(texts), self.max_bytes))
         structured = reply.get("structuredContent")
@@ -114,7 +120,10 @@ class McpServer:
         except CallError:
             raise
         except Exception as error:
-            if not _is_answer(error):
+            # An answer of the server, such as of a tool that it does not know, has a code of its
+            # own; others mean that there is no server any more.
+            code = getattr(getattr(error, "error", None), "code", None)
+            if not isinstance(code, int) or code in (-32000, -32001):
                 self.close()
                 what = f"the server {self.name!r} stopped: {_reason(error)}"
                 raise CallError(ToolStatus.UNREACHABLE, what) from None
@@ -185,31 +194,15 @@ class _ServerConnection:
             raise
 
 
-def _list_tools(cursor: str | None, client: Any) -> Awaitable[Any]:
-    return cast(Awaitable[Any], client.list_tools(cursor=cursor))
-
-
 async def _dumped(client: Any, request: Callable[[Any], Awaitable[Any]]) -> dict[str, Any]:
     found = await request(client)
     return dict(found.model_dump(by_alias=True, mode="json", exclude_none=True))
-
-
-def _is_answer(error: BaseException) -> bool:
-    """Return whether an error is an answer of the server, such as of a tool that it does not know;
-    others mean that there is no server any more."""
-    code = getattr(getattr(error, "error", None), "code", None)
-    return isinstance(code, int) and code not in (-32000, -32001)
 
 
 def _reason(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
-
-
-def _describe(part: Mapping[str, Json]) -> str:
-    size = len(json.dumps(part))
-    return f"[{part.get('type')} of {size:,} characters, which is not shown]"
 
 
 def read_server(spec: Json, base: Path) -> McpServer:

@@ -202,26 +202,23 @@ def open_world(task: Task, registry: Registry) -> World:
     for key, kind, right in (("seed", int, "a whole number"), ("state", Mapping, "an object")):
         if spec.get(key) is not None and not isinstance(spec[key], kind):
             raise DataError(f"{where}: {key!r} must be {right}, got {spec[key]!r:.60}")
-    world = _open(spec, task, registry)
+    world: World
+    if name in STATE_WORLDS:
+        own = STATE_WORLDS[name]
+        if missing := [tool.name for tool in task.tools if tool.name not in own.tool_names]:
+            right = f"{nearest(missing[0], own.tool_names)}; its tools: {', '.join(own.tool_names)}"
+            what = f"{missing[0]!r}, which the world {own.name!r} does not have{right}"
+            raise DataError(f"task {task.id!r} offers {what}")
+        world = own(spec.get("state") or {})
+    else:
+        simulated = SimulatedWorld(task.tools, spec.get("returns"))
+        if name == "replay":
+            recorded = recordings_of(spec.get("recorded") or (), where)
+            world = ReplayWorld(recorded, spec.get("unrecorded", "error"), simulated)
+        else:
+            world = simulated if name == "simulated" else LiveWorld(registry)
     if spec.get("failures"):
         failures = Failures.of(spec["failures"], f"{where}: 'failures'")
         world = FailingWorld(world, failures, task.id)
     world.reset(spec.get("seed") or 0)
     return world
-
-
-def _open(spec: Mapping[str, Json], task: Task, registry: Registry) -> World:
-    if (kind := STATE_WORLDS.get(spec["name"])) is not None:
-        if missing := [tool.name for tool in task.tools if tool.name not in kind.tool_names]:
-            right = f"{nearest(missing[0], kind.tool_names)}; its tools: "
-            right += ", ".join(kind.tool_names)
-            raise DataError(
-                f"task {task.id!r} offers {missing[0]!r}, which the world {kind.name!r} "
-                f"does not have{right}"
-            )
-        return kind(spec.get("state") or {})
-    simulated = SimulatedWorld(task.tools, spec.get("returns"))
-    if spec["name"] == "replay":
-        recorded = recordings_of(spec.get("recorded") or (), f"the world of task {task.id!r}")
-        return ReplayWorld(recorded, spec.get("unrecorded", "error"), simulated)
-    return simulated if spec["name"] == "simulated" else LiveWorld(registry)

@@ -102,14 +102,9 @@ def relate(
                 pair = sorted((values[one.first], values[one.second]))
                 values[one.first], values[one.second] = pair
         if clock_kind(values[one.first]) == clock_kind(values[one.second]) == "date":
-            values[one.second] = _near(values[one.first], values[one.second], rng, held)
-
-
-def _near(start: str, end: str, rng: random.Random, held: bool) -> str:
-    """Return the end, or another date soon after the start where it is far away."""
-    first = date.fromisoformat(start)
-    if (date.fromisoformat(end) - first).days <= _LONGEST_SPAN:
-        return end
-    days = rng.sample(range(1, _LONGEST_SPAN), _LONGEST_SPAN - 1)
-    soon = [(first + timedelta(days=number)).isoformat() for number in days]
-    return next((text for text in soon if is_held_out(text) == held), soon[0])
+            start, end = (date.fromisoformat(values[name]) for name in (one.first, one.second))
+            if (end - start).days > _LONGEST_SPAN:
+                days = rng.sample(range(1, _LONGEST_SPAN), _LONGEST_SPAN - 1)
+                soon = [(start + timedelta(days=number)).isoformat() for number in days]
+                fitting = (text for text in soon if is_held_out(text) == held)
+                values[one.second] = next(fitting, soon[0])

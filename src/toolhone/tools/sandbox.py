@@ -229,7 +229,12 @@ class Sandbox(contextlib.AbstractContextManager["Sandbox"]):
         except monty.MontyError as error:
             if watch is not None and watch.is_late:
                 raise TimeoutError from None
-            if not _ran_out_of_time(error):
+            if isinstance(error, monty.MontyCrashedError):
+                busy = error.timed_out
+            else:
+                shown = str(error.display("type-msg"))
+                busy = shown.startswith("TimeoutError: feed time limit exceeded")
+            if not busy:  # the time that an attempt may take did not end it
                 raise
             raise BusyError(
                 f"the machine gave a program less than {seconds:g} s of CPU time within "
@@ -315,13 +320,6 @@ def _read_value(as_json: str, as_repr: str, limit: int) -> tuple[Json, str]:
         return json.loads(as_json), text
     except (ValueError, RecursionError):
         return text, text
-
-
-def _ran_out_of_time(error: monty.MontyError) -> bool:
-    """Whether the time that an attempt may take ended it."""
-    if isinstance(error, monty.MontyCrashedError):
-        return bool(error.timed_out)
-    return str(error.display("type-msg")).startswith("TimeoutError: feed time limit exceeded")
 
 
 def _show_error(error: monty.MontyError, lines: int, limits: Limits) -> str:

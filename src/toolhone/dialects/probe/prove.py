@@ -162,7 +162,13 @@ def prove_template(
             continue
         try:
             proof = _Proof.of(TemplateMarkup(tokenizer, each), ChatWriter(guard, quirks))
-            dialect = _with_inline_refs(proof.find_dialect(tokenizer, opened), inline_refs)
+            dialect = proof.find_dialect(tokenizer, opened)
+            reference = next(word for word in schema_words() if word.name == "$ref")
+            if inline_refs or (inline_refs is None and not reference.is_shown(dialect)):
+                own = replace(dialect.writer.quirks, inline_refs=True)
+                writer = replace(dialect.writer, quirks=own)
+                syntax, behaviour = dialect.syntax, dialect.behaviour
+                dialect = ChatTemplateDialect(dialect.markup, behaviour, syntax, writer)
             with _stage(9, "changes a conversation that goes on"):
                 return _with_history(dialect, keep_history)
         except _FaultError as fault:
@@ -287,16 +293,6 @@ def _with_reasoning(dialect: ChatTemplateDialect, tools: tuple[Tool, ...]) -> Ch
         except DialectError:
             continue
     return dialect
-
-
-def _with_inline_refs(dialect: ChatTemplateDialect, inline: bool | None) -> ChatTemplateDialect:
-    """The same dialect, which writes schemas without references where its template loses them."""
-    reference = next(word for word in schema_words() if word.name == "$ref")
-    if inline is False or (inline is None and reference.is_shown(dialect)):
-        return dialect
-    quirks = replace(dialect.writer.quirks, inline_refs=True)
-    writer = replace(dialect.writer, quirks=quirks)
-    return ChatTemplateDialect(dialect.markup, dialect.behaviour, dialect.syntax, writer)
 
 
 def _with_history(dialect: ChatTemplateDialect, keep_history: bool) -> ChatTemplateDialect:
