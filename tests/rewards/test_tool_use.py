@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -32,7 +33,7 @@ from toolhone.rewards.tool_use import (
     working_calls,
 )
 from toolhone.rewards.values import answer_credit, remove_echoes
-from toolhone.schema import Json, Message, Task, ToolCall
+from toolhone.schema import Json, Message, Task, Tool, ToolCall
 from toolhone.tools.result import ToolResult, ToolStatus
 
 PLACE = {
@@ -472,3 +473,17 @@ def test_turns_that_the_rules_penalise_cost_beside_every_reward():
     result = compute_reward(load_rewards(["exact_calls"]), wants(ROME), episode)
     assert result.total == 1.0 - 2 * PENALTY
     assert result.parts["penalty"] == -2 * PENALTY
+
+
+def test_a_corrected_call_earns_the_same_whatever_was_rejected() -> None:
+    parameters = {"type": "object", "properties": {"on": {"type": "boolean"}}}
+    light = Tool("light", "", parameters)
+    wanted = replace(wants(call("light", on=True)), tools=(light,))
+    results = ((ToolStatus.INVALID_ARGUMENTS,), (ToolStatus.OK,))
+    right = turn(call("light", on=True))
+    text, one, float_one = (  # 1 == True in Python, not in JSON
+        tool_use(wanted, episode_of(turn(call("light", on=first)), right, results=results))
+        for first in ("yes", 1, 1.0)
+    )
+    assert text["exact"] > 0
+    assert text == one == float_one

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from support.agent_rows import AGENT_ROWS
+
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
 BODY = {"name": "find", "description": "Finds a thing.", "parameters": SCHEMA}
 TOOLS = [{"type": "function", "function": BODY}]
@@ -75,6 +77,7 @@ def _built(name: str, **kwargs: Any) -> dict[str, Any]:
 
 
 LOG_ROWS: dict[str, list[Any]] = {
+    **AGENT_ROWS,
     "request_log": [
         {
             "request": {"messages": ASKED, "tools": TOOLS},

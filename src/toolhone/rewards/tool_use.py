@@ -100,7 +100,7 @@ class EpisodeView:
     def _read_records(self) -> list[CallRecord]:
         tools, last = {tool.name: tool for tool in self.task.tools}, len(self.episode.turns) - 1
         wanted = self.task.expect.wanted
-        exact = [(one.name, one.arguments) for one in wanted if not one.any_arguments]
+        exact = [one for one in wanted if not one.any_arguments]
         records = []
         for index, turn in enumerate(self.episode.turns):
             results = self.episode.results[index] if index < len(self.episode.results) else ()
@@ -109,7 +109,10 @@ class EpisodeView:
                 if is_answer and all(call.name != one.name for one in wanted):
                     continue
                 status = results[place].outcome if place < len(results) else ToolStatus.REFUSED
-                if (call.name, call.arguments) in exact:
+                if any(
+                    call.name == one.name and is_same_json(call.arguments, one.arguments)
+                    for one in exact
+                ):
                     valid = True
                 elif status is ToolStatus.REFUSED:
                     tool = tools.get(call.name)
@@ -184,6 +187,16 @@ class EpisodeView:
             name: -each * min(counts[name], most) if counts[name] else 0.0
             for name, (each, most) in PENALTIES.items()
         }
+
+
+def is_same_json(first: Json, second: Json) -> bool:
+    """Whether two values are the same JSON; Python's `1 == True` and `1 == 1.0` are not."""
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        same = first.keys() == second.keys()
+        return same and all(is_same_json(first[name], second[name]) for name in first)
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        return len(first) == len(second) and all(map(is_same_json, first, second))
+    return type(first) is type(second) and bool(first == second)
 
 
 def judges(task: Task, aspects: Collection[str] = ("calls", "answer", "state")) -> bool:

@@ -17,6 +17,13 @@ from toolhone.errors import DataError
 from toolhone.schema import Conversation, Json, Message, Tool
 from toolhone.schema.json_input import check_keys, is_empty
 from toolhone.sources.files import Record
+from toolhone.sources.log_agents import (
+    is_agent,
+    is_autogen,
+    is_harmony,
+    is_llamaindex,
+    is_pydantic_ai,
+)
 from toolhone.sources.log_failures import weigh_failures
 from toolhone.sources.log_parts import (
     ROLES,
@@ -30,6 +37,7 @@ from toolhone.sources.log_parts import (
 from toolhone.sources.log_shapes import (
     PLACES,
     RECORD_KEYS,
+    holds,
     is_anthropic,
     is_bedrock,
     is_claude_code,
@@ -161,7 +169,7 @@ def _has_role(value: Mapping[str, Json]) -> bool:
 
 def _is_message(value: Mapping[str, Json]) -> bool:
     """Return whether an object is a message or an item, not a record around some."""
-    if _has_role(value):
+    if _has_role(value) or is_agent(value):
         return True
     value = unwrap(value, set())
     if not isinstance(value.get("role", ""), str):
@@ -242,6 +250,10 @@ CLAUDE_CODE = _source("claude_code", is_claude_code, claude_sessions)
 OTEL = _source("otel", is_otel, spans)
 LANGFUSE = _source("langfuse", is_langfuse, split_traces)
 LANGSMITH = _source("langsmith", lambda record: "run_type" in record and "inputs" in record)
+AUTOGEN = _source("autogen", holds(is_autogen))
+HARMONY = _source("harmony", holds(is_harmony))
+LLAMAINDEX = _source("llamaindex", holds(is_llamaindex))
+PYDANTIC_AI = _source("pydantic_ai", holds(is_pydantic_ai))
 LANGCHAIN = _source("langchain", is_langchain)
 GEMINI = _source("gemini", lambda record: isinstance(record.get("contents"), list | str))
 BEDROCK = _source("bedrock", is_bedrock)

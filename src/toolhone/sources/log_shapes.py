@@ -122,6 +122,17 @@ def is_otel(record: Record) -> bool:
     )
 
 
+def holds(of_kind: Callable[[Json], bool]) -> Callable[[Record], bool]:
+    """Return a test whether a message of a record, or of the context in it, is of a kind."""
+
+    def found(record: Record) -> bool:
+        inner = record.get("llm_context")
+        around = inner if isinstance(inner, dict) else record
+        return any(map(of_kind, _listed(around.get("messages"))))
+
+    return found
+
+
 def is_codex(record: Record) -> bool:
     return isinstance(record.get("payload"), dict) and "timestamp" in record
 

@@ -24,6 +24,7 @@ from toolhone.schema.json_input import (
     read_reasoning,
     read_weight,
 )
+from toolhone.sources.log_agents import plain_messages
 from toolhone.sources.log_parts import (
     CALL_PART_KEYS,
     FAILED,
@@ -117,7 +118,10 @@ class LogTurns:
             if plain in ("system", "user"):
                 self.say(plain, text)
                 return
-        message = unwrap(message, self.unread)
+        for one in plain_messages(message):
+            self._add(unwrap(one, self.unread), default)
+
+    def _add(self, message: Mapping[str, Json], default: str) -> None:
         role = role_of(message, self._called)
         kind, part = kind_of(message)
         if role is None and kind:
@@ -223,7 +227,8 @@ class LogTurns:
             self._result({k: v for k, v in message.items() if k != "content"}, "".join(texts))
         elif any(texts):
             self._close()
-            self._done.append(Message(role, "".join(texts)))
+            one = Message(role, "".join(texts))
+            self._done += [] if role == "system" and one in self._done else [one]
 
     def _part(self, role: str, kind: str, part: Json) -> None:
         if kind == "step":
@@ -288,6 +293,8 @@ class LogTurns:
             raise DataError(f"a result must be an object, got {part!r:.60}")
         check_keys(part, RESULT_KEYS, "a result", self.unread)
         name = next((str(part[key]) for key in NAMES if part.get(key)), None)
+        if name and name.startswith("functions.") and name not in self._called():
+            name = name.removeprefix("functions.")
         self._close()
         text = text_of(without_media(output, self.unread), self.unread)
         result = Message("tool", text, tool_call_id=identity_of(part), name=name)
