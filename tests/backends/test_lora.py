@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ from toolhone.backends.base import Lora, SamplingParams
 from toolhone.backends.torch.decoding_engine import decoding_bytes
 from toolhone.backends.torch.engine import EngineOptions
 from toolhone.backends.torch.kernels import AdaptedLinear
-from toolhone.backends.torch.lora import LoraLayer
+from toolhone.backends.torch.lora import CONFIG, LoraLayer, read_lora_config
 from toolhone.backends.torch.trainer import open_trainer
+from toolhone.errors import ModelError
 
 OPTIONS = {
     name: EngineOptions(device_map="cpu", torch_dtype=name) for name in ("float32", "bfloat16")
@@ -155,3 +157,14 @@ def test_sampling_in_bfloat16_shares_all_weights_and_stays_apart_from_the_traine
     for name in layers:
         assert theirs.get_submodule(name).weight is ours.get_submodule(name).weight
     assert decoding_bytes(trainer.engine) == 0
+
+
+@pytest.mark.parametrize("start", ["pissa_niter_4", "olora", "loftq", True, "gaussian"])
+def test_an_adapter_beside_a_changed_base_is_refused(start: str | bool, tmp_path: Path) -> None:
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"]}
+    (tmp_path / CONFIG).write_text(json.dumps({**config, "init_lora_weights": start}))
+    if start in (True, "gaussian"):
+        assert read_lora_config(tmp_path)[0].rank == 2
+        return
+    with pytest.raises(ModelError, match=f"init_lora_weights='{start}' .* no adapter of the model"):
+        read_lora_config(tmp_path)

@@ -50,6 +50,18 @@ def test_a_state_is_compared_value_by_value_with_start_and_expectation():
         assert (found.share, found.exact) == (share, exact), name
 
 
+def test_values_of_a_state_are_equal_as_json_and_numbers_but_for_rounding():
+    task = a_task({"total": 0.3, "paid": True, "lines": [{"price": 0.3, "gift": False}]})
+    right = {"total": 0.3, "paid": True, "lines": [{"price": 0.3, "gift": False}]}
+    rounded = {**right, "total": 0.1 + 0.2, "lines": [{"price": 0.1 + 0.2, "gift": False}]}
+    cases = [(right, True), (rounded, True), ({**right, "total": 0.31}, False)]
+    cases += [({**right, "paid": 1}, False), ({**right, "paid": "true"}, False)]
+    cases += [({**right, "lines": [{"price": 0.3, "gift": 0}]}, False)]
+    cases += [({**right, "lines": []}, False), ({**right, "lines": [{"price": 0.3}]}, False)]
+    for state, exact in cases:
+        assert compare_states(task, ended({**START, **state})).exact is exact, state
+
+
 def test_right_state_pays_half_for_changes_and_half_for_all_of_it():
     (reward,) = load_rewards(["right_state"])
     task = a_task({"cart": {"p3": 2}})

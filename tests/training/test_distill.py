@@ -29,7 +29,7 @@ from toolhone.training import distill as distill_module
 from toolhone.training.distill import judged_rows, learn, parts_of
 from toolhone.training.local_teacher import LocalTeacher, TurnIds, replies_of, rows_behind
 from toolhone.training.losses import policy_loss
-from toolhone.training.rollout import RolloutGroup, rows_of
+from toolhone.training.rollout import RolloutGroup, rollout, rows_of
 from toolhone.training.teacher import RoundJournal
 
 REGISTRY = Registry([ADD])
@@ -263,7 +263,7 @@ def test_noise_in_log_probabilities_of_sampling_reaches_no_weight(
 ) -> None:
     options = {"method": "distill", "rl": {"group_size": 2, "max_completion_length": 8}}
     first = a_run(tmp_path / "plain", steps=2, **options)
-    real = distill_module.rollout
+    real = rollout
 
     def noisy(*given: Any) -> list[RolloutGroup]:
         """Log-probabilities as another batch gives them, when tools answer later."""

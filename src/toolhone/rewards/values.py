@@ -327,13 +327,28 @@ def compare_states(task: Task, episode: Episode) -> StateComparison:
     last = flat(start if episode.state is None else episode.state)
 
     def differing(one: Mapping[Place, Json], other: Mapping[Place, Json]) -> frozenset[Place]:
-        places = {**one, **other}
+        both = one.keys() & other.keys()
         return frozenset(
-            place for place in places if one.get(place, MISSING) != other.get(place, MISSING)
+            place
+            for place in one.keys() | other.keys()
+            if place not in both or not _is_same(one[place], other[place])
         )
 
     changes, missed = differing(first, wanted), differing(last, wanted)
     return StateComparison(changes, changes - missed, missed & differing(first, last))
+
+
+def _is_same(first: Json, second: Json) -> bool:
+    """Whether a value of a state is the wanted one: numbers as `same_number`, and 1 is not true."""
+    if isinstance(first, list) and isinstance(second, list):
+        return len(first) == len(second) and all(map(_is_same, first, second))
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        same = first.keys() == second.keys()
+        return same and all(_is_same(first[name], second[name]) for name in first)
+    number = isinstance(first, int | float) and isinstance(second, int | float)
+    if number and bool not in (type(first), type(second)):
+        return same_number(first, second)
+    return isinstance(first, bool) is isinstance(second, bool) and first == second
 
 
 def wants_change(task: Task) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 
+from toolhone import __version__
 from toolhone.backends.base import Sampler
 from toolhone.config.rl import STRATEGY
 from toolhone.config.sections import Experiment
@@ -139,7 +140,8 @@ def _cache_folder(plan: Experiment, certificate: Certificate, tasks: Sequence[Ta
     by_agents = plan.data.chosen_strategy == STRATEGY
     if own_code or by_agents or plan.allowed_tools or None in weights:
         return None
-    described = [text, plan.seed, weights, certificate.hashes, [task.to_dict() for task in tasks]]
+    known = text, plan.seed, weights, certificate.hashes, __version__  # another may score otherwise
+    described = [*known, [task.to_dict() for task in tasks]]
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
     return cache_root() / "baselines" / digest[:24]
 

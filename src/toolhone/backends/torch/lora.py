@@ -30,6 +30,8 @@ from toolhone.runs.run import read_json, write_json
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PLAIN = (torch.float32, torch.bfloat16, torch.float16)
 _PREFIX = "base_model.model."
+_CHANGES_BASE = frozenset({"pissa", "olora", "corda", "loftq"})
+"""Ways of PEFT to begin that take the adapter's first product off the base, or quantise it."""
 
 
 class LoraLayer(nn.Module):
@@ -264,6 +266,13 @@ def read_lora_config(folder: Path) -> tuple[Lora, str]:
                 f"{folder}/{CONFIG}: {key}={config[key]!r} is not supported; "
                 "only plain LoRA can be loaded"
             )
+    start = str(config.get("init_lora_weights", True)).partition("_")[0].lower()
+    if start in _CHANGES_BASE:
+        raise ModelError(
+            f"{folder}/{CONFIG}: init_lora_weights={config['init_lora_weights']!r} trained beside "
+            "a changed base, so it is no adapter of the model itself; save it with PEFT's "
+            "path_initial_model_for_weight_conversion"
+        )
     targets = config["target_modules"]
     if isinstance(targets, str):
         raise ModelError(
