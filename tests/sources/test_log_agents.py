@@ -56,3 +56,35 @@ def test_a_thought_and_a_summary_of_autogen_are_turns_of_the_assistant(tmp_path:
         ("Find x.", None),
         ("y", "I look."),
     ]
+
+
+def test_parts_of_a_result_are_its_text_and_pictures_are_counted(tmp_path: Path) -> None:
+    """The text was kept inside its wrapper; a picture beside a result was lost without a count."""
+    call = {"type": "tool-call", "toolCallId": "1", "toolName": "find", "input": {"a": "x"}}
+    value = [{"type": "text", "text": "y"}, {"type": "media", "data": "aa"}]
+    result = {"type": "tool-result", "toolCallId": "1", "toolName": "find"}
+    result |= {"output": {"type": "content", "value": value}}
+    loaded = read(
+        tmp_path,
+        USER,
+        {"role": "assistant", "content": [call]},
+        {"role": "tool", "content": [result]},
+        {"role": "assistant", "content": "Done."},
+    )
+    assert loaded.unread == {"'media' parts of a result": 1}
+    assert loaded.conversations[0].messages[2].content == "y"
+    answer = {
+        "name": "find",
+        "response": {"result": "y"},
+        "parts": [{"inlineData": {"data": "aa"}}],
+    }
+    row = {
+        "contents": [
+            {"role": "user", "parts": [{"text": "Find x."}]},
+            {"role": "model", "parts": [{"functionCall": {"name": "find", "args": {"a": "x"}}}]},
+            {"role": "user", "parts": [{"functionResponse": answer}]},
+            {"role": "model", "parts": [{"text": "Done."}]},
+        ]
+    }
+    loaded = open_source(write_rows(tmp_path / "gemini.jsonl", row))
+    assert loaded.unread == {"'parts' of a result": 1}

@@ -88,10 +88,10 @@ def text_of(value: Json, unread: set[str]) -> str:
     """Return a result as text: parts of text joined, other values as JSON."""
     if isinstance(value, str):
         return value
-    typed = isinstance(value, dict) and value.get("type") in ("json", "text", *FAILED)
+    typed = isinstance(value, dict) and value.get("type") in ("json", "text", "content", *FAILED)
     if typed and "value" in value:
         check_keys(value, {"value", *PART_KEYS}, "a result", unread)
-        return text_of(value["value"], unread)
+        return text_of(without_media(value["value"], unread), unread)
     if isinstance(value, list) and value:
         parts = [_result_part(part, unread) for part in value]
         if all(part is not None for part in parts):

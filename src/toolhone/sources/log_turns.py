@@ -224,7 +224,8 @@ class LogTurns:
                 self.unread |= {f"{key!r} of the arguments of a result's call" for key in given}
             self._result({k: call[k] for k in (*NAMES, *IDS) if k in call}, output_of(one))
         if any(texts) and role == "tool":
-            self._result({k: v for k, v in message.items() if k != "content"}, "".join(texts))
+            told = {k: v for k, v in message.items() if k not in ("content", "parts")}
+            self._result(told, "".join(texts))
         elif any(texts):
             self._close()
             one = Message(role, "".join(texts))
@@ -291,7 +292,7 @@ class LogTurns:
     def _result(self, part: Json, output: Json) -> None:
         if not isinstance(part, dict):
             raise DataError(f"a result must be an object, got {part!r:.60}")
-        check_keys(part, RESULT_KEYS, "a result", self.unread)
+        check_keys(part, RESULT_KEYS - {"parts"}, "a result", self.unread)
         name = next((str(part[key]) for key in NAMES if part.get(key)), None)
         if name and name.startswith("functions.") and name not in self._called():
             name = name.removeprefix("functions.")
