@@ -20,6 +20,7 @@ from toolhone.backends.base import Constraint, Sample, SamplingParams, sample_al
 from toolhone.backends.constraint import compile_grammar
 from toolhone.backends.torch.cascade_decoder import CascadeDecoder, is_exact
 from toolhone.backends.torch.decoding_engine import decoding_engine
+from toolhone.backends.torch.device import trim_heap
 from toolhone.backends.torch.draw import SampleRow, draw, sample_row
 from toolhone.backends.torch.engine import Engine
 from toolhone.backends.torch.lora import write_peft
@@ -58,6 +59,7 @@ class TorchSampler:
             return PaddedDecoder(self._engine)
         engine = self._engine
         if self._decoding is None or self._decoding[0] is not engine:
+            trim_heap(engine.device)  # of the holes that gradients left
             self._decoding = engine, decoding_engine(engine, self._merges)
         return CascadeDecoder(self._decoding[1], self._cache)
 
