@@ -30,6 +30,7 @@ from toolhone.backends.torch.cascade import (
     Slots,
 )
 from toolhone.backends.torch.decoding_engine import decoding_engine
+from toolhone.backends.torch.device import trim_heap
 from toolhone.backends.torch.draw import SampleRow
 from toolhone.backends.torch.engine import Engine
 from toolhone.backends.torch.prefix_cache import SHORTEST, PrefixCache, PrefixNode
@@ -254,7 +255,10 @@ class CascadeDecoder:
 
     def shrink(self, limit: int) -> None:
         """Forget what no row reads, as far as all that is kept has more than `limit` tokens."""
+        before = self._cache.tokens
         self._cache.shrink(limit - self._storage.count * self._storage.room)
+        if self._cache.tokens < before:
+            trim_heap(self._engine.device)
 
     def _grow(
         self,
