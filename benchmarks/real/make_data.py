@@ -27,8 +27,8 @@ INVENTED = 0.5
 """Share of SFT's streets and cities that are made of syllables: a name has to be read, letter by
 letter, where no list of names can be learned."""
 LEFT_OUT = 0.7
-"""How often SFT leaves an optional part of a request out. With each alternative alike, an argument
-that may be missing is in half of the calls, and the model adds it where nobody named it."""
+"""How often SFT leaves an optional part of a request out: a reason is then in 33 % of the calls
+that may have one; with each alternative alike it was in 52 %."""
 MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August")
 Record = dict[str, Any]
 
@@ -83,10 +83,11 @@ def invented(rng: random.Random) -> str:
 
 
 def one_of(text: str, rng: random.Random) -> str:
-    """Draw one alternative for each `[a|b|c]`; `LEFT_OUT` goes for `[|a {slot}]`."""
+    """Draw one alternative for each `[a|b|c]`; an optional slot, `[|a {slot}]`, is left out with
+    probability `LEFT_OUT`."""
 
     def drawn(found: re.Match[str]) -> str:
-        parts = found[1].split("|")
+        parts: list[str] = found[1].split("|")
         if "" in parts and "{" in found[1]:
             parts = [""] if rng.random() < LEFT_OUT else [part for part in parts if part]
         return rng.choice(parts)

@@ -23,6 +23,7 @@ from toolhone.rewards.values import (
     carries_answer,
     compare_states,
     remove_echoes,
+    same_json,
     wants_change,
 )
 from toolhone.schema import Json, Task, ToolCall
@@ -110,7 +111,7 @@ class EpisodeView:
                     continue
                 status = results[place].outcome if place < len(results) else ToolStatus.REFUSED
                 if any(
-                    call.name == one.name and is_same_json(call.arguments, one.arguments)
+                    call.name == one.name and same_json(call.arguments, one.arguments)
                     for one in exact
                 ):
                     valid = True
@@ -187,16 +188,6 @@ class EpisodeView:
             name: -each * min(counts[name], most) if counts[name] else 0.0
             for name, (each, most) in PENALTIES.items()
         }
-
-
-def is_same_json(first: Json, second: Json) -> bool:
-    """Whether two values are the same JSON; Python's `1 == True` and `1 == 1.0` are not."""
-    if isinstance(first, Mapping) and isinstance(second, Mapping):
-        same = first.keys() == second.keys()
-        return same and all(is_same_json(first[name], second[name]) for name in first)
-    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
-        return len(first) == len(second) and all(map(is_same_json, first, second))
-    return type(first) is type(second) and bool(first == second)
 
 
 def judges(task: Task, aspects: Collection[str] = ("calls", "answer", "state")) -> bool:

@@ -185,6 +185,20 @@ def same_number(first: int | float, second: int | float) -> bool:
     return exact[0] == exact[1]
 
 
+def same_json(first: Json, second: Json) -> bool:
+    """Whether two values are the same, key by key: numbers as `same_number`, and 1 is not true."""
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        return len(first) == len(second) and all(map(same_json, first, second))
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        same = first.keys() == second.keys()
+        return same and all(same_json(first[name], second[name]) for name in first)
+    if isinstance(first, bool) or isinstance(second, bool):
+        return first is second
+    if isinstance(first, int | float) and isinstance(second, int | float):
+        return same_number(first, second)
+    return bool(first == second)
+
+
 def normal_text(text: str) -> str:
     """Text in NFC, white space trimmed and collapsed, letter case folded."""
     folded = unicodedata.normalize("NFC", text).casefold()
@@ -331,24 +345,11 @@ def compare_states(task: Task, episode: Episode) -> StateComparison:
         return frozenset(
             place
             for place in one.keys() | other.keys()
-            if place not in both or not _is_same(one[place], other[place])
+            if place not in both or not same_json(one[place], other[place])
         )
 
     changes, missed = differing(first, wanted), differing(last, wanted)
     return StateComparison(changes, changes - missed, missed & differing(first, last))
-
-
-def _is_same(first: Json, second: Json) -> bool:
-    """Whether a value of a state is the wanted one: numbers as `same_number`, and 1 is not true."""
-    if isinstance(first, list) and isinstance(second, list):
-        return len(first) == len(second) and all(map(_is_same, first, second))
-    if isinstance(first, Mapping) and isinstance(second, Mapping):
-        same = first.keys() == second.keys()
-        return same and all(_is_same(first[name], second[name]) for name in first)
-    number = isinstance(first, int | float) and isinstance(second, int | float)
-    if number and bool not in (type(first), type(second)):
-        return same_number(first, second)
-    return isinstance(first, bool) is isinstance(second, bool) and first == second
 
 
 def wants_change(task: Task) -> bool:

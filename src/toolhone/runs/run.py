@@ -198,11 +198,12 @@ class Run:
         resumed the next time, move to `RUN/abandoned`."""
         for name in filter(STEP.fullmatch, self.checkpoints()):
             if int(name.rpartition("_")[2]) > step:
-                aside = self.folder / "abandoned" / name
-                shutil.rmtree(aside, ignore_errors=True)
+                aside, number = self.folder / "abandoned" / name, 1
+                while aside.exists():
+                    aside, number = aside.with_name(f"{name}.{number + 1}"), number + 1
                 aside.parent.mkdir(exist_ok=True)
                 (self.folder / "checkpoints" / name).rename(aside)
-                to_stderr(f"the run goes on from step {step}: {name} is moved to {aside}")
+                to_stderr(f"the run resumes at step {step}: {name} is moved to {aside}")
         validated: set[int] = set()
         names = ("metrics.jsonl", "samples.jsonl")
         for path in (self.folder / name for name in names if (self.folder / name).exists()):

@@ -68,8 +68,8 @@ class TorchSampler:
         self._cache.clear()
 
     def rest(self) -> bool:
-        """Free merged weights until the next sample, and former ones where no row runs; whether
-        there was anything."""
+        """Free merged weights, and cached keys where no row runs, until the next sample; return
+        whether there were any."""
         held = self._decoding is not None or self._cache.tokens > 0
         self._decoding = None
         if not any(reader.nodes for reader in self._cache.readers):
